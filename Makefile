@@ -1,0 +1,94 @@
+# Everything a user or developer runs. Works from any folder (make -C DIR, make -f DIR/Makefile), as root or not.
+
+ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := $(ROOT)/.venv
+BIN := $(VENV)/bin
+IS_ROOT := $(filter 0,$(shell id -u))
+
+PORT ?= 8080
+ADMIN_PORT ?= 8081
+# As root the embedded PostgreSQL runs as another user, who must reach it: not below a clone in /root.
+ROOT_DATA_DIR = /var/lib/clickedge/$(shell printf %s '$(ROOT)' | sha256sum | cut -c1-12)
+DATA_DIR ?= $(if $(IS_ROOT),$(ROOT_DATA_DIR),$(ROOT)/data)
+
+# Debian packages that tests use beside the Python ones.
+SYSTEM_PACKAGES := postgresql-15
+MISSING_PACKAGES = $(shell for name in $(SYSTEM_PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done)
+
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header $(LOCK_ARGS) pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-bench run test check system missing faults bench lock clean
+
+help:  ## shows this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
+
+setup: $(VENV)/.run-installed  ## makes .venv with the clickedge command in it
+
+setup-dev: $(VENV)/.dev-installed
+
+setup-bench: $(VENV)/.bench-installed
+
+# A stamp is written last: a run that was cut off starts over, a second one is instant.
+$(VENV)/.run-installed: $(ROOT)/requirements/run.txt $(ROOT)/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'make: ClickEdge needs Python 3.11 or later as python3; or say make PYTHON=/path/to/python3.11' >&2; exit 2; }
+	$(PYTHON) -m venv '$(VENV)'
+	$(PIP_INSTALL) --require-hashes -r '$(ROOT)/requirements/run.txt'
+	$(PIP_INSTALL) --no-deps -e '$(ROOT)'
+	@touch '$@'
+
+$(VENV)/.dev-installed: $(ROOT)/requirements/dev.txt $(VENV)/.run-installed
+	$(PIP_INSTALL) --require-hashes -r '$(ROOT)/requirements/dev.txt'
+	@touch '$@'
+
+$(VENV)/.bench-installed: $(ROOT)/requirements/bench.txt $(VENV)/.run-installed
+	$(PIP_INSTALL) --require-hashes -r '$(ROOT)/requirements/bench.txt'
+	@touch '$@'
+
+run: setup  ## starts ClickEdge with the example catalog: PORT= ADMIN_PORT= DATA_DIR=
+	@exec '$(BIN)/clickedge' serve --port $(PORT) --admin-port $(ADMIN_PORT) --data-dir '$(DATA_DIR)' \
+		--apply '$(ROOT)/examples/catalog.toml'
+
+test: setup-dev $(if $(IS_ROOT),system)  ## runs the tests: PYTEST_ARGS=
+	@for name in $(MISSING_PACKAGES); do echo "make: without Debian's $$name its tests are left out; as root: make system"; done
+	cd '$(ROOT)' && $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup-dev  ## lints, checks types and the layers
+	cd '$(ROOT)' && $(BIN)/ruff check .
+	cd '$(ROOT)' && $(BIN)/mypy
+	cd '$(ROOT)' && $(BIN)/python -m pytest --quiet tests/test_layers.py
+
+missing:
+	@echo $(MISSING_PACKAGES)
+
+system:  ## installs the Debian packages that tests use (as root)
+	@set -e; missing='$(MISSING_PACKAGES)'; [ -n "$$missing" ] || exit 0; \
+	command -v apt-get >/dev/null || { echo "make: no apt-get here to install $$missing"; exit 0; }; \
+	apt-get update -qq; \
+	for name in $$missing; do \
+		apt-cache show $$name >/dev/null 2>&1 || { echo "make: this system has no package $$name"; continue; }; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$name; \
+	done
+
+faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills disks, and counts what arrived
+	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+
+bench: setup-bench  ## measures; needs a quiet machine
+	cd '$(ROOT)' && $(BIN)/python -m benchmarks
+
+lock: $(VENV)/.run-installed  ## resolves requirements/*.txt anew: LOCK_ARGS=--upgrade for newer versions
+	$(PIP_INSTALL) uv
+	$(LOCK) --output-file requirements/run.txt
+	$(LOCK) --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	$(LOCK) --extra bench --constraints requirements/run.txt --output-file requirements/bench.txt
+
+clean:  ## removes what was built; data stays
+	rm -rf '$(VENV)' '$(ROOT)/build' '$(ROOT)'/*.egg-info '$(ROOT)/.mypy_cache' '$(ROOT)/.ruff_cache' \
+		'$(ROOT)/.pytest_cache' '$(ROOT)/.hypothesis'
+	find '$(ROOT)' -name __pycache__ -type d -prune -exec rm -rf {} +

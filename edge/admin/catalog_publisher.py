@@ -1,0 +1,79 @@
+"""From the database to the workers: the catalog in force, as a file in the data dir."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from storage.errors import StorageError
+from storage.postgres.catalog import Connection, listen, load_current, load_revision
+from storage.postgres.connection import connect, is_retryable
+from storage.snapshot_file import read_revision, write_snapshot
+
+# The backstop for a notice that was lost with its connection: a worker is at most this plus 0.25 s behind.
+POLL_INTERVAL_S = 1.0
+SHORTEST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+COMMAND_TIMEOUT_S = 60.0
+
+log = structlog.get_logger()
+
+
+async def publish_catalog(conn: Connection, snapshot_path: Path) -> int:
+    """Write the catalog in force to the file (OSError leaves the former one); its revision."""
+    revision, items = await load_current(conn)
+    await asyncio.to_thread(write_snapshot, snapshot_path, revision, items)
+    return revision
+
+
+class CatalogPublisher:
+    """Keeps the file at the revision in force."""
+
+    def __init__(self, resolve_database: Callable[[], str], snapshot_path: Path) -> None:
+        """`resolve_database`: where the database is now; asked again after each lost connection."""
+        self._resolve_database = resolve_database
+        self._path = snapshot_path
+        self._published: int | None = None
+
+    async def run(self) -> None:
+        """Publish until cancelled; whatever the database or the disk says is logged and tried again, at most 5 s later."""
+        # A file damaged on disk counts as none: it is written anew, whatever its revision.
+        self._published = await asyncio.to_thread(read_revision, self._path)
+        pause_s = SHORTEST_PAUSE_S
+        while True:
+            started_s = asyncio.get_running_loop().time()
+            try:
+                await self._follow()
+            except Exception as error:
+                if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
+                    raise
+                log.warning("catalog_not_published", error=str(error), kind=type(error).__name__)
+            if asyncio.get_running_loop().time() - started_s > LONGEST_PAUSE_S:
+                pause_s = SHORTEST_PAUSE_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+    async def _follow(self) -> None:
+        conn = await connect(
+            self._resolve_database(), application_name="clickedge catalog", command_timeout_s=COMMAND_TIMEOUT_S
+        )
+        try:
+            moved = asyncio.Event()
+            await listen(conn, moved.set)
+            while not conn.is_closed():
+                # Cleared before looking: a notice that comes while we read is not lost.
+                moved.clear()
+                await self._publish_if_moved(conn)
+                try:
+                    await asyncio.wait_for(moved.wait(), POLL_INTERVAL_S)
+                except TimeoutError:
+                    continue
+        finally:
+            conn.terminate()
+
+    async def _publish_if_moved(self, conn: Connection) -> None:
+        if await load_revision(conn) == self._published and self._path.exists():
+            return
+        self._published = await publish_catalog(conn, self._path)
+        log.info("catalog_published", revision=self._published)

@@ -1,0 +1,71 @@
+"""Composition root of the admin process: metrics, health, and the catalog's way from Postgres to the workers."""
+
+import asyncio
+import signal
+import socket
+
+import structlog
+from aiohttp import web
+
+from edge.admin.catalog_publisher import CatalogPublisher
+from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
+from edge.catalog_follower import SNAPSHOT
+from edge.counters import Counters, cell
+from edge.processes import ChildOrders
+
+log = structlog.get_logger()
+
+_UP = cell("edge_process_up")
+DEGRADED_LAG_S = 60
+
+
+class Admin:
+    """The admin listener."""
+
+    def __init__(self, slots: list[Slot]) -> None:
+        self._slots = slots
+        self.app = web.Application()
+        self.app.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/livez", self._live),
+                web.get("/readyz", self._ready),
+            ]
+        )
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=render(self._slots), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        if not any(slot.cells[_UP] for slot in self._slots if slot.labels[0] == "worker"):
+            return web.Response(status=503, text="no worker runs\n")
+        missing = [" ".join(slot.labels) for slot in self._slots if not slot.cells[_UP]]
+        if missing:
+            return web.Response(text=f"degraded: not running: {', '.join(missing)}\n")
+        if drain_lag_s(self._slots) > DEGRADED_LAG_S:
+            return web.Response(text="degraded: the drain is more than a minute behind\n")
+        return web.Response(text="ready\n")
+
+
+async def run_admin(orders: ChildOrders, counters: Counters) -> None:
+    """Serve the admin port and publish the catalog until SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    slots = [Slot(role, number, Counters.of_fd(fd)) for role, number, fd in orders.slots]
+    runner = web.AppRunner(Admin(slots).app, access_log=None)
+    await runner.setup()
+    for fd in orders.listen_fds:
+        await web.SockSite(runner, socket.socket(fileno=fd)).start()
+    settings = orders.settings
+    publisher = CatalogPublisher(orders.resolve_database, settings.data_path / SNAPSHOT)
+    publishing = asyncio.create_task(publisher.run())
+    stopping = asyncio.create_task(stop.wait())
+    log.info("admin_ready")
+    await asyncio.wait((publishing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    await runner.cleanup()

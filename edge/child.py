@@ -1,0 +1,49 @@
+"""A child process of the supervisor: reads its orders from stdin and becomes what they say."""
+
+import gc
+import importlib
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+import uvloop
+
+from edge.counters import Counters
+from edge.errors import UserError
+from edge.logs import configure_logs
+from edge.processes import ChildOrders, read_orders
+from storage.errors import StorageError
+
+Role = Callable[[ChildOrders, Counters], Awaitable[None]]
+
+# By name, so that a worker does not import what only the drain needs.
+_ROLES = {
+    "worker": "edge.worker:run_worker",
+    "drain": "edge.drain.process:run_drain",
+    "admin": "edge.admin.process:run_admin",
+}
+
+
+def main() -> int:
+    """Run until told to stop; 0 after an orderly end, 1 when the surroundings do not allow the work."""
+    orders = read_orders()
+    configure_logs(orders.role, slot=orders.slot)
+    module, _, name = _ROLES[orders.role].partition(":")
+    role: Role = getattr(importlib.import_module(module), name)
+    counters = Counters.of_fd(orders.counters_fd)
+    gc.collect()
+    gc.freeze()  # what was imported stays; the collector need not walk it again
+    try:
+        uvloop.run(_run(role, orders, counters))
+    except (StorageError, UserError) as error:
+        structlog.get_logger().error("process_cannot_run", error=str(error))
+        return 1
+    return 0
+
+
+async def _run(role: Role, orders: ChildOrders, counters: Counters) -> None:
+    await role(orders, counters)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

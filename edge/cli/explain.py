@@ -1,0 +1,29 @@
+"""`clickedge explain`: everything known about a transaction id, in words."""
+
+from pathlib import Path
+
+import click
+import orjson
+
+from edge.cli.database import database_options, run_connected
+from edge.tracking.click_id import read_well_formed
+from edge.tracking.story import tell
+from storage.postgres.connection import resolve_url
+from storage.postgres.stories import find_story
+
+
+@click.command()
+@click.argument("transaction_id")
+@click.option("--json", "as_json", is_flag=True, help="The rows themselves.")
+@database_options
+def explain(transaction_id: str, as_json: bool, data_dir: Path, database: str | None) -> None:
+    """Tell the story of TRANSACTION_ID: its click, its conversions, each decision and why."""
+    click_id = read_well_formed(transaction_id)
+    url = resolve_url(database, data_dir)
+    story = run_connected(url, "explain", lambda conn: find_story(conn, transaction_id, click_id))
+    if as_json:
+        click.echo(orjson.dumps(story._asdict(), default=str, option=orjson.OPT_INDENT_2).decode())
+    else:
+        click.echo("\n".join(tell(transaction_id, click_id, story)))
+    if not any(story):
+        raise SystemExit(1)

@@ -1,0 +1,89 @@
+"""`clickedge serve`: the whole node."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+import structlog
+
+from edge.admin.catalog_apply import apply_if_new
+from edge.catalog_follower import SNAPSHOT, read_snapshot
+from edge.cli.apply import read_catalog_text
+from edge.logs import configure_logs
+from edge.settings import Settings, load_settings
+from edge.supervisor import Supervisor
+from edge.tracking.catalog import Catalog
+from storage.postgres.connection import connect
+
+_ANYWHERE = ("0.0.0.0", "::", "")
+
+
+@click.command()
+@click.option("--host", help="Public address (EDGE_HOST).")
+@click.option("--port", help="Public port (EDGE_PORT).")
+@click.option("--admin-host", help="Admin address (EDGE_ADMIN_HOST).")
+@click.option("--admin-port", help="Admin port (EDGE_ADMIN_PORT).")
+@click.option("--workers", help="Edge processes (EDGE_WORKERS).")
+@click.option("--data-dir", help="Journals, embedded database, secrets (EDGE_DATA_DIR).")
+@click.option("--database", "database_url", help="A PostgreSQL instead of the embedded one (EDGE_DATABASE_URL).")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings as TOML.")
+@click.option("--apply", "catalog_file", help="A catalog file to apply when it differs from the one applied last.")
+def serve(config: Path | None, catalog_file: str | None, **flags: str | None) -> None:
+    """Answer clicks and postbacks until SIGTERM."""
+    settings = load_settings(os.environ, config, flags)
+    text = read_catalog_text(catalog_file) if catalog_file else None
+    configure_logs("supervisor")
+    asyncio.run(_serve(settings, text, catalog_file or ""))
+
+
+async def _serve(settings: Settings, catalog_text: str | None, catalog_file: str) -> None:
+    async def prepare(url: str) -> None:
+        if catalog_text is None:
+            return
+        conn = await connect(url)
+        try:
+            result = await apply_if_new(conn, catalog_text, catalog_file)
+        finally:
+            await conn.close()
+        if result:
+            structlog.get_logger().info("catalog_applied", file=catalog_file, revision=result.revision)
+
+    supervisor = Supervisor(settings, prepare)
+    running = asyncio.create_task(supervisor.run())
+    ready = asyncio.create_task(supervisor.is_ready.wait())
+    await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        click.echo(await _welcome(supervisor, settings.data_path))
+    ready.cancel()
+    await running
+
+
+async def _welcome(supervisor: Supervisor, data_dir: Path) -> str:
+    """What to try first."""
+    public, admin = _origin(supervisor.public_address), _origin(supervisor.admin_address)
+    lines = ["", "ClickEdge is up.", ""]
+    catalog = await read_snapshot(data_dir / SNAPSHOT, Catalog.empty())
+    offer_ids = sorted(map(int, catalog.bodies("offers")))
+    aff_ids = sorted(map(int, catalog.bodies("partners")))
+    if offer_ids and aff_ids:
+        lines += [
+            f"  click     {public}/aff_c?offer_id={offer_ids[0]}&aff_id={aff_ids[0]}&aff_sub=hello",
+            f"  postback  {public}/aff_lsr?transaction_id=TRANSACTION_ID&amount=49.90",
+            "            (the id is in the address that the click leads to)",
+        ]
+    else:
+        lines.append("  the catalog is empty: clickedge apply examples/catalog.toml")
+    lines += [
+        f"  explain   clickedge explain TRANSACTION_ID --data-dir {data_dir}",
+        f"  admin     {admin}/metrics  {admin}/readyz",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _origin(address: tuple[str, int]) -> str:
+    host, port = address
+    if host in _ANYWHERE:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,181 @@
+"""What a click's user agent and address tell: device, browser, bot; country, region, city. Never fails a click.
+
+Places are cached by exact address: a database's networks are of any size, so that a cache by /24 would answer wrongly.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import maxminddb
+import msgspec
+import structlog
+from ua_parser import Domain
+from ua_parser.loaders import load_builtins
+
+from edge.errors import UserError
+from edge.logs import RateLimited
+
+try:
+    from ua_parser.regex import Resolver
+except ImportError as missing:
+    raise UserError(f"ua-parser's Rust core is missing ({missing}); install the locked packages: make setup") from None
+
+USER_AGENT_CHARACTERS = 512
+CACHED_USER_AGENTS = 20_000
+CACHED_PLACES = 100_000
+CHECK_INTERVAL_S = 1.0
+LOG_INTERVAL_S = 60.0
+
+_TELEVISION = re.compile(
+    r"smart-?tv|\btv\b|appletv|googletv|hbbtv|web0s|bravia|crkey|roku|\baft[a-z]|playstation|xbox|nintendo",
+    re.IGNORECASE,
+)
+_TABLET = re.compile(r"ipad|tablet|kindle|silk/|playbook", re.IGNORECASE)
+_MOBILE = re.compile(r"mobi|iphone|ipod|midp|phone|opera mini|blackberry|kaios", re.IGNORECASE)
+_DESKTOP_OS = re.compile(
+    r"windows(?! phone| mobile| ce)|mac os|linux|chrome os|ubuntu|fedora|debian|bsd|solaris", re.IGNORECASE
+)
+
+
+class Device(msgspec.Struct, frozen=True, gc=False):
+    """What a user agent says of itself; "" is unknown."""
+
+    device_type: str = ""
+    """desktop, mobile, tablet, bot, other (televisions, consoles, tools), or "" without a user agent."""
+    device_brand: str = ""
+    os: str = ""
+    browser: str = ""
+    is_bot: bool = False
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where an address is: ISO country, subdivision's ISO code (or its name), city in English; "" is unknown."""
+
+    country: str = ""
+    region: str = ""
+    city: str = ""
+
+
+UNKNOWN_DEVICE = Device()
+UNKNOWN_PLACE = Place()
+
+
+class Enricher:
+    """Device and place of one drain process. `clock` gives monotonic seconds. Loading takes about 0.3 s."""
+
+    def __init__(self, geoip_path: Path | None, clock: Callable[[], float]) -> None:
+        self._resolve = Resolver(load_builtins())
+        self._device = lru_cache(CACHED_USER_AGENTS)(self._parse_device)
+        self._place = lru_cache(CACHED_PLACES)(self._find_place)
+        self._clock = clock
+        self._log = RateLimited(structlog.get_logger(), LOG_INTERVAL_S, clock)
+        self._geoip_path = geoip_path
+        self._geoip: maxminddb.Reader | None = None
+        self._geoip_stamp: tuple[int, ...] = ()
+        self._next_check_s = float("-inf")
+
+    def device(self, user_agent: str) -> Device:
+        """The device that `user_agent` names."""
+        return self._device(user_agent[:USER_AGENT_CHARACTERS])
+
+    def place(self, ip: str) -> Place:
+        """Where `ip` is, by the database as it stood at most a second ago."""
+        if self._geoip_path is None:
+            return UNKNOWN_PLACE
+        now_s = self._clock()
+        if now_s >= self._next_check_s:
+            self._next_check_s = now_s + CHECK_INTERVAL_S
+            self._follow(self._geoip_path)
+        return self._place(ip)
+
+    def _parse_device(self, user_agent: str) -> Device:
+        if not user_agent:
+            return UNKNOWN_DEVICE
+        return _device(user_agent.encode("utf-8", "replace").decode(), self._resolve)
+
+    def _follow(self, path: Path) -> None:
+        """Opens the database anew when the file is another. A damaged successor leaves the last good one in use."""
+        try:
+            status = path.stat()
+            stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if stamp == self._geoip_stamp:
+                return
+            self._geoip_stamp = stamp
+            self._geoip = _open_private(path)
+        except FileNotFoundError:
+            self._geoip, self._geoip_stamp = None, ()
+            self._log.warning("geoip database missing", path=str(path))
+        except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+            self._log.warning("geoip database unusable", path=str(path), error=str(error))
+        self._place.cache_clear()
+
+    def _find_place(self, ip: str) -> Place:
+        if self._geoip is None:
+            return UNKNOWN_PLACE
+        try:
+            return _place(self._geoip.get(ip))
+        except (ValueError, TypeError):  # No address, a NUL in it, or an IPv6 one in an IPv4 database.
+            return UNKNOWN_PLACE
+        except maxminddb.InvalidDatabaseError as error:
+            self._log.warning("geoip database damaged", path=str(self._geoip_path), error=str(error))
+            return UNKNOWN_PLACE
+
+
+def _open_private(path: Path) -> maxminddb.Reader:
+    """A reader of a copy in memory: a file overwritten in place under a mapping of it would kill us with SIGBUS."""
+    copy = os.memfd_create("geoip")
+    try:
+        with path.open("rb") as file:
+            while os.sendfile(copy, file.fileno(), None, 1 << 24):
+                pass
+        return maxminddb.open_database(f"/proc/self/fd/{copy}")
+    finally:
+        os.close(copy)
+
+
+def _device(user_agent: str, resolve: Resolver) -> Device:
+    found = resolve(user_agent, Domain.ALL)
+    family = found.device.family if found.device else ""
+    brand = (found.device.brand if found.device else "") or ""
+    os_family = found.os.family if found.os else ""
+    is_bot = family == "Spider"
+    return Device(
+        device_type="bot" if is_bot else _device_type(user_agent, os_family, brand),
+        device_brand="" if is_bot or brand.startswith("Generic") else brand,
+        os=os_family,
+        browser=found.user_agent.family if found.user_agent else "",
+        is_bot=is_bot,
+    )
+
+
+def _device_type(user_agent: str, os_family: str, brand: str) -> str:
+    if _TELEVISION.search(user_agent):
+        return "other"
+    if _TABLET.search(user_agent) or "Tablet" in brand:
+        return "tablet"
+    if _MOBILE.search(user_agent):
+        return "mobile"
+    if os_family == "Android":  # Android's browsers say "Mobile" on phones only.
+        return "tablet"
+    return "desktop" if _DESKTOP_OS.search(os_family) else "other"
+
+
+def _place(record: object) -> Place:
+    country = _text(record, "country", "iso_code") or _text(record, "country_code")
+    region = _text(record, "subdivisions", 0, "iso_code") or _text(record, "subdivisions", 0, "names", "en")
+    return Place(country=country, region=region, city=_text(record, "city", "names", "en"))
+
+
+def _text(record: object, *path: str | int) -> str:
+    """The text at `path` of a database's record; "" where the record has another shape."""
+    for step in path:
+        if isinstance(step, str) and isinstance(record, dict):
+            record = record.get(step)
+        elif isinstance(step, int) and isinstance(record, list) and step < len(record):
+            record = record[step]
+        else:
+            return ""
+    return record if isinstance(record, str) else ""

@@ -1,0 +1,186 @@
+"""Composition root of a drain: follows this node's journals into Postgres, one transaction a batch."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from edge.counters import Counters, cell
+from edge.drain.catalogs import CatalogHistory
+from edge.drain.enrich import Enricher
+from edge.drain.journals import Feed, JournalFeeds
+from edge.drain.rows import RowMaker
+from edge.drain.settle import Settler
+from edge.drain.storing import Entry, Store
+from edge.logs import RateLimited
+from edge.processes import ChildOrders
+from edge.settings import Settings
+from edge.tracking.sessions import Sessions
+from storage.errors import DatabaseUnusable, StorageError
+from storage.journal.capacity import undrained_bytes
+from storage.journal.reader import Batch
+from storage.journal.segments import Position
+from storage.postgres.connection import Connection, connect, is_retryable
+from storage.postgres.conversions import count_waiting, forget_decided
+from storage.postgres.positions import PositionMoved
+
+log = structlog.get_logger()
+quietly = RateLimited(log, 5.0)
+
+DISCOVER_S = 0.2
+DUE_S = 0.25
+CHORES_S = 10.0
+PARTITIONS_AHEAD_DAYS = 7
+STATEMENT_TIMEOUT_S = 120.0
+MAX_BACKOFF_S = 5.0
+FORGET_AFTER = timedelta(days=90)
+
+_ERRORS = cell("edge_drain_errors_total")
+_THROUGH = cell("edge_drained_through_seconds")
+_UNDRAINED = cell("edge_journal_undrained_bytes")
+_WAITING = cell("edge_conversions_waiting")
+
+
+class Drain:
+    """One drain process."""
+
+    def __init__(self, orders: ChildOrders, counters: Counters) -> None:
+        settings = orders.settings
+        self._orders = orders
+        self._settings = settings
+        self._counters = counters
+        self._feeds = JournalFeeds(settings, orders.slot)
+        rows = RowMaker(Enricher(Path(settings.geoip_db) if settings.geoip_db else None, time.monotonic), settings)
+        history = CatalogHistory()
+        sessions = Sessions(settings.session_capacity)
+        self._store = Store(rows, Settler(history, rows, settings), history, sessions, counters)
+        self._stop = asyncio.Event()
+        self._next: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Store until SIGTERM, then what is left of journals whose workers are gone."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        backoff_s = 0.1
+        while True:
+            try:
+                conn = await connect(
+                    self._orders.resolve_database(),
+                    application_name=f"clickedge drain {self._orders.slot}",
+                    command_timeout_s=STATEMENT_TIMEOUT_S,
+                )
+                try:
+                    self._feeds.forget_all()
+                    log.info("drain_ready")
+                    backoff_s = 0.1
+                    await self._follow(conn)
+                    return
+                finally:
+                    conn.terminate()
+            except Exception as error:
+                # A DatabaseUnusable passes too: the embedded server may be starting again.
+                if not (is_retryable(error) or isinstance(error, DatabaseUnusable)):
+                    raise
+                self._counters.cells[_ERRORS] += 1
+                quietly.warning("drain_interrupted", error=str(error), kind=type(error).__name__)
+            if self._stop.is_set():
+                return
+            await self._pause(backoff_s)
+            backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
+
+    async def _follow(self, conn: Connection) -> None:
+        while True:
+            is_last_round = self._stop.is_set()
+            if is_last_round or self._is_due("discover", DISCOVER_S):
+                await self._feeds.discover(conn)
+            stored = 0
+            for feed in self._feeds:
+                stored += await self._advance(conn, feed)
+            if is_last_round or self._is_due("due", DUE_S):
+                stored += await self._store.settle_due(conn)
+            self._counters.cells[_THROUGH] = min((feed.through_ms for feed in self._feeds), default=0)
+            if self._is_due("chores", CHORES_S):
+                await self._do_chores(conn)
+            await self._measure(conn)
+            if is_last_round and not stored:
+                return
+            if stored < self._settings.batch_rows:
+                await self._pause(0 if is_last_round else self._settings.batch_interval_ms / 1000)
+
+    async def _advance(self, conn: Connection, feed: Feed) -> int:
+        """Store the feed's next batch; how many entries there were."""
+        started_ms = time.time_ns() // 1_000_000
+        batch = feed.read(self._settings.batch_rows)
+        entries = _in_order(batch)
+        if entries or batch.end != feed.position:
+            await self._store_batch(conn, feed, entries, batch.end)
+        is_behind = len(entries) >= self._settings.batch_rows
+        feed.through_ms = self._store.watermark_ms if is_behind else started_ms
+        if batch.finished:
+            await self._feeds.end(conn, feed)
+        return len(entries)
+
+    async def _store_batch(self, conn: Connection, feed: Feed, entries: list[Entry], end: Position) -> None:
+        try:
+            await self._store.store(conn, feed.journal_id, feed.position, entries, end)
+        except PositionMoved:
+            log.critical("drain_not_alone", journal=feed.journal_id.hex, hint="another drain stores this journal")
+            raise
+        feed.commit(end)
+
+    async def _do_chores(self, conn: Connection) -> None:
+        now = datetime.now(UTC)
+        await self._store.partitions.ensure_ahead(conn, now.date(), PARTITIONS_AHEAD_DAYS)
+        await forget_decided(conn, now - FORGET_AFTER)
+        self._feeds.delete_expired()
+
+    async def _measure(self, conn: Connection) -> None:
+        if not self._is_due("measure", 1.0):
+            return
+        cells = self._counters.cells
+        cells[_WAITING] = await count_waiting(conn)
+        cells[_UNDRAINED] = undrained_bytes(self._feeds.root)
+
+    def _is_due(self, name: str, interval_s: float) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._next.get(name, 0.0):
+            return False
+        self._next[name] = now_s + interval_s
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            pass
+
+
+def _in_order(batch: Batch) -> list[Entry]:
+    """Records and damaged regions as they lie in the journal."""
+    if not batch.damaged:
+        return list(batch.records)
+    return sorted([*batch.records, *batch.damaged], key=lambda entry: (entry.segment, entry.byte_offset))
+
+
+async def run_drain(orders: ChildOrders, counters: Counters) -> None:
+    """Be drain number `orders.slot` until SIGTERM. StorageError: another drain of this number runs here."""
+    lock = _lock_slot(orders.settings, orders.slot)
+    try:
+        await Drain(orders, counters).run()
+    finally:
+        os.close(lock)
+
+
+def _lock_slot(settings: Settings, slot: int) -> int:
+    descriptor = os.open(settings.data_path / f"drain-{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StorageError(f"another drain {slot} runs on {settings.data_dir}") from None
+    return descriptor

@@ -1,0 +1,185 @@
+"""Clicks and impressions into rows and roll-ups: device, place, earnings. No I/O; one event's fault is its own."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import blake2b
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+from edge.drain.enrich import Device, Enricher, Place
+from edge.settings import Settings
+from edge.tracking.catalog import Catalog
+from edge.tracking.click_id import ms_of, node_of
+from edge.tracking.payouts import ZERO, Money, click_money, impression_money, parse_amount
+from storage.journal.events import Click, Impression, Session
+from storage.postgres.copy import TouchRow, Uuid
+from storage.postgres.stats import Deltas, StatsKey
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOTHING = Money(ZERO, ZERO)
+MAX_EXTRAS = 32
+INVALID_FLAGS = frozenset(("bot", "prefetch", "datacentre"))
+UNPAID_REASONS = frozenset(("unknown_partner", "partner_blocked"))
+
+_TEXT_COLUMNS = [
+    "source",
+    "aff_sub1",
+    "aff_sub2",
+    "aff_sub3",
+    "aff_sub4",
+    "aff_sub5",
+    "aff_click_id",
+    "utm_source",
+    "utm_medium",
+    "utm_campaign",
+    "utm_content",
+    "utm_term",
+    "contact_id",
+]
+_NOT_EXTRA = frozenset((*_TEXT_COLUMNS, "offer_id", "aff_id", "url_id", "file_id", "cost"))
+
+
+class Touched(NamedTuple):
+    """A session with what the drain knows of it besides."""
+
+    session: Session
+    country: str
+    device_type: str
+
+
+def moment(ms: int) -> datetime:
+    """Unix milliseconds as an aware datetime."""
+    return EPOCH + timedelta(milliseconds=ms)
+
+
+def hour_of(when: datetime) -> datetime:
+    """The hour in which `when` is booked."""
+    return when.replace(minute=0, second=0, microsecond=0)
+
+
+def extras_of(params: dict[str, str], named: frozenset[str]) -> dict[str, str]:
+    """The parameters without a column of their own, at most 32."""
+    extras = {name: value for name, value in params.items() if name not in named}
+    return extras if len(extras) <= MAX_EXTRAS else dict(list(extras.items())[:MAX_EXTRAS])
+
+
+class RowMaker:
+    """Makes the rows of one drain."""
+
+    def __init__(self, enricher: Enricher, settings: Settings) -> None:
+        self._enricher = enricher
+        self._ip_storage = settings.ip_storage
+        self._visitor_key = blake2b(settings.secrets[0].encode(), digest_size=32, person=b"clickedge visit").digest()
+
+    def touched(self, session: Session) -> Touched:
+        """The session with its country and device."""
+        device_type = self._enricher.device(session.user_agent).device_type
+        return Touched(session, self._enricher.place(session.ip).country, device_type)
+
+    def touch_row(self, event: Click | Impression, session: Session, catalog: Catalog, deltas: Deltas) -> TouchRow:
+        """The event's row; what it adds to the roll-ups goes to `deltas`."""
+        device, place = self._enricher.device(session.user_agent), self._enricher.place(session.ip)
+        flags = [*event.flags, "bot"] if device.is_bot else event.flags
+        offer = catalog.offer(session.offer_id)
+        is_valid = INVALID_FLAGS.isdisjoint(flags)
+        money = NOTHING
+        if offer and is_valid and event.reason not in UNPAID_REASONS:
+            terms = offer.terms(0, session.aff_id)
+            money = click_money(terms) if isinstance(event, Click) else impression_money(terms)
+        row = self._row(event, session, device, place, flags, money, offer.currency if offer else "")
+        key = StatsKey(
+            hour_of(row.clicked_at),
+            row.node_id,
+            offer.advertiser_id if offer else 0,
+            row.offer_id,
+            row.aff_id,
+            0,
+            row.landing_page_id,
+            row.creative_id,
+            place.country,
+            device.device_type,
+            row.currency,
+        )
+        if isinstance(event, Click):
+            deltas.add_click(key, is_valid=is_valid, is_unique=is_valid and "duplicate" not in flags)
+        else:
+            deltas.add(key, impressions=1)
+        if money is not NOTHING and (money.payout or money.revenue):
+            deltas.add(key, payout=money.payout, revenue=money.revenue)
+        if row.cost:
+            deltas.add(key, cost=row.cost)
+        return row
+
+    def stored_ip(self, ip: str) -> str | None:
+        """The address as `EDGE_IP_STORAGE` wants it kept; None for none."""
+        if not ip or self._ip_storage == "none":
+            return None
+        if self._ip_storage == "truncated":
+            bits = 24 if ip_address(ip).version == 4 else 48
+            return str(ip_network((ip, bits), strict=False).network_address)
+        return ip
+
+    def _row(
+        self,
+        event: Click | Impression,
+        session: Session,
+        device: Device,
+        place: Place,
+        flags: list[str],
+        money: Money,
+        currency: str,
+    ) -> TouchRow:
+        get = event.params.get
+        return TouchRow(
+            Uuid(session.click_id),
+            moment(ms_of(session.click_id)),
+            node_of(session.click_id),
+            session.offer_id,
+            session.aff_id,
+            session.landing_page_id,
+            session.creative_id,
+            event.alias,
+            get("source", ""),
+            get("aff_sub1", ""),
+            get("aff_sub2", ""),
+            get("aff_sub3", ""),
+            get("aff_sub4", ""),
+            get("aff_sub5", ""),
+            get("aff_click_id", ""),
+            get("utm_source", ""),
+            get("utm_medium", ""),
+            get("utm_campaign", ""),
+            get("utm_content", ""),
+            get("utm_term", ""),
+            session.contact_id,
+            self.stored_ip(session.ip),
+            place.country,
+            place.region,
+            place.city,
+            session.user_agent,
+            device.device_type,
+            device.device_brand,
+            device.os,
+            device.browser,
+            event.language,
+            event.referrer,
+            Uuid(event.visitor or self._visitor(session)),
+            _cost(get("cost")),
+            money.payout,
+            money.revenue,
+            currency,
+            event.outcome,
+            event.reason,
+            flags,
+            extras_of(event.params, _NOT_EXTRA),
+            session.revision,
+        )
+
+    def _visitor(self, session: Session) -> bytes:
+        """Who has no cookie is known by address and user agent, keyed so that nobody can work it back."""
+        identity = f"{session.ip}\0{session.user_agent}".encode()
+        return blake2b(identity, digest_size=16, key=self._visitor_key).digest()
+
+
+def _cost(text: str | None) -> Decimal:
+    return (parse_amount(text) or ZERO) if text else ZERO

@@ -1,0 +1,265 @@
+"""One batch of one journal into Postgres, in one transaction that begins with the journal's position.
+
+What the data itself makes impossible is cut out by bisection and quarantined; everything else is tried again.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from edge.counters import BATCH_BUCKETS_US, Counters, cell
+from edge.drain.catalogs import CatalogHistory
+from edge.drain.rows import RowMaker
+from edge.drain.settle import Decided, Received, Settled, Settler, received_again
+from edge.logs import RateLimited
+from edge.tracking.click_id import ms_of
+from edge.tracking.sessions import Sessions
+from storage.journal.events import Click, Conversion, Event, Heartbeat, Impression, Session, decode, decode_session
+from storage.journal.framing import Record
+from storage.journal.reader import Damaged
+from storage.postgres.connection import Connection, is_missing_partition, is_poison
+from storage.postgres.conversions import (
+    claim_keys,
+    insert_changes,
+    insert_conversions,
+    insert_waiting,
+    recall_due,
+    recall_for_clicks,
+    replace_conversions,
+)
+from storage.postgres.copy import TouchRow, Uuid, copy_rows, quarantine
+from storage.postgres.partitions import Partitions, day_of_id
+from storage.postgres.positions import advance
+from storage.postgres.stats import Deltas, upsert
+
+quietly = RateLimited(structlog.get_logger(), 5.0)
+
+Entry = Record | Damaged
+Place = tuple[int, int]
+DUE_LIMIT = 500
+
+_BATCH = cell("edge_drain_batch_seconds")
+_STORED = {
+    table: cell("edge_drain_rows_total", table)
+    for table in ("clicks", "impressions", "conversions", "conversions_waiting", "quarantine")
+}
+_DECIDED = {status: cell("edge_conversions_decided_total", status) for status in ("approved", "pending", "rejected")}
+
+
+class Quarantined(NamedTuple):
+    """What cannot be stored as what it says it is."""
+
+    segment: int
+    byte_offset: int
+    error: str
+    raw: bytes
+
+
+class Contents:
+    """A batch, decoded: what it holds of each kind."""
+
+    def __init__(self, journal_id: UUID, entries: Sequence[Entry]) -> None:
+        self.touches: list[tuple[Click | Impression, Session, Record]] = []
+        self.conversions: list[Received] = []
+        self.quarantined: list[Quarantined] = []
+        self.watermark_ms = 0
+        self.revisions: set[int] = set()
+        for entry in entries:
+            if isinstance(entry, Damaged):
+                self.quarantined.append(Quarantined(entry.segment, entry.byte_offset, entry.error, entry.raw))
+                continue
+            try:
+                self._take(journal_id, entry, decode(entry.payload))
+            except (msgspec.MsgspecError, ValueError) as error:
+                self.quarantined.append(quarantined(entry, error))
+
+    def _take(self, journal_id: UUID, record: Record, event: Event) -> None:
+        if isinstance(event, Heartbeat):
+            ms = event.ms
+        elif isinstance(event, Conversion):
+            ms = ms_of(event.conversion_id)
+            self.conversions.append(Received(event, record.payload, journal_id))
+        else:
+            session = decode_session(event.session)
+            ms = ms_of(session.click_id)
+            self.revisions.add(session.revision)
+            self.touches.append((event, session, record))
+        # Ids only grow within a journal, but the next one may be of the same millisecond.
+        self.watermark_ms = max(self.watermark_ms, ms - 1)
+
+
+def quarantined(entry: Entry, error: BaseException) -> Quarantined:
+    """`entry`, whole, with what was wrong about it."""
+    raw = entry.payload if isinstance(entry, Record) else entry.raw
+    return Quarantined(entry.segment, entry.byte_offset, f"{type(error).__name__}: {error}"[:1000], raw)
+
+
+class Store:
+    """Stores the batches of one drain."""
+
+    def __init__(
+        self, rows: RowMaker, settler: Settler, history: CatalogHistory, sessions: Sessions, counters: Counters
+    ) -> None:
+        self._rows = rows
+        self._settler = settler
+        self._history = history
+        self._sessions = sessions
+        self._counters = counters
+        self.partitions = Partitions()
+        self.watermark_ms = 0
+        """Through which millisecond the journal of the last batch is stored."""
+
+    async def store(
+        self, conn: Connection, journal_id: UUID, before: Place, entries: Sequence[Entry], after: Place
+    ) -> None:
+        """Store `entries` and move the journal from `before` to `after`. PositionMoved: somebody else did."""
+        try:
+            await self._store_at_once(conn, journal_id, before, entries, after)
+        except Exception as error:
+            if is_missing_partition(error):
+                self.partitions.forget()
+            if not is_poison(error) or conn.is_closed():
+                raise
+            if len(entries) == 1:
+                await self._quarantine(conn, journal_id, before, quarantined(entries[0], error), after)
+                return
+            middle = len(entries) // 2
+            first, second = entries[:middle], entries[middle:]
+            between = (first[-1].segment, first[-1].end_offset)
+            await self.store(conn, journal_id, before, first, between)
+            await self.store(conn, journal_id, between, second, after)
+
+    async def settle_due(self, conn: Connection) -> int:
+        """Decide the conversions that need wait no longer; how many there were."""
+        async with conn.transaction():
+            recalled = [received_again(one) for one in await recall_due(conn, DUE_LIMIT)]
+            settled, decided = await self._settle(conn, recalled, {}, is_due=True)
+            await self._write(conn, settled, Deltas())
+        self._count(settled, decided)
+        return len(recalled)
+
+    async def _store_at_once(
+        self, conn: Connection, journal_id: UUID, before: Place, entries: Sequence[Entry], after: Place
+    ) -> None:
+        started_ns = time.perf_counter_ns()
+        contents = Contents(journal_id, entries)
+        await self.partitions.ensure(conn, {day_of_id(session.click_id) for _, session, _ in contents.touches})
+        async with conn.transaction():
+            await advance(conn, journal_id, before, after, contents.watermark_ms)
+            await self._history.load(conn, contents.revisions)
+            clicks, impressions, deltas = self._make_rows(contents)
+            await copy_rows(conn, "clicks", clicks)
+            await copy_rows(conn, "impressions", impressions)
+            await quarantine(conn, journal_id, contents.quarantined)
+            at_hand = {session.click_id: bytes(event.session) for event, session, _ in contents.touches}
+            received = contents.conversions
+            if clicks:
+                recalled = await recall_for_clicks(conn, [row.click_id for row in clicks])
+                received = [*map(received_again, recalled), *received]
+            settled, decided = await self._settle(conn, received, at_hand)
+            await self._write(conn, settled, deltas)
+        self.watermark_ms = contents.watermark_ms
+        for click_id, session in at_hand.items():
+            self._sessions.put(click_id, session)
+        self._count(settled, decided)
+        cells = self._counters.cells
+        cells[_STORED["clicks"]] += len(clicks)
+        cells[_STORED["impressions"]] += len(impressions)
+        self._report(journal_id, contents.quarantined)
+        self._counters.observe(_BATCH, BATCH_BUCKETS_US, (time.perf_counter_ns() - started_ns) // 1000)
+
+    def _make_rows(self, contents: Contents) -> tuple[list[TouchRow], list[TouchRow], Deltas]:
+        clicks: list[TouchRow] = []
+        impressions: list[TouchRow] = []
+        deltas = Deltas()
+        for event, session, record in contents.touches:
+            try:
+                row = self._rows.touch_row(event, session, self._history.at(session.revision), deltas)
+            except (ValueError, ArithmeticError) as error:
+                contents.quarantined.append(quarantined(record, error))
+            else:
+                (clicks if isinstance(event, Click) else impressions).append(row)
+        return clicks, impressions, deltas
+
+    async def _settle(
+        self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, bytes], *, is_due: bool = False
+    ) -> tuple[Settled, list[Decided]]:
+        settled = Settled()
+        if not received:
+            return settled, []
+        now = datetime.now(UTC)
+        known = _Chained(at_hand, self._sessions)
+        touched, vouched = await self._settler.find_clicks(conn, received, known)
+        ready = []
+        for one in received:
+            if not is_due and self._settler.must_wait(one, touched, vouched, now):
+                settled.waiting.append(self._settler.waiting_row(one, None))
+            else:
+                ready.append(one)
+        await self._history.load(conn, self._settler.revisions(ready, touched))
+        decided = [self._settler.decide(one, touched.get(one.event.click_id)) for one in ready]
+        verdicts = await _claim(conn, decided)
+        for verdict in verdicts:
+            self._settler.book(verdict, now, settled)
+        return settled, verdicts
+
+    async def _write(self, conn: Connection, settled: Settled, deltas: Deltas) -> None:
+        await insert_conversions(conn, settled.new)
+        await replace_conversions(conn, settled.replaced)
+        await insert_changes(conn, settled.changes)
+        await insert_waiting(conn, settled.waiting)
+        deltas.merge(settled.deltas)
+        await upsert(conn, deltas)
+
+    async def _quarantine(
+        self, conn: Connection, journal_id: UUID, before: Place, row: Quarantined, after: Place
+    ) -> None:
+        async with conn.transaction():
+            await advance(conn, journal_id, before, after, 0)
+            await quarantine(conn, journal_id, [row])
+        self._report(journal_id, [row])
+
+    def _report(self, journal_id: UUID, rows: Sequence[Quarantined]) -> None:
+        self._counters.cells[_STORED["quarantine"]] += len(rows)
+        for row in rows:
+            quietly.error("record_quarantined", journal=journal_id.hex, segment=row.segment, error=row.error)
+
+    def _count(self, settled: Settled, decided: Sequence[Decided]) -> None:
+        cells = self._counters.cells
+        cells[_STORED["conversions"]] += len(settled.new)
+        cells[_STORED["conversions_waiting"]] += len(settled.waiting)
+        for one in decided:
+            cells[_DECIDED[one.verdict.status]] += 1
+
+
+class _Chained:
+    """Sessions of this batch, then those of earlier ones."""
+
+    def __init__(self, batch: dict[bytes, bytes], earlier: Sessions) -> None:
+        self._batch = batch
+        self._earlier = earlier
+
+    def get(self, click_id: bytes, /) -> bytes | None:
+        return self._batch.get(click_id) or self._earlier.get(click_id)
+
+
+async def _claim(conn: Connection, decided: Sequence[Decided]) -> list[Decided]:
+    """The verdicts that stand: of several claims to a key the first of this batch is tried, the others are duplicates."""
+    holders: dict[str, Uuid] = {}
+    for one in decided:
+        for key in one.verdict.claims:
+            holders.setdefault(key, Uuid(one.received.event.conversion_id))
+    won = await claim_keys(conn, holders)
+    return [_judge(one, holders, won) for one in decided]
+
+
+def _judge(one: Decided, holders: dict[str, Uuid], won: set[str]) -> Decided:
+    mine = Uuid(one.received.event.conversion_id)
+    if all(key in won and holders[key] == mine for key in one.verdict.claims):
+        return one
+    return one._replace(verdict=one.verdict.as_duplicate())

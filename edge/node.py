@@ -1,0 +1,59 @@
+"""The node's identity: what names this data dir, and whether Postgres ever leased the node id to it."""
+
+from hashlib import blake2b
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from edge.secrets import load_or_create, load_or_create_uuid
+from edge.settings import Settings, parse_secrets
+from storage.files import write_atomically
+from storage.postgres.connection import connect
+from storage.postgres.nodes import claim_node
+
+_SECRET_BYTES = 32
+
+
+def with_secrets(settings: Settings) -> Settings:
+    """`settings` with the click ids' secrets and the admin token, generated into the data dir where not given."""
+    data_dir = settings.data_path
+    secrets = settings.secrets or parse_secrets(load_or_create(data_dir / "secret", _SECRET_BYTES))
+    token = settings.admin_token or load_or_create(data_dir / "admin.token", _SECRET_BYTES)
+    return replace(settings, secrets=secrets, admin_token=token)
+
+
+def holds_lease(settings: Settings) -> bool:
+    """Whether this data dir was ever given its node id by Postgres: it may then serve without asking again."""
+    try:
+        return _marker(settings).read_text("ascii") == _marker_text(settings)
+    except FileNotFoundError:
+        return False
+
+
+async def claim_lease(settings: Settings, database_url: str) -> None:
+    """Lease the node id in Postgres to this data dir, and remember it. DatabaseUnusable if another machine has it."""
+    conn = await connect(database_url)
+    try:
+        await claim_node(
+            conn,
+            node_id=settings.node_id,
+            data_dir_id=load_or_create_uuid(settings.data_path / "node.id"),
+            secret_prints=[_print(secret) for secret in settings.secrets],
+        )
+    finally:
+        await conn.close()
+    if not holds_lease(settings):
+        write_atomically(_marker(settings), _marker_text(settings).encode("ascii"))
+
+
+def _marker(settings: Settings) -> Path:
+    return settings.data_path / "node.lease"
+
+
+def _marker_text(settings: Settings) -> str:
+    return f"{settings.node_id}\n"
+
+
+def _print(secret: str) -> str:
+    """A fingerprint that tells equal secrets apart from different ones and says nothing else about them."""
+    return blake2b(secret.encode(), digest_size=16, person=b"clickedge print").hexdigest()

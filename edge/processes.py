@@ -1,0 +1,48 @@
+"""What the supervisor tells a child, and how a child begins: settings on stdin, sockets and counters by descriptor."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from edge.settings import Settings
+from storage.postgres.connection import resolve_url
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ChildOrders(msgspec.Struct, frozen=True):
+    """Everything a child process needs. `slot`: worker or drain number; `listen_fds`: sockets already bound."""
+
+    role: str
+    slot: int
+    settings: Settings
+    counters_fd: int
+    listen_fds: list[int]
+    slots: list[tuple[str, int, int]] = []
+    """For the admin process: (role, slot, counters descriptor) of everybody."""
+
+    def resolve_database(self) -> str:
+        """Where Postgres is now: a restarted embedded one may have moved. DatabaseUnusable while there is none."""
+        return resolve_url(self.settings.database_url or None, self.settings.data_path)
+
+
+def read_orders() -> ChildOrders:
+    """The orders that the supervisor wrote to this process's stdin."""
+    return msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ChildOrders)
+
+
+def die_with_parent(death_signal: int = signal.SIGKILL) -> Callable[[], None]:
+    """For a child, between fork and exec: die when the parent does, even if it is already gone."""
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def arm() -> None:
+        prctl(_PR_SET_PDEATHSIG, death_signal)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return arm

@@ -1,0 +1,364 @@
+"""Every setting of the product: read once, checked together, frozen.
+
+Flags beat the environment (`EDGE_*`), which beats the TOML file (the same names in lower case without the prefix),
+which beats the defaults. An empty value means "not set here". Nothing else in the product reads the environment.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from edge.errors import UserError
+
+Durability = Literal["process", "disk"]
+IpStorage = Literal["full", "truncated", "none"]
+
+ROOT_DATA_DIR = "/var/lib/clickedge"
+MIN_SECRET_CHARACTERS = 16
+
+
+class SettingsFaults(UserError):
+    """Everything wrong with the settings; one fault a line."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings, parsed. Paths are absolute strings, so that children in any folder read the same."""
+
+    host: str = "0.0.0.0"
+    """Public listener. Wrong: the networks' clicks are refused."""
+    port: int = 8080
+    """Public port; 0 takes a free one. Wrong: as `host`."""
+    admin_host: str = "127.0.0.1"
+    """Admin listener. Open to the world: reports and keys are one token away from anybody."""
+    admin_port: int = 8081
+    """Admin port; 0 takes a free one."""
+    workers: int = 1
+    """Edge processes. More than cores: tail latency grows. At most 62: two worker numbers of the id are taken."""
+    drains: int = 1
+    """Drain processes. Too few: the backlog grows at peak."""
+    database_url: str = ""
+    """PostgreSQL; empty: the embedded one. Wrong: redirects go on, the journal fills."""
+    data_dir: str
+    """Journals, snapshot, embedded database, secrets. Changed: a new, empty installation starts."""
+    node_id: int = 0
+    """This machine's number. Used twice: click ids could collide; the lease in Postgres stops the second machine."""
+    secrets: tuple[str, ...] = ()
+    """Keys of the click ids' tag; empty: generated. Lost: every open click's id counts as forged."""
+    click_durability: Durability = "process"
+    """`process`: a power cut costs the last fsync interval of clicks."""
+    conversion_durability: Durability = "disk"
+    """`process` here: a power cut can lose conversions that were answered with success."""
+    fsync_interval_ms: int = 50
+    """Larger: a power cut costs more. Smaller: more fsyncs compete with the drain's reads."""
+    journal_max_bytes: int = 10 * 2**30
+    """Too small: a short Postgres outage drops clicks and answers conversions with 503. Beyond the disk: ENOSPC."""
+    journal_keep_s: int = 3600
+    """Shorter than the age of the last database backup: a restore cannot be replayed."""
+    session_capacity: int = 200_000
+    """Too small: more look-ups in the drain. Too large: about 300 bytes of memory each, per worker."""
+    batch_rows: int = 5000
+    """Rows in one transaction. Too small: the drain slows down; too large: each retry repeats more."""
+    batch_interval_ms: int = 200
+    """How long a batch waits for more rows; reports lag by it."""
+    conversion_wait_s: int = 72 * 3600
+    """Too short: a conversion that beats a stuck journal's click is `unknown_click` for a while."""
+    timezone: str = "UTC"
+    """Days of caps and reports. Wrong: they start at another hour than the contract's."""
+    trusted_proxies: tuple[str, ...] = ()
+    """CIDRs. Too wide: clients forge their address. Too narrow: every click comes from the proxy."""
+    proxy_protocol: bool = False
+    """On without such a proxy in front: every connection is refused."""
+    geoip_db: str = ""
+    """A missing or damaged file: places are unknown, and rules on them never match."""
+    fallback_url: str = ""
+    """Empty: a click that no offer can take is answered with 404."""
+    unique_hours: int = 24
+    """Longer: more memory in the drain, fewer unique clicks."""
+    lane: bool = True
+    """Off: every request goes through aiohttp, at about half the speed."""
+    tls_cert: str = ""
+    """PEM chain; with `tls_key`."""
+    tls_key: str = ""
+    """PEM key; with `tls_cert`."""
+    click_retention_s: int = 400 * 86400
+    """Shorter than the longest click window: late conversions find no click."""
+    ip_storage: IpStorage = "full"
+    """Less than `full`: addresses cannot be restored later."""
+    honour_gpc: bool = True
+    """Off: check the law of your visitors first."""
+    admin_token: str = ""
+    """The first API key; empty: generated into a file."""
+
+    @property
+    def data_path(self) -> Path:
+        """The data dir as a path."""
+        return Path(self.data_dir)
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`trusted_proxies`, parsed."""
+        return tuple(ip_network(cidr) for cidr in self.trusted_proxies)
+
+    def __repr__(self) -> str:
+        """Without a secret in it: settings end up in logs and tracebacks."""
+        hidden = {setting.field for setting in _SETTINGS.values() if setting.is_secret}
+        values = msgspec.structs.asdict(self)
+        shown = (f"{name}={'…' if name in hidden and value else repr(value)}" for name, value in values.items())
+        return f"Settings({', '.join(shown)})"
+
+
+class _Setting(NamedTuple):
+    """How one setting is read: `parse` raises ValueError for what `allowed` does not describe."""
+
+    field: str
+    parse: Callable[[str], object]
+    allowed: str
+    is_secret: bool = False
+
+
+def load_settings(
+    environ: Mapping[str, str], config_file: Path | None, flags: Mapping[str, object], *, uid: int | None = None
+) -> Settings:
+    """Settings from all sources; `flags` by setting name, None where not given. SettingsFaults names every fault."""
+    faults: list[str] = []
+    given: dict[str, tuple[str, str]] = {}
+    given.update(_from_file(config_file, faults))
+    given.update(_from_environment(environ, faults))
+    given.update(_from_flags(flags))
+    values: dict[str, Any] = {"data_dir": _default_data_dir(os.geteuid() if uid is None else uid)}
+    for name, (label, text) in given.items():
+        _parse_one(_SETTINGS[name], label, text, values, faults)
+    faults.extend(_cross_faults(values, given))
+    if faults:
+        raise SettingsFaults(faults)
+    return Settings(**values)
+
+
+def _default_data_dir(uid: int) -> str:
+    return ROOT_DATA_DIR if uid == 0 else str(Path("data").absolute())
+
+
+def _from_environment(environ: Mapping[str, str], faults: list[str]) -> dict[str, tuple[str, str]]:
+    given = {}
+    for label, text in environ.items():
+        name = label.removeprefix("EDGE_").lower()
+        if not label.startswith("EDGE_"):
+            continue
+        if name not in _SETTINGS or not label.isupper():
+            faults.append(f"{label}: no such setting{_suggestion(name, 'EDGE_{}', str.upper)}")
+        elif text:
+            given[name] = (label, text)
+    return given
+
+
+def _from_file(config_file: Path | None, faults: list[str]) -> dict[str, tuple[str, str]]:
+    given = {}
+    for name, value in _read_toml(config_file, faults).items():
+        label = f"{name} in {config_file}"
+        if name not in _SETTINGS:
+            faults.append(f"{label}: no such setting{_suggestion(name, '{}', str.lower)}")
+        elif (text := _as_text(value)) is None:
+            faults.append(f"{label}: is a {type(value).__name__}, allowed: {_SETTINGS[name].allowed}")
+        elif text:
+            given[name] = (label, text)
+    return given
+
+
+def _read_toml(config_file: Path | None, faults: list[str]) -> dict[str, Any]:
+    if config_file is None:
+        return {}
+    try:
+        return tomllib.loads(config_file.read_text("utf-8"))
+    except OSError as error:
+        faults.append(f"--config {config_file}: cannot be read ({error.strerror}); give a TOML file")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        faults.append(f"--config {config_file}: is not TOML: {error}")
+    return {}
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[str, str]]:
+    return {
+        name: (_flag(name), text) for name, value in flags.items() if value is not None and (text := _as_text(value))
+    }
+
+
+def _flag(name: str) -> str:
+    return "--" + name.removesuffix("_url").replace("_", "-")
+
+
+def _suggestion(name: str, form: str, case: Callable[[str], str]) -> str:
+    near = difflib.get_close_matches(name.lower(), _SETTINGS, n=1)
+    return f"; did you mean {form.format(case(near[0]))}?" if near else ""
+
+
+def _as_text(value: object) -> str | None:
+    """What the environment would say for a value of a TOML file or flag; None for what it cannot say."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return ",".join(value) if all(isinstance(item, str) for item in value) else None
+    return str(value) if isinstance(value, str | int | Path) else None
+
+
+def _parse_one(setting: _Setting, label: str, text: str, values: dict[str, Any], faults: list[str]) -> None:
+    try:
+        values[setting.field] = setting.parse(text.strip())
+    except (ValueError, OSError, KeyError, RuntimeError):
+        shown = f"({len(text)} characters, not shown)" if setting.is_secret else repr(text[:200])
+        faults.append(f"{label}: {shown} is not allowed; allowed: {setting.allowed}")
+
+
+def _cross_faults(values: Mapping[str, Any], given: Mapping[str, object]) -> Iterable[str]:
+    """Faults of settings that are right one by one."""
+    if "database_url" in given:
+        for name in ("secret", "node_id"):
+            if name not in given:
+                yield f"EDGE_{name.upper()}: not set; with a database URL it must be: {_SETTINGS[name].allowed}"
+    for name, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if name in given and other not in given:
+            yield f"EDGE_{other.upper()}: not set; EDGE_{name.upper()} needs it: {_SETTINGS[other].allowed}"
+    is_faulty = any(name in given and name not in values for name in ("port", "admin_port"))
+    settings = Settings(**values)
+    if settings.port == settings.admin_port != 0 and not is_faulty:
+        yield f"EDGE_ADMIN_PORT: {settings.admin_port} is the public port too; allowed: another port, or 0"
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise ValueError(text)
+        return int(text)
+
+    return parse
+
+
+def _scaled(units: Mapping[str, int], least: int, most: int) -> Callable[[str], int]:
+    """A whole number with its unit; only 0 needs none."""
+
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,15}) ?([A-Za-z]*)", text)
+        if match is None:
+            raise ValueError(text)
+        number, unit = int(match[1]), match[2]
+        value = number * (units[unit] if unit or number else 0)
+        if not least <= value <= most:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _choice(choices: Mapping[str, object]) -> Callable[[str], object]:
+    return lambda text: choices[text.lower()]
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}", text):
+        raise ValueError(text)
+    return text
+
+
+def _path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(text)
+    return str(Path(text).expanduser().absolute())
+
+
+def _file(text: str) -> str:
+    if not Path(_path(text)).is_file():
+        raise ValueError(text)
+    return _path(text)
+
+
+def _database_url(text: str) -> str:
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        raise ValueError(text)
+    return text
+
+
+def _web_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch(r"[!-~]{1,2048}", text):
+        raise ValueError(text)
+    return text
+
+
+def _time_zone(text: str) -> str:
+    return ZoneInfo(text).key
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    return tuple(str(ip_network(part.strip())) for part in text.split(","))
+
+
+def _secret(text: str) -> str:
+    if not re.fullmatch(rf"[!-~]{{{MIN_SECRET_CHARACTERS},512}}", text):
+        raise ValueError("a secret")
+    return text
+
+
+def parse_secrets(text: str) -> tuple[str, ...]:
+    """Comma-separated secrets, the signing one first; ValueError (which does not repeat them) for a bad one."""
+    return tuple(_secret(part.strip()) for part in text.split(","))
+
+
+_DURATION = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
+_DURABILITIES = {"process": "process", "disk": "disk"}
+_IP_STORAGES = {"full": "full", "truncated": "truncated", "none": "none"}
+_YEARS_S = 3650 * 86400
+
+_HOST = "a host name or an address"
+_PORT = "0 to 65535"
+_SWITCHED = "on or off"
+_DURABLE = "process or disk"
+_CHARACTERS = f"printable ASCII without spaces and commas, at least {MIN_SECRET_CHARACTERS} characters"
+
+_SETTINGS = {
+    "host": _Setting("host", _host, _HOST),
+    "port": _Setting("port", _whole(0, 65535), _PORT),
+    "admin_host": _Setting("admin_host", _host, _HOST),
+    "admin_port": _Setting("admin_port", _whole(0, 65535), _PORT),
+    "workers": _Setting("workers", _whole(1, 62), "1 to 62"),
+    "drains": _Setting("drains", _whole(1, 16), "1 to 16"),
+    "database_url": _Setting("database_url", _database_url, "postgresql://user:password@host:port/database", True),
+    "data_dir": _Setting("data_dir", _path, "a directory's path"),
+    "node_id": _Setting("node_id", _whole(0, 1023), "0 to 1023, another on each machine"),
+    "secret": _Setting("secrets", parse_secrets, f"{_CHARACTERS}; several with commas between", True),
+    "click_durability": _Setting("click_durability", _choice(_DURABILITIES), _DURABLE),
+    "conversion_durability": _Setting("conversion_durability", _choice(_DURABILITIES), _DURABLE),
+    "fsync_interval_ms": _Setting("fsync_interval_ms", _whole(1, 10_000), "1 to 10000"),
+    "journal_max_bytes": _Setting("journal_max_bytes", _scaled(_SIZE, 2**20, 2**60), "a size such as 10GiB, from 1MiB"),
+    "journal_keep": _Setting("journal_keep_s", _scaled(_DURATION, 0, _YEARS_S), "a duration such as 1h, or 0"),
+    "session_capacity": _Setting("session_capacity", _whole(1, 50_000_000), "1 to 50000000"),
+    "batch_rows": _Setting("batch_rows", _whole(1, 100_000), "1 to 100000"),
+    "batch_interval_ms": _Setting("batch_interval_ms", _whole(1, 60_000), "1 to 60000"),
+    "conversion_wait": _Setting("conversion_wait_s", _scaled(_DURATION, 0, _YEARS_S), "a duration such as 72h, or 0"),
+    "timezone": _Setting("timezone", _time_zone, "an IANA time zone such as Europe/Berlin"),
+    "trusted_proxies": _Setting("trusted_proxies", _networks, "CIDRs such as 10.0.0.0/8,2001:db8::/32"),
+    "proxy_protocol": _Setting("proxy_protocol", _choice(_SWITCH), _SWITCHED),
+    "geoip_db": _Setting("geoip_db", _path, "an .mmdb file's path"),
+    "fallback_url": _Setting("fallback_url", _web_url, "an http or https URL"),
+    "unique_hours": _Setting("unique_hours", _whole(0, 8760), "0 to 8760"),
+    "lane": _Setting("lane", _choice(_SWITCH), _SWITCHED),
+    "tls_cert": _Setting("tls_cert", _file, "an existing PEM file's path"),
+    "tls_key": _Setting("tls_key", _file, "an existing PEM file's path"),
+    "click_retention": _Setting("click_retention_s", _scaled(_DURATION, 86400, _YEARS_S), "a duration from 1d"),
+    "ip_storage": _Setting("ip_storage", _choice(_IP_STORAGES), "full, truncated or none"),
+    "honour_gpc": _Setting("honour_gpc", _choice(_SWITCH), _SWITCHED),
+    "admin_token": _Setting("admin_token", _secret, _CHARACTERS, True),
+}

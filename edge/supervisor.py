@@ -1,0 +1,223 @@
+"""`clickedge serve`: binds the sockets, starts the children and the embedded Postgres, restarts what dies.
+
+Workers start first, from the catalog snapshot on disk. The drain and the admin process follow once the database is
+migrated and has leased this node's id. SIGTERM: workers finish and sync, the drain stores what they left, the database
+stops last.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from edge.admin.catalog_publisher import publish_catalog
+from edge.catalog_follower import SNAPSHOT
+from edge.counters import Counters, new_block
+from edge.errors import UserError
+from edge.node import claim_lease, with_secrets
+from edge.offspring import Child
+from edge.processes import ChildOrders
+from edge.settings import Settings
+from storage.errors import DatabaseUnusable
+from storage.postgres.connection import connect, is_retryable
+from storage.postgres.embedded import EmbeddedPostgres
+from storage.postgres.migrations import migrate
+from storage.postgres.server_user import make_data_dir
+
+log = structlog.get_logger()
+
+WORKERS_FINISH_S = 15.0
+DRAIN_FINISH_S = 30.0
+ADMIN_FINISH_S = 5.0
+DATABASE_RETRY_S = 1.0
+DATABASE_REPORT_S = 5.0
+BACKLOG = 4096
+
+Prepare = Callable[[str], Awaitable[None]]
+"""What is to be done with the database (its URL) before the drain starts: apply a catalog."""
+
+
+class Supervisor:
+    """One node. `run` returns when it was told to stop; UserError and StorageError: it could not start."""
+
+    def __init__(self, settings: Settings, prepare: Prepare) -> None:
+        make_data_dir(settings.data_path)
+        self._lock = _lock_data_dir(settings.data_path)
+        self._settings = with_secrets(settings)
+        self._prepare = prepare
+        self.is_ready = asyncio.Event()
+        """Set once the workers answer and the drain and admin process have been started."""
+        self._stop = asyncio.Event()
+        self._embedded = None if settings.database_url else EmbeddedPostgres(settings.data_path, log=log)
+        self._public, self._admin = self._bind()
+        self._roles = _roles(settings)
+        self._blocks = {role: new_block() for role in self._roles}
+        self._children: dict[str, list[Child]] = {"worker": [], "drain": [], "admin": []}
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        try:
+            self._start("worker")
+            serving = asyncio.create_task(self._serve())
+            stopping = asyncio.create_task(self._stop.wait())
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        finally:
+            await self._end()
+
+    async def _serve(self) -> None:
+        """Bring the database up, prepare it, start the rest; then keep the embedded server running."""
+        url = await self._start_database()
+        await self._insist(url)
+        self._start("drain")
+        self._start("admin")
+        self.is_ready.set()
+        while self._embedded:
+            code = await self._embedded.wait()
+            log.error("database_died", code=code)
+            await self._start_database()
+        await asyncio.Event().wait()
+
+    async def _start_database(self) -> str:
+        if self._embedded is None:
+            return self._settings.database_url
+        while True:
+            try:
+                return await self._embedded.start()
+            except DatabaseUnusable as error:
+                if not error.retryable:
+                    raise
+                log.error("database_failed_to_start", error=str(error))
+                await asyncio.sleep(DATABASE_RETRY_S)
+
+    async def _insist(self, url: str) -> None:
+        """Migrate, lease the node id, apply the catalog, publish it: again and again while Postgres is away."""
+        tries = 0
+        while True:
+            try:
+                await _migrate(url)
+                await claim_lease(self._settings, url)
+                await self._prepare(url)
+                await _publish(url, self._settings.data_path / SNAPSHOT)
+                return
+            except Exception as error:
+                if not is_retryable(error):
+                    raise
+                if tries % int(DATABASE_REPORT_S / DATABASE_RETRY_S) == 0:
+                    log.warning("database_away", error=str(error), hint="redirects go on from what is on disk")
+                tries += 1
+                await asyncio.sleep(DATABASE_RETRY_S)
+
+    def _bind(self) -> tuple[list[socket.socket], socket.socket]:
+        """A socket per worker, all on the public port, held here so that no queued connection dies with a worker."""
+        settings = self._settings
+        # Alone first: SO_REUSEPORT would join another program's port without a word.
+        probe = _bind_socket(settings.host, settings.port, "EDGE_PORT", shared=False)
+        port = probe.getsockname()[1]
+        probe.close()
+        first = _bind_socket(settings.host, port, "EDGE_PORT", shared=True)
+        others = [_bind_socket(settings.host, port, "EDGE_PORT", shared=True) for _ in range(settings.workers - 1)]
+        admin = _bind_socket(settings.admin_host, settings.admin_port, "EDGE_ADMIN_PORT", shared=False)
+        return [first, *others], admin
+
+    def _start(self, role: str) -> None:
+        for (name, slot), block in self._blocks.items():
+            if name == role:
+                child = Child(self._orders(name, slot), Counters.of_fd(block))
+                self._children[role].append(child)
+                child.start()
+
+    def _orders(self, role: str, slot: int) -> ChildOrders:
+        sockets = {"worker": [self._public[slot]] if role == "worker" else [], "admin": [self._admin]}.get(role, [])
+        is_admin = role == "admin"
+        return ChildOrders(
+            role,
+            slot,
+            self._settings,
+            self._blocks[role, slot],
+            [sock.fileno() for sock in sockets],
+            [(name, number, block) for (name, number), block in self._blocks.items()] if is_admin else [],
+        )
+
+    async def _end(self) -> None:
+        log.info("stopping")
+        for role, patience_s in (("worker", WORKERS_FINISH_S), ("drain", DRAIN_FINISH_S), ("admin", ADMIN_FINISH_S)):
+            await asyncio.gather(*(child.stop(patience_s) for child in self._children[role]))
+        if self._embedded:
+            await self._embedded.stop()
+        os.close(self._lock)
+        log.info("stopped")
+
+    @property
+    def public_address(self) -> tuple[str, int]:
+        """Host and port that clicks come to."""
+        host, port = self._public[0].getsockname()[:2]
+        return host, port
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Host and port of the admin listener."""
+        host, port = self._admin.getsockname()[:2]
+        return host, port
+
+
+def _roles(settings: Settings) -> list[tuple[str, int]]:
+    workers = [("worker", slot) for slot in range(settings.workers)]
+    return [*workers, *(("drain", slot) for slot in range(settings.drains)), ("admin", 0)]
+
+
+def _lock_data_dir(data_dir: Path) -> int:
+    path = data_dir / "serve.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UserError(f"EDGE_DATA_DIR: {data_dir} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(f"EDGE_DATA_DIR: another `clickedge serve` runs on {data_dir}") from None
+    return descriptor
+
+
+def _bind_socket(host: str, port: int, setting: str, *, shared: bool) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        raise UserError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}") from error
+    sock.setblocking(False)
+    return sock
+
+
+async def _migrate(url: str) -> None:
+    conn = await connect(url)
+    try:
+        await migrate(conn)
+    finally:
+        await conn.close()
+
+
+async def _publish(url: str, snapshot: Path) -> None:
+    conn = await connect(url)
+    try:
+        await publish_catalog(conn, snapshot)
+    finally:
+        await conn.close()

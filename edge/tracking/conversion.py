@@ -1,0 +1,137 @@
+"""A conversion received: find the session if this worker still holds it, journal the rest. No verdict is made here.
+
+`success=false;` says only what the edge knows alone: the id is missing, malformed or forged, the offer or goal unknown.
+"""
+
+from edge.counters import cell
+from edge.tracking import cookies
+from edge.tracking.catalog import OfferView
+from edge.tracking.click import MAX_REFERRER_CHARS, MAX_USER_AGENT_CHARS
+from edge.tracking.parameters import header_text, to_id
+from edge.tracking.replies import SCRIPT, failure, success
+from edge.tracking.request import GIF, Answer, Handled, Kind, Request
+from edge.tracking.state import EdgeState
+from storage.journal.events import Conversion, Via, decode_session, encode
+
+MAX_TRANSACTION_ID_CHARS = 64
+HIT = cell("edge_session_lookups_total", "hit")
+MISS = cell("edge_session_lookups_total", "miss")
+FORGED = cell("edge_forged_ids_total")
+UNSTORED = cell("edge_unstored_refusals_total")
+
+
+def handle_postback(state: EdgeState, request: Request, alias: str) -> Handled:
+    """`/aff_lsr`: a server tells us of a conversion by the click's id."""
+    return _postback(state, request, needs_goal=False)
+
+
+def handle_goal_postback(state: EdgeState, request: Request, alias: str) -> Handled:
+    """`/aff_goal?a=lsr`: the same for one of the offer's goals, which must be named."""
+    return _postback(state, request, needs_goal=True)
+
+
+def handle_pixel(state: EdgeState, request: Request, alias: str) -> Handled:
+    """`/aff_l`: a browser tells us; the session comes from `transaction_id`, else from the offer's cookie."""
+    params = request.params
+    offer = state.catalog.offer(to_id(params.get("offer_id", "")))
+    sent = params.get("transaction_id", "")[:MAX_TRANSACTION_ID_CHARS]
+    if sent:
+        click_id = state.ids.parse(sent) or b""
+    else:
+        click_id = cookies.click_of(request, offer.id, offer.attribution, state.ids) if offer else b""
+    if not click_id and not _may_store(state, request, is_forged=bool(sent)):
+        return Handled(Kind.PIXEL, "refused", _pixel_reply(request))
+    goal_id = _goal_id(offer, params)
+    if goal_id < 0:  # the drain stores it, as one of an unknown goal
+        goal_id = to_id(params.get("goal_id", ""))
+    event = _event(state, request, "pixel", sent, click_id, offer, goal_id)
+    return Handled(Kind.PIXEL, "recorded", _pixel_reply(request), event)
+
+
+def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handled:
+    params = request.params
+    as_json = params.get("format") == "json"
+    sent = params.get("transaction_id", "")
+    click_id = state.ids.parse(sent) or b""
+    if not click_id:
+        answer = failure("Invalid Trans. ID", sent, as_json=as_json)
+        if not sent or not _may_store(state, request, is_forged=True):
+            return Handled(Kind.POSTBACK, "refused", answer)
+        event = _event(state, request, "postback", sent[:MAX_TRANSACTION_ID_CHARS], b"", None, 0)
+        return Handled(Kind.POSTBACK, "refused", answer, event)
+    offer_id = params.get("offer_id", "")
+    offer = state.catalog.offer(to_id(offer_id))
+    if offer_id and offer is None:
+        return Handled(Kind.POSTBACK, "refused", failure("Invalid Offer ID", offer_id, as_json=as_json))
+    offer = _session_offer(state, click_id) or offer
+    goal_id = _goal_id(offer, params)
+    if goal_id < 0 or (needs_goal and not (params.get("goal_id") or params.get("goal_name"))):
+        goal = params.get("goal_id") or params.get("goal_name", "")
+        return Handled(Kind.POSTBACK, "refused", failure("Invalid Goal ID", goal, as_json=as_json))
+    event = _event(state, request, "postback", sent, click_id, offer, goal_id)
+    return Handled(Kind.POSTBACK, "recorded", success(as_json=as_json), event)
+
+
+def _session_offer(state: EdgeState, click_id: bytes) -> OfferView | None:
+    """The offer of the click, where this worker knows it: it beats the postback's own `offer_id`."""
+    session = state.sessions.get(click_id)
+    return state.catalog.offer(decode_session(session).offer_id) if session else None
+
+
+def _goal_id(offer: OfferView | None, params: dict[str, str]) -> int:
+    """The goal meant, 0 for none, -1 for one that this offer does not have. Without an offer the drain finds out."""
+    goal_id, name = params.get("goal_id", ""), params.get("goal_name", "")
+    if goal_id in ("", "0"):
+        if not name or offer is None:
+            return 0
+        goal = offer.goals_by_name.get(name)
+        return goal.id if goal else -1
+    number = to_id(goal_id)
+    if not number or (offer is not None and number not in offer.goals_by_id):
+        return -1
+    return number
+
+
+def _may_store(state: EdgeState, request: Request, *, is_forged: bool) -> bool:
+    cells = state.counters.cells
+    cells[FORGED] += is_forged
+    if state.may_store_refusal(request.received_ms):
+        return True
+    cells[UNSTORED] += 1
+    return False
+
+
+def _event(
+    state: EdgeState,
+    request: Request,
+    via: Via,
+    transaction_id: str,
+    click_id: bytes,
+    offer: OfferView | None,
+    goal_id: int,
+) -> bytes:
+    session = None
+    if click_id:
+        session = state.sessions.get(click_id)
+        state.counters.cells[HIT if session else MISS] += 1
+    return encode(
+        Conversion(
+            state.ids.mint(request.received_ms),
+            state.catalog.revision,
+            request.received_ms,
+            via,
+            transaction_id,
+            click_id,
+            session or b"",
+            offer.id if offer else 0,
+            goal_id,
+            request.params,
+            request.client_ip,
+            header_text(request.headers, "User-Agent", MAX_USER_AGENT_CHARS),
+            header_text(request.headers, "Referer", MAX_REFERRER_CHARS),
+        )
+    )
+
+
+def _pixel_reply(request: Request) -> Answer:
+    return SCRIPT if request.params.get("format") == "js" else GIF

@@ -1,0 +1,47 @@
+"""The browser's memory of a click: one cookie per offer, `first.last` click ids.
+
+Ours only if both ids verify; anything else in the cookie is as if there were none.
+"""
+
+from typing import Literal
+
+from msgspec.structs import replace
+
+from edge.tracking.catalog import OfferView
+from edge.tracking.click_id import ClickIds
+from edge.tracking.request import Answer, Request
+
+
+def session_ids(request: Request, offer_id: int, ids: ClickIds) -> tuple[bytes, bytes] | None:
+    """First and last click id of the offer's cookie, verified; None without a whole one."""
+    header = request.headers.get("Cookie", "")
+    if not header:
+        return None
+    wanted = f"ce_{offer_id}"
+    for pair in header.split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == wanted:
+            first, _, last = value.partition(".")
+            first_id, last_id = ids.parse(first), ids.parse(last)
+            return (first_id, last_id) if first_id and last_id else None
+    return None
+
+
+def click_of(request: Request, offer_id: int, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
+    """The click that a pixel of this offer belongs to by its cookie; empty if there is none."""
+    known = session_ids(request, offer_id, ids)
+    return known[touch == "last"] if known else b""
+
+
+def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
+    """The first click the cookie remembers; empty if there is none."""
+    return click_of(request, offer.id, "first", ids)
+
+
+def with_session(answer: Answer, request: Request, offer: OfferView, click_id: bytes, ids: ClickIds) -> Answer:
+    """`answer`, telling the browser to remember this click as its last (and first, if it knows none)."""
+    first = first_click(request, offer, ids) or click_id
+    value = f"ce_{offer.id}={first.hex()}.{click_id.hex()}; Max-Age={offer.click_window_s}; Path=/; HttpOnly"
+    if request.is_https:
+        value += "; SameSite=None; Secure"
+    return replace(answer, cookies=(value,))

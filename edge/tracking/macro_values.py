@@ -1,0 +1,74 @@
+"""What the macros of a click's URL stand for. Only those that the template names are worked out."""
+
+import random
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from edge.tracking.catalog import OfferView
+from edge.tracking.request import Request
+from edge.tracking.state import EdgeState
+from edge.tracking.urls import encode_value
+from storage.journal.events import Session
+
+Source = Callable[[OfferView | None, Session, Request, EdgeState], str]
+
+_NAMED = frozenset(("offer_id", "aff_id", "aff_sub1", "source", "url_id", "file_id", "transaction_id"))
+
+
+def _at(pattern: str) -> Source:
+    return lambda offer, session, request, state: datetime.fromtimestamp(request.received_ms / 1000, UTC).strftime(
+        pattern
+    )
+
+
+def _partner_name(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    partner = state.catalog.partner(session.aff_id)
+    return partner.name if partner else ""
+
+
+def _payout(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    return f"{offer.terms(0, session.aff_id).payout:f}" if offer else ""
+
+
+def _revenue(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    return f"{offer.terms(0, session.aff_id).revenue:f}" if offer else ""
+
+
+def _extras(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    return "&".join(
+        f"{encode_value(name)}={encode_value(value)}" for name, value in request.params.items() if name not in _NAMED
+    )
+
+
+_SOURCES: dict[str, Source] = {
+    "transaction_id": lambda offer, session, request, state: session.click_id.hex(),
+    "offer_id": lambda offer, session, request, state: str(session.offer_id),
+    "offer_name": lambda offer, session, request, state: offer.name if offer else "",
+    "advertiser_id": lambda offer, session, request, state: str(offer.advertiser_id) if offer else "",
+    "aff_id": lambda offer, session, request, state: str(session.aff_id or ""),
+    "affiliate_name": _partner_name,
+    "url_id": lambda offer, session, request, state: str(session.landing_page_id or ""),
+    "file_id": lambda offer, session, request, state: str(session.creative_id or ""),
+    "currency": lambda offer, session, request, state: offer.currency if offer else "",
+    "payout": _payout,
+    "revenue": _revenue,
+    "ip": lambda offer, session, request, state: session.ip,
+    "session_ip": lambda offer, session, request, state: session.ip,
+    "user_agent": lambda offer, session, request, state: session.user_agent,
+    "date": _at("%Y-%m-%d"),
+    "time": _at("%H:%M:%S"),
+    "datetime": _at("%Y-%m-%d %H:%M:%S"),
+    "ran": lambda offer, session, request, state: str(random.randrange(10**9)),
+    "params": _extras,
+}
+
+
+def click_values(
+    names: Iterable[str], offer: OfferView | None, session: Session, request: Request, state: EdgeState
+) -> dict[str, str]:
+    """Values for `names`: ours where we have one, else the click's parameter of that name, else nothing."""
+    values = {}
+    for name in names:
+        source = _SOURCES.get(name)
+        values[name] = source(offer, session, request, state) if source else request.params.get(name, "")
+    return values

@@ -1,0 +1,36 @@
+"""What a worker's handlers share: the catalog in force, the ids, the sessions and the counters."""
+
+from dataclasses import dataclass
+
+from edge.counters import Counters
+from edge.tracking.catalog import Catalog
+from edge.tracking.click_id import ClickIds
+from edge.tracking.macros import Template
+from edge.tracking.sessions import Sessions
+
+REFUSALS_PER_S = 10
+REFUSALS_BURST = 100
+
+
+@dataclass(slots=True)
+class EdgeState:
+    """Mutable in one place only: `catalog` is replaced whole, by the worker's follower, between two requests."""
+
+    catalog: Catalog
+    ids: ClickIds
+    sessions: Sessions
+    counters: Counters
+    fallback: Template | None = None
+    honour_gpc: bool = True
+    refusals_left: float = REFUSALS_BURST
+    refusals_counted_ms: int = 0
+
+    def may_store_refusal(self, now_ms: int) -> bool:
+        """Whether one more forged or session-less conversion fits the stored rate (10 a second, bursts of 100)."""
+        elapsed_s = max(0, now_ms - self.refusals_counted_ms) / 1000
+        self.refusals_left = min(REFUSALS_BURST, self.refusals_left + elapsed_s * REFUSALS_PER_S)
+        self.refusals_counted_ms = now_ms
+        if self.refusals_left < 1:
+            return False
+        self.refusals_left -= 1
+        return True

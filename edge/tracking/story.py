@@ -1,0 +1,131 @@
+"""The story of a transaction id in words: what came, what was decided, and why."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from edge.tracking.click_id import ms_of, node_of, worker_of
+
+Row = Mapping[str, Any]
+
+_TOUCH_FACTS = (
+    ("offer", "offer_id"),
+    ("partner", "aff_id"),
+    ("landing page", "landing_page_id"),
+    ("creative", "creative_id"),
+    ("alias", "alias"),
+    ("source", "source"),
+    *((f"aff_sub{number}", f"aff_sub{number}") for number in range(1, 6)),
+    ("aff_click_id", "aff_click_id"),
+    *((f"utm_{name}", f"utm_{name}") for name in ("source", "medium", "campaign", "content", "term")),
+    ("contact", "contact_id"),
+    ("address", "ip"),
+    ("country", "country"),
+    ("region", "region"),
+    ("city", "city"),
+    ("device", "device_type"),
+    ("brand", "device_brand"),
+    ("system", "os"),
+    ("browser", "browser"),
+    ("user agent", "user_agent"),
+    ("language", "language"),
+    ("referrer", "referrer"),
+    ("cost", "cost"),
+    ("earned", "payout"),
+    ("charged", "revenue"),
+)
+_CONVERSION_FACTS = (
+    ("goal", "goal_id"),
+    ("amount", "amount"),
+    ("payout", "payout"),
+    ("revenue", "revenue"),
+    ("currency", "currency"),
+    *((f"adv_sub{number}", f"adv_sub{number}") for number in range(1, 6)),
+    ("unique id", "conversion_unique_id"),
+    ("promo code", "promo_code"),
+    ("address", "ip"),
+)
+
+
+class Story(Protocol):
+    """Rows of the tables, as mappings of column to value."""
+
+    @property
+    def click(self) -> Row | None: ...
+    @property
+    def impression(self) -> Row | None: ...
+    @property
+    def conversions(self) -> Sequence[Row]: ...
+    @property
+    def changes(self) -> Sequence[Row]: ...
+    @property
+    def waiting(self) -> Sequence[Row]: ...
+
+
+def tell(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[str]:
+    """The story, line by line. `click_id`: the id's bytes, None if it is malformed."""
+    yield from _introduce(transaction_id, click_id)
+    for name, touch in (("click", story.click), ("impression", story.impression)):
+        if touch:
+            yield ""
+            yield from _tell_touch(name, touch)
+    if click_id and not story.click and not story.impression:
+        yield "no click of this id is stored: it is forged, on its way (about a second), or was never journalled"
+    for number, conversion in enumerate(story.conversions, 1):
+        yield ""
+        yield from _tell_conversion(number, conversion, story.changes)
+    for waiting in story.waiting:
+        yield ""
+        yield f"a conversion of {_when(waiting['received_at'])} waits for its click, until {_when(waiting['deadline'])}"
+    if not story.conversions and not story.waiting:
+        yield ""
+        yield "no conversion has been received for it"
+
+
+def _introduce(transaction_id: str, click_id: bytes | None) -> Iterator[str]:
+    if click_id is None:
+        yield f"{transaction_id[:64]!a} is no id of ours: 32 hexadecimal digits, a UUID of version 7"
+        return
+    minted = datetime.fromtimestamp(ms_of(click_id) / 1000).astimezone()
+    yield f"{click_id.hex()}  minted {_when(minted)} by worker {worker_of(click_id)} of node {node_of(click_id)}"
+
+
+def _tell_touch(name: str, touch: Row) -> Iterator[str]:
+    because = f" because {touch['reason']}" if touch["reason"] else ""
+    yield f"{name}  {_when(touch['clicked_at'])}  {touch['outcome']}{because}  (catalog revision {touch['catalog_revision']})"
+    yield from _facts(touch, _TOUCH_FACTS)
+    if touch["flags"]:
+        yield f"    {'flags':<13} {', '.join(touch['flags'])}"
+
+
+def _tell_conversion(number: int, conversion: Row, changes: Sequence[Row]) -> Iterator[str]:
+    because = f" because {conversion['reason']}" if conversion["reason"] else ""
+    yield (
+        f"conversion {number}  {_when(conversion['received_at'])}  {conversion['status']}{because}"
+        f"  (status code {conversion['status_code']}, by {conversion['via']},"
+        f" catalog revision {conversion['catalog_revision']})"
+    )
+    yield f"    {'id':<13} {conversion['conversion_id']}"
+    yield from _facts(conversion, _CONVERSION_FACTS)
+    for change in changes:
+        if change["conversion_id"] == conversion["conversion_id"]:
+            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {change['note']}"
+
+
+def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for label, column in facts:
+        value = row[column]
+        if value not in (None, "", 0):
+            yield f"    {label:<13} {_shown(value)}"
+    for name, value in sorted(row["extras"].items()):
+        yield f"    {_shown(name):<13} {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    """What clients sent, on one line and without anything a terminal would obey."""
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
+
+
+def _when(moment: datetime) -> str:
+    return moment.isoformat(sep=" ", timespec="milliseconds")

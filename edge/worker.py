@@ -1,0 +1,221 @@
+"""Composition root of an edge worker: builds everything, owns the order of start and stop.
+
+It answers from the catalog snapshot on disk, its own sessions and its own journal; nothing here waits for Postgres,
+except that a data dir which never held its node's lease must get it first, and a first start waits for a catalog.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from edge.catalog_follower import SNAPSHOT, CatalogFollower
+from edge.counters import SYNC_BUCKETS_US, Counters, cell
+from edge.http.routes import PublicPort
+from edge.node import holds_lease
+from edge.processes import ChildOrders
+from edge.tracking.catalog import Catalog
+from edge.tracking.click_id import ClickIds
+from edge.tracking.macros import compile_template
+from edge.tracking.sessions import Sessions
+from edge.tracking.state import EdgeState
+from storage.journal.commit import GroupCommit
+from storage.journal.events import Heartbeat, encode
+from storage.journal.writer import JournalWriter
+from storage.leases import IdLease
+
+log = structlog.get_logger()
+
+HEARTBEAT_S = 1.0
+LEASE_CHECK_S = 0.1
+FINISH_S = 10.0
+MAX_SEGMENT_BYTES = 64 * 2**20
+BROKEN_EXIT = 70
+
+_SYNC = cell("edge_journal_sync_seconds")
+_SESSIONS = cell("edge_sessions")
+_JOURNALLED = cell("edge_events_journalled_total")
+_BYTES = cell("edge_journal_bytes_total")
+_WRITE_ERRORS = cell("edge_journal_write_errors_total")
+_LAG = cell("edge_loop_lag_seconds")
+_REVISION = cell("edge_catalog_revision")
+_LOADS = cell("edge_catalog_loads_total", "ok")
+_FAILED_LOADS = cell("edge_catalog_loads_total", "failed")
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Worker:
+    """One edge worker, from `run` to its end."""
+
+    def __init__(self, orders: ChildOrders, counters: Counters) -> None:
+        self._settings = orders.settings
+        self._slot = orders.slot
+        self._sockets = [socket.socket(fileno=fd) for fd in orders.listen_fds]
+        self._counters = counters
+        self._stop = asyncio.Event()
+        self._is_stopping = False
+        self._threads = ThreadPoolExecutor(2, "worker")
+        self._handed_over = (0, 0, 0)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM; then finish what was begun, sync and return."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self._threads)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        follower = CatalogFollower(self._settings.data_path / SNAPSHOT, self._take_catalog, self._refuse_catalog)
+        if not await self._wait_for_permission(follower):
+            return
+        self._open()
+        self._state.catalog = follower.catalog
+        tasks = [
+            loop.create_task(job, name=name)
+            for name, job in (
+                ("catalog", follower.run()),
+                ("lease", self._keep_lease()),
+                ("heartbeat", self._beat()),
+                ("gauges", self._measure()),
+            )
+        ]
+        for task in tasks:
+            task.add_done_callback(self._check)
+        servers = [await loop.create_server(self._port.server, sock=sock, backlog=4096) for sock in self._sockets]
+        log.info("worker_ready", catalog_revision=self._state.catalog.revision, journal=self._journal_id)
+        await self._stop.wait()
+        await self._finish(servers, tasks)
+
+    async def _wait_for_permission(self, follower: CatalogFollower) -> bool:
+        """Until the node's lease was once held and there is a catalog; False when told to stop meanwhile."""
+        is_said = False
+        while not self._stop.is_set():
+            if holds_lease(self._settings) and await follower.load():
+                return True
+            if not is_said:
+                log.info("worker_waiting", reason="for the first node lease and catalog, both from Postgres")
+                is_said = True
+            await asyncio.sleep(0.05)
+        return False
+
+    def _open(self) -> None:
+        settings = self._settings
+        root = settings.data_path / "journal"
+        self._lease = IdLease.open(settings.data_path / "ids" / f"worker-{self._slot}.lease", now_ms())
+        writer = JournalWriter.create(
+            root,
+            node_id=settings.node_id,
+            worker_id=self._slot,
+            now_ms=now_ms(),
+            max_segment_bytes=min(MAX_SEGMENT_BYTES, max(64 * 1024, settings.journal_max_bytes // 32)),
+        )
+        self._journal_id = writer.journal_id.hex
+        self._journal = GroupCommit(
+            writer,
+            max_bytes=settings.journal_max_bytes,
+            fsync_interval_ms=settings.fsync_interval_ms,
+            observe_sync=lambda duration_us: self._counters.observe(_SYNC, SYNC_BUCKETS_US, duration_us),
+            on_broken=self._break,
+        )
+        self._state = EdgeState(
+            Catalog.empty(),
+            ClickIds(settings.secrets, settings.node_id, self._slot, self._lease),
+            Sessions(settings.session_capacity),
+            self._counters,
+            compile_template(settings.fallback_url) if settings.fallback_url else None,
+            settings.honour_gpc,
+        )
+        self._port = PublicPort(
+            self._state,
+            self._journal,
+            readiness=self._readiness,
+            on_broken=self._break,
+            trusted=settings.trusted_networks,
+            durable_clicks=settings.click_durability == "disk",
+            durable_conversions=settings.conversion_durability == "disk",
+        )
+
+    async def _finish(self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]) -> None:
+        self._is_stopping = True
+        for server in servers:
+            server.close()
+        self._port.server.pre_shutdown()
+        await self._port.server.shutdown(FINISH_S)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._journal.close()
+        self._measure_once()
+        self._lease.close()
+        log.info("worker_finished")
+
+    def _readiness(self) -> tuple[int, str]:
+        if self._is_stopping:
+            return 503, "stopping"
+        if self._journal.is_nearly_full:
+            return 200, "degraded: the journal is nearly full, clicks are answered but not recorded"
+        return 200, "ready"
+
+    def _take_catalog(self, catalog: Catalog) -> None:
+        self._state.catalog = catalog
+        self._counters.cells[_LOADS] += 1
+        log.info("catalog_taken", revision=catalog.revision)
+
+    def _refuse_catalog(self, error: Exception) -> None:
+        self._counters.cells[_FAILED_LOADS] += 1
+        log.error("catalog_refused", error=str(error))
+
+    async def _keep_lease(self) -> None:
+        while True:
+            if self._lease.needs_extension(now_ms()):
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._lease.extend, now_ms())
+            await asyncio.sleep(LEASE_CHECK_S)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            beat = Heartbeat(self._state.ids.floor(now_ms()))
+            self._journal.append(encode(beat), lambda is_written: None, is_droppable=False, is_durable=False)
+
+    async def _measure(self) -> None:
+        """Gauges, four times a second; how late this wakes up is the loop's lag."""
+        loop = asyncio.get_running_loop()
+        worst_us = [0, 0, 0, 0]
+        turn = 0
+        while True:
+            due_s = loop.time() + 0.25
+            await asyncio.sleep(0.25)
+            worst_us[turn % 4] = max(0, int((loop.time() - due_s) * 1e6))
+            self._counters.cells[_LAG] = max(worst_us)
+            turn += 1
+            self._measure_once()
+
+    def _measure_once(self) -> None:
+        cells = self._counters.cells
+        cells[_SESSIONS] = len(self._state.sessions)
+        cells[_REVISION] = self._state.catalog.revision
+        journal = self._journal
+        now = (journal.written_events, journal.appended_bytes, journal.write_errors)
+        for index, value, before in zip((_JOURNALLED, _BYTES, _WRITE_ERRORS), now, self._handed_over, strict=True):
+            cells[index] += value - before
+        self._handed_over = now
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """An fsync or a background task failed: stop at once, before anything else is answered."""
+        log.critical("worker_broken", error=str(error), kind=type(error).__name__)
+        os._exit(BROKEN_EXIT)
+
+
+async def run_worker(orders: ChildOrders, counters: Counters) -> None:
+    """Be worker number `orders.slot` until SIGTERM. StorageError: the surroundings do not allow it."""
+    await Worker(orders, counters).run()

@@ -1,0 +1,164 @@
+"""Group commit: one journal write per loop turn, before any answer; fsyncs beside the loop.
+
+C1  `done(True)` is called only after the event is in the kernel (`process`) or on the disk (`disk`).
+C2  Events are written in the order of `append`, and heartbeats with them.
+C3  `done(False)`: this event is not in the journal and never will be.
+C4  After a failed fsync nothing is confirmed any more: `on_broken` ends the process.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.errors import JournalBroken
+from storage.journal.capacity import undrained_bytes
+from storage.journal.framing import MAX_PAYLOAD_BYTES
+from storage.journal.writer import JournalWriter
+
+Done = Callable[[bool], None]
+DROPPABLE_SHARE = 0.9
+CAPACITY_SCAN_S = 0.5
+
+
+class Pending(NamedTuple):
+    """An event on its way."""
+
+    payload: bytes
+    is_droppable: bool
+    is_durable: bool
+    done: Done
+
+
+class GroupCommit:
+    """The journal as the event loop uses it. `observe_sync` gets each fsync's duration in microseconds."""
+
+    def __init__(
+        self,
+        writer: JournalWriter,
+        *,
+        max_bytes: int,
+        fsync_interval_ms: int,
+        observe_sync: Callable[[int], None],
+        on_broken: Callable[[BaseException], None],
+    ) -> None:
+        self._writer = writer
+        self._root: Path = writer.directory.parent
+        self._max_bytes = max_bytes
+        self._interval_s = fsync_interval_ms / 1000
+        self._observe_sync = observe_sync
+        self._on_broken = on_broken
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "journal-sync")
+        # The mutable state: this turn's events, those that wait for an fsync, and what the last scan of the disk saw.
+        self._turn: list[Pending] = []
+        self._unsynced: list[Done] = []
+        self._sync_task: asyncio.Task[None] | None = None
+        self._scanned_bytes = undrained_bytes(self._root)
+        self._appended_at_scan = writer.appended_bytes
+        self._timer = self._loop.create_task(self._keep_synced())
+        self._timer.add_done_callback(self._check)
+        self.written_events = 0
+        self.write_errors = 0
+
+    @property
+    def appended_bytes(self) -> int:
+        """Bytes of frames written so far."""
+        return self._writer.appended_bytes
+
+    @property
+    def undrained_bytes(self) -> int:
+        """What the node's journals hold that Postgres does not, as far as this process knows."""
+        return self._scanned_bytes + self._writer.appended_bytes - self._appended_at_scan
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether clicks are answered without being journalled."""
+        return self.undrained_bytes >= self._max_bytes * DROPPABLE_SHARE
+
+    def append(self, payload: bytes, done: Done, *, is_droppable: bool, is_durable: bool) -> None:
+        """Write `payload` at the end of this loop turn, then call `done` (C1, C3)."""
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            self._loop.call_soon(done, False)
+            return
+        if not self._turn:
+            self._loop.call_soon(self.flush)
+        self._turn.append(Pending(payload, is_droppable, is_durable, done))
+
+    def flush(self) -> None:
+        """Write this turn's events now."""
+        turn, self._turn = self._turn, []
+        admitted = [event for event in turn if self._has_room(event)]
+        try:
+            count = self._writer.write([event.payload for event in admitted]) if admitted else 0
+        except JournalBroken as error:
+            self._on_broken(error)
+            return
+        self.written_events += count
+        self.write_errors += count < len(admitted)
+        if len(admitted) < len(turn) or count < len(admitted):
+            written = set(map(id, admitted[:count]))
+            for event in turn:
+                if id(event) not in written:
+                    event.done(False)
+        for event in admitted[:count]:
+            if event.is_durable:
+                self._unsynced.append(event.done)
+            else:
+                event.done(True)
+        if self._unsynced:
+            self._start_sync()
+
+    async def close(self) -> None:
+        """Write and sync what is left, confirm it, and end the journal."""
+        self._timer.cancel()
+        self.flush()
+        while self._unsynced or self._sync_task:
+            self._start_sync()
+            if self._sync_task:
+                await self._sync_task
+        await self._loop.run_in_executor(self._thread, self._writer.close)
+        self._thread.shutdown(wait=False)
+
+    def _has_room(self, event: Pending) -> bool:
+        limit = self._max_bytes * DROPPABLE_SHARE if event.is_droppable else self._max_bytes
+        return self.undrained_bytes < limit
+
+    def _start_sync(self) -> None:
+        if self._sync_task is None:
+            self._sync_task = self._loop.create_task(self._sync())
+            self._sync_task.add_done_callback(self._check)
+
+    async def _sync(self) -> None:
+        """Sync until nobody waits: those that came during one fsync are covered by the next."""
+        try:
+            while True:
+                covered, self._unsynced = self._unsynced, []
+                started = time.perf_counter_ns()
+                await self._loop.run_in_executor(self._thread, self._writer.sync)
+                self._observe_sync((time.perf_counter_ns() - started) // 1000)
+                for done in covered:
+                    done(True)
+                if not self._unsynced:
+                    return
+        finally:
+            self._sync_task = None
+
+    async def _keep_synced(self) -> None:
+        """What `process` mode promises of a power cut: an fsync every interval in which something was written."""
+        next_scan_s = 0.0
+        while True:
+            await asyncio.sleep(self._interval_s)
+            if self._writer.appended_bytes > self._writer.synced_bytes:
+                self._start_sync()
+            if (now_s := self._loop.time()) >= next_scan_s:
+                next_scan_s = now_s + CAPACITY_SCAN_S
+                appended = self._writer.appended_bytes
+                self._scanned_bytes = await self._loop.run_in_executor(None, undrained_bytes, self._root)
+                self._appended_at_scan = appended
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._on_broken(error)

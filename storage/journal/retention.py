@@ -1,0 +1,99 @@
+"""What becomes of drained segments: marked, kept for a while (replay after a database restore), deleted (J11)."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+from storage.journal.segments import (
+    LOCK_NAME,
+    NEXT_PREFIX,
+    UNBORN_PREFIX,
+    is_alive,
+    list_journal_paths,
+    list_segments,
+    name_segment,
+)
+
+UNBORN_GRACE_S = 60
+"""A journal being born has no lock for an instant; it is not swept while it is this young."""
+
+
+class _Kept(NamedTuple):
+    drained_s: float
+    path: Path
+    size_bytes: int
+
+
+def mark_drained(directory: Path, through_segment: int, *, now_s: float) -> int:
+    """Mark the segments up to this one as drained and left behind; how many there were.
+
+    The last segment of a living journal is never marked, whatever the caller says: it is still written.
+    """
+    # Alive first, list second: a segment that appears in between only makes us mark less.
+    last_spared = is_alive(directory)
+    segments = list_segments(directory)
+    candidates = segments[:-1] if last_spared else segments
+    chosen = [segment for segment in candidates if not segment.is_done and segment.number <= through_segment]
+    for segment in chosen:
+        # The time before the name: interrupted in between, the segment is merely marked again.
+        os.utime(segment.path, (now_s, now_s))
+        segment.path.rename(name_segment(directory, segment.number, is_done=True))
+    return len(chosen)
+
+
+def delete_expired(root: Path, now_s: float, keep_s: float, max_total_bytes: int, finished: set[UUID]) -> int:
+    """Delete drained segments older than `keep_s`, and the oldest while all segments exceed `max_total_bytes`.
+
+    Removes the directories of `finished` journals that have no segment left. Returns the bytes freed.
+    """
+    total_bytes, kept = _measure_segments(root)
+    freed_bytes = 0
+    for segment in sorted(kept):
+        if segment.drained_s + keep_s > now_s and total_bytes - freed_bytes <= max_total_bytes:
+            break
+        segment.path.unlink(missing_ok=True)
+        freed_bytes += segment.size_bytes
+    for directory in list_journal_paths(root):
+        if UUID(directory.name) in finished:
+            _remove_if_empty(directory)
+    return freed_bytes
+
+
+def sweep_unborn(root: Path, now_s: float) -> int:
+    """Remove what journals left whose birth was cut short (J4); how many there were."""
+    swept = 0
+    for directory in root.glob(f"{UNBORN_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if directory.stat().st_mtime + UNBORN_GRACE_S <= now_s and not is_alive(directory):
+                _remove(directory)
+                swept += 1
+    return swept
+
+
+def _measure_segments(root: Path) -> tuple[int, list[_Kept]]:
+    total_bytes = 0
+    kept = []
+    for directory in list_journal_paths(root):
+        for segment in list_segments(directory):
+            with contextlib.suppress(FileNotFoundError):
+                status = segment.path.stat()
+                total_bytes += status.st_size
+                if segment.is_done:
+                    kept.append(_Kept(status.st_mtime, segment.path, status.st_size))
+    return total_bytes, kept
+
+
+def _remove_if_empty(directory: Path) -> None:
+    if not is_alive(directory) and not list_segments(directory):
+        for path in directory.glob(f"{NEXT_PREFIX}*"):
+            path.unlink()
+        _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    # The lock last: without it a directory counts as ended, so an interrupted removal is simply taken up again.
+    for path in sorted(directory.iterdir(), key=lambda path: path.name == LOCK_NAME):
+        path.unlink()
+    directory.rmdir()

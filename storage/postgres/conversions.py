@@ -1,0 +1,167 @@
+"""Conversions: their rows, the keys that make each count once, those that wait, and every change with its deltas."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from storage.postgres.copy import Uuid
+
+
+class ConversionRow(NamedTuple):
+    """A row of `conversions`; the fields are the columns."""
+
+    conversion_id: Uuid
+    click_id: Uuid | None
+    transaction_id: str
+    node_id: int
+    advertiser_id: int
+    offer_id: int
+    aff_id: int
+    goal_id: int
+    landing_page_id: int
+    creative_id: int
+    touched_at: datetime | None
+    converted_at: datetime
+    received_at: datetime
+    amount: Decimal
+    currency: str
+    revenue: Decimal
+    payout: Decimal
+    status: str
+    reason: str
+    status_code: int
+    adv_sub1: str
+    adv_sub2: str
+    adv_sub3: str
+    adv_sub4: str
+    adv_sub5: str
+    conversion_unique_id: str
+    promo_code: str
+    via: str
+    ip: str | None
+    country: str
+    device_type: str
+    extras: dict[str, str]
+    catalog_revision: int
+
+
+class ChangeRow(NamedTuple):
+    """A row of `conversion_changes`: what one decision or later change added to `stats_hourly`."""
+
+    conversion_id: Uuid
+    booked_hour: datetime
+    actor: str
+    kind: str
+    status_before: str
+    status_after: str
+    reason: str
+    amount_delta: Decimal
+    payout_delta: Decimal
+    revenue_delta: Decimal
+    conversions_delta: int
+    pending_delta: int
+    rejected_delta: int
+    note: str
+
+
+class WaitingRow(NamedTuple):
+    """A row of `conversions_waiting`. `decided_at`: it was called unknown_click, and a later click still changes that."""
+
+    conversion_id: Uuid
+    click_id: Uuid
+    node_id: int
+    worker_id: int
+    id_ms: int
+    received_at: datetime
+    deadline: datetime
+    event: bytes
+    journal_id: UUID
+    decided_at: datetime | None
+
+
+class Recalled(NamedTuple):
+    """A waiting conversion taken back to be decided."""
+
+    event: bytes
+    journal_id: UUID
+    was_decided: bool
+
+
+async def insert_conversions(conn: asyncpg.Connection, rows: Sequence[ConversionRow]) -> None:
+    """Store decided conversions."""
+    if rows:
+        await conn.copy_records_to_table("conversions", records=rows, columns=ConversionRow._fields)
+
+
+async def replace_conversions(conn: asyncpg.Connection, rows: Sequence[ConversionRow]) -> None:
+    """Store conversions over what they were; the caller books the difference with `insert_changes`."""
+    if rows:
+        await conn.execute("DELETE FROM conversions WHERE conversion_id = ANY($1)", [row.conversion_id for row in rows])
+        await insert_conversions(conn, rows)
+
+
+async def insert_changes(conn: asyncpg.Connection, rows: Sequence[ChangeRow]) -> None:
+    """Book decisions and changes."""
+    if rows:
+        await conn.copy_records_to_table("conversion_changes", records=rows, columns=ChangeRow._fields)
+
+
+async def claim_keys(conn: asyncpg.Connection, claims: dict[str, Uuid]) -> set[str]:
+    """Claim each key for its conversion; those that nobody held. In key order: two claimers never wait in a ring."""
+    if not claims:
+        return set()
+    rows = await conn.fetch(
+        "INSERT INTO conversion_keys (key, conversion_id)"
+        ' SELECT * FROM unnest($1::text[], $2::uuid[]) AS new (key, conversion_id) ORDER BY key COLLATE "C"'
+        " ON CONFLICT DO NOTHING RETURNING key",
+        list(claims),
+        list(claims.values()),
+    )
+    return {row["key"] for row in rows}
+
+
+async def insert_waiting(conn: asyncpg.Connection, rows: Sequence[WaitingRow]) -> None:
+    """Keep conversions whose click has not been seen."""
+    if rows:
+        await conn.copy_records_to_table("conversions_waiting", records=rows, columns=WaitingRow._fields)
+
+
+async def recall_for_clicks(conn: asyncpg.Connection, click_ids: Iterable[Uuid]) -> list[Recalled]:
+    """Take back the conversions that waited for these clicks, or were decided without them."""
+    rows = await conn.fetch(
+        "DELETE FROM conversions_waiting WHERE click_id = ANY($1)"
+        " RETURNING event, journal_id, decided_at IS NOT NULL AS was_decided",
+        list(click_ids),
+    )
+    return [Recalled(*row) for row in rows]
+
+
+async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
+    """Take back conversions that need wait no longer: their click's journals are drained that far, or time is up."""
+    rows = await conn.fetch(
+        "DELETE FROM conversions_waiting WHERE conversion_id IN ("
+        " SELECT waiting.conversion_id FROM conversions_waiting AS waiting LEFT JOIN ("
+        "  SELECT node_id, worker_id, least(max(watermark_ms), min(watermark_ms) FILTER (WHERE finished_at IS NULL))"
+        "  AS through_ms FROM journal_positions GROUP BY 1, 2"
+        " ) AS vouched USING (node_id, worker_id)"
+        " WHERE decided_at IS NULL AND (vouched.through_ms >= waiting.id_ms OR waiting.deadline <= now())"
+        " LIMIT $1 FOR UPDATE OF waiting SKIP LOCKED"
+        ") RETURNING event, journal_id, false",
+        limit,
+    )
+    return [Recalled(*row) for row in rows]
+
+
+async def count_waiting(conn: asyncpg.Connection) -> int:
+    """Conversions that wait for their click."""
+    count: int = await conn.fetchval("SELECT count(*) FROM conversions_waiting WHERE decided_at IS NULL")
+    return count
+
+
+async def forget_decided(conn: asyncpg.Connection, before: datetime) -> None:
+    """Give up on clicks of conversions decided that long ago."""
+    await conn.execute("DELETE FROM conversions_waiting WHERE decided_at < $1", before)

@@ -1,0 +1,61 @@
+"""What is stored about one transaction id, for `explain`."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from storage.postgres.connection import Connection
+from storage.postgres.partitions import day_of_id, id_range
+
+Row = dict[str, Any]
+
+
+class Story(NamedTuple):
+    """Rows as they are; `click` and `impression` None where there is none."""
+
+    click: Row | None
+    impression: Row | None
+    conversions: list[Row]
+    changes: list[Row]
+    waiting: list[Row]
+
+
+async def find_story(conn: Connection, transaction_id: str, click_id: bytes | None) -> Story:
+    """All that carries this id; `click_id`: the id's bytes if it is well formed."""
+    conversions = await _fetch(
+        conn,
+        "SELECT * FROM conversions WHERE click_id = $1 OR ($1 IS NULL AND transaction_id = $2)"
+        " ORDER BY received_at, conversion_id LIMIT 1000",
+        UUID(bytes=click_id) if click_id else None,
+        transaction_id,
+    )
+    changes = await _fetch(
+        conn,
+        "SELECT * FROM conversion_changes WHERE conversion_id = ANY($1) ORDER BY change_id",
+        [row["conversion_id"] for row in conversions],
+    )
+    if not click_id:
+        return Story(None, None, conversions, changes, [])
+    waiting = await _fetch(
+        conn,
+        "SELECT conversion_id, received_at, deadline FROM conversions_waiting"
+        " WHERE click_id = $1 AND decided_at IS NULL ORDER BY conversion_id",
+        UUID(bytes=click_id),
+    )
+    touches = [await _find_touch(conn, table, click_id) for table in ("clicks", "impressions")]
+    return Story(touches[0], touches[1], conversions, changes, waiting)
+
+
+async def _find_touch(conn: Connection, table: str, click_id: bytes) -> Row | None:
+    low, high = id_range(day_of_id(click_id))
+    rows = await _fetch(
+        conn,
+        f"SELECT * FROM {table} WHERE click_id = $1 AND click_id >= $2 AND click_id < $3",
+        UUID(bytes=click_id),
+        low,
+        high,
+    )
+    return rows[0] if rows else None
+
+
+async def _fetch(conn: Connection, query: str, *arguments: Any) -> list[Row]:
+    return [dict(row) for row in await conn.fetch(query, *arguments)]
