@@ -71,6 +71,8 @@ class Child:
             "-I",  # the current folder must not shadow a module
             "-m",
             "edge.child",
+            orders.role,  # for eyes: ps shows who is who
+            str(orders.slot),
             stdin=subprocess.PIPE,
             pass_fds=descriptors,
             start_new_session=True,

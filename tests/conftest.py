@@ -18,7 +18,7 @@ from storage.postgres.connection import connect
 from storage.postgres.embedded import EmbeddedPostgres
 from storage.postgres.migrations import migrate
 
-pytest_plugins = ["tests.loops"]
+pytest_plugins = ["tests.loops", "tests.node"]
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres"}

@@ -1,0 +1,171 @@
+"""A real node: `clickedge serve` with all its processes, on free ports, in a directory of its own."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+EXAMPLE_CATALOG = Path(__file__).parent.parent / "examples" / "catalog.toml"
+COMMAND = Path(sys.executable).with_name("clickedge")
+READY_S = 60.0
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Node:
+    """One `clickedge serve`. Ports and data stay the same over restarts."""
+
+    def __init__(self, data_dir: Path, *, catalog: Path | None = EXAMPLE_CATALOG, env: dict[str, str] | None = None):
+        self.data_dir = data_dir
+        self.port, self.admin_port = free_port(), free_port()
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.admin = f"http://127.0.0.1:{self.admin_port}"
+        self.log_path = data_dir.with_name(data_dir.name + ".log")
+        self._catalog = catalog
+        self._env = env or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def launch(self, *flags: str) -> None:
+        """Start the supervisor; `wait_ready` says when it answers."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+        applying = ["--apply", str(self._catalog)] if self._catalog else []
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    str(COMMAND), "serve", "--host", "127.0.0.1", "--port", str(self.port),
+                    "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir), *applying, *flags,
+                ],
+                env={**environ, **self._env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    async def start(self, *flags: str) -> "Node":
+        """Start, and wait until clicks are answered and the drain and admin process run."""
+        self.launch(*flags)
+        await self.wait_ready()
+        return self
+
+    async def wait_ready(self) -> None:
+        """Until the public and the admin port both say that they are ready."""
+        async with aiohttp.ClientSession() as session:
+            await eventually(lambda: _is_ready(session, self.origin), READY_S, self.describe)
+            await eventually(lambda: _is_ready(session, self.admin), READY_S, self.describe)
+
+    async def stop(self, number: int = signal.SIGTERM, timeout_s: float = 60.0) -> int:
+        """Signal the supervisor and wait for its end; the exit code."""
+        process = self._process
+        assert process is not None
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+        return await asyncio.to_thread(process.wait, timeout_s)
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def pids(self, role: str) -> list[int]:
+        """Running processes of a role: worker, drain, admin or postgres."""
+        wanted = (b"/postgres\0-D",) if role == "postgres" else (b"edge.child\0" + role.encode(),)
+        return [pid for pid, command in _children(self.pid) if any(part in command for part in wanted)]
+
+    def kill(self, role: str, index: int = 0, number: int = signal.SIGKILL) -> int:
+        """Signal one process of a role; its id."""
+        pid = self.pids(role)[index]
+        os.kill(pid, number)
+        return pid
+
+    @property
+    def database_url(self) -> str:
+        """The embedded database, while it runs."""
+        return (self.data_dir / "database.url").read_text().strip()
+
+    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Rows of a query on the node's database."""
+        conn = await asyncpg.connect(self.database_url)
+        try:
+            return await conn.fetch(query, *arguments)
+        finally:
+            await conn.close()
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """A sample of the admin page; 0 where there is none."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.admin}/metrics") as answer:
+            page = await answer.text()
+        total = 0.0
+        for line in page.splitlines():
+            if line.split("{")[0].split(" ")[0] == name and all(f'{k}="{v}"' in line for k, v in labels.items()):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def describe(self) -> str:
+        """The end of the log, for a failed test."""
+        return self.log_path.read_text(errors="replace")[-4000:]
+
+
+async def eventually(
+    check: Callable[[], Awaitable[bool]], timeout_s: float, describe: Callable[[], str] = lambda: ""
+) -> None:
+    """Until `check` says yes; AssertionError after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not await check():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s\n{describe()}"
+        await asyncio.sleep(0.05)
+
+
+async def _is_ready(session: aiohttp.ClientSession, origin: str) -> bool:
+    try:
+        async with session.get(f"{origin}/readyz", timeout=aiohttp.ClientTimeout(total=2)) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _children(parent: int) -> list[tuple[int, bytes]]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append((int(entry.name), (entry / "cmdline").read_bytes()))
+    return found
+
+
+@pytest.fixture
+async def make_node(data_dir: Path) -> AsyncIterator[Callable[..., Node]]:
+    """A factory of nodes, each in a data dir of its own; what still runs at the end is killed."""
+    nodes: list[Node] = []
+
+    def make(*, catalog: Path | None = EXAMPLE_CATALOG, **env: str) -> Node:
+        node = Node(data_dir.with_name(f"{data_dir.name}-{len(nodes)}"), catalog=catalog, env=env)
+        nodes.append(node)
+        return node
+
+    yield make
+    for node in nodes:
+        if node._process is not None and node._process.poll() is None:
+            await node.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+async def node(make_node: Callable[..., Node]) -> Node:
+    """A running node with one worker and the example catalog."""
+    return await make_node().start()
