@@ -32,7 +32,7 @@ def free_port() -> int:
 class Node:
     """One `clickedge serve`. Ports and data stay the same over restarts."""
 
-    def __init__(self, data_dir: Path, *, catalog: Path | None = EXAMPLE_CATALOG, env: dict[str, str] | None = None):
+    def __init__(self, data_dir: Path, *, catalog: Path | None = EXAMPLE_CATALOG, env: dict[str, str] | None = None) -> None:
         self.data_dir = data_dir
         self.port, self.admin_port = free_port(), free_port()
         self.origin = f"http://127.0.0.1:{self.port}"
@@ -101,7 +101,8 @@ class Node:
         """Rows of a query on the node's database."""
         conn = await asyncpg.connect(self.database_url)
         try:
-            return await conn.fetch(query, *arguments)
+            rows: list[asyncpg.Record] = await conn.fetch(query, *arguments)
+            return rows
         finally:
             await conn.close()
 

@@ -108,7 +108,8 @@ def test_data_survives_a_stop_and_a_kill(data_dir: Path, new_loop: Callable[[], 
             assert server.pid is not None
             os.kill(server.pid, signal.SIGKILL)
             assert await server.wait() == -signal.SIGKILL
-            assert server.pid is None
+            gone: int | None = server.pid
+            assert gone is None
             assert await run_sql(await server.start(), "INSERT INTO kept VALUES (2) RETURNING n") == 2
         async with serving(data_dir) as (_, url):
             assert await run_sql(url, "SELECT sum(n) FROM kept") == 3
@@ -300,6 +301,6 @@ async def test_programs_that_the_server_s_user_cannot_reach_are_copied(data_dir:
 def test_without_useradd_root_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """No such user and no means to make one: the ways out are named."""
     monkeypatch.setattr(server_user, "NAME", "clickedge-missing")
-    monkeypatch.setattr(server_user.shutil, "which", lambda *_args, **_options: None)
+    monkeypatch.setattr("shutil.which", lambda *_args, **_options: None)
     with pytest.raises(DatabaseUnusable, match=r"no useradd .*EDGE_DATABASE_URL"):
         choose_server_user()

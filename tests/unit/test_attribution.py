@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -28,7 +28,7 @@ GUARDED_IP = "203.0.113.7"
 
 
 def offer(**fields: Any) -> OfferView:
-    values = {"payout": Decimal(5), "revenue": Decimal("7.5"), "goals": (GOAL,)} | fields
+    values: dict[str, Any] = {"payout": Decimal(5), "revenue": Decimal("7.5"), "goals": (GOAL,)} | fields
     return compile_offer(Offer(id=17, advertiser_id=1, name="Decor", url="https://shop.example.com/", **values))
 
 
@@ -43,7 +43,7 @@ def sent(
 
 def verdict_on(facts: ConversionFacts, its_offer: OfferView | None = None, **others: Any) -> Verdict:
     its_offer = its_offer or offer()
-    values = {
+    values: dict[str, Any] = {
         "touch": TOUCH,
         "click_offer": its_offer,
         "offer": its_offer,
@@ -136,7 +136,7 @@ def test_every_reason_but_the_databases_own_is_tried_above() -> None:
 
 def test_the_first_fault_in_order_wins() -> None:
     """With everything wrong at once, mending one fault brings up the next."""
-    everything = {
+    everything: dict[str, Any] = {
         "its_offer": offer(
             status="expired",
             pixels=False,
@@ -247,7 +247,7 @@ def test_the_offers_mode_decides_what_is_claimed(
     duplicates: Any, params: dict[str, str], claims: tuple[str, ...]
 ) -> None:
     """A conversion_unique_id, when sent, is the only key, whatever the mode."""
-    assert verdict_on(sent(**params), offer(duplicates=duplicates)).claims == claims
+    assert verdict_on(sent(**cast(Any, params)), offer(duplicates=duplicates)).claims == claims
 
 
 def test_a_goal_claims_apart_and_in_its_own_mode() -> None:
@@ -267,7 +267,7 @@ def test_a_long_unique_id_is_claimed_by_its_hash() -> None:
 @pytest.mark.parametrize(("params", "code"), [({}, 12), ({"conversion_unique_id": "A-1"}, 18)])
 def test_a_held_claim_makes_a_duplicate(params: dict[str, str], code: int) -> None:
     """It keeps its amount for the record, earns and claims nothing."""
-    verdict = verdict_on(sent(amount="9", **params))
+    verdict = verdict_on(sent(amount="9", **cast(Any, params)))
     duplicate = verdict.as_duplicate()
     assert (duplicate.status, duplicate.reason, duplicate.status_code) == ("rejected", "duplicate", code)
     assert (duplicate.amount, duplicate.payout, duplicate.revenue, duplicate.claims) == (9, 0, 0, ())

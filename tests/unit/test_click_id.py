@@ -101,7 +101,8 @@ def test_the_first_secret_signs_and_all_verify() -> None:
 @given(st.lists(st.integers(NOW_MS - 5000, NOW_MS + 5000), min_size=2, max_size=60), st.data())
 def test_ids_grow_whatever_the_clock_does(clock: list[int], data: st.DataObject) -> None:
     """No clock, and no heartbeat between, makes an id repeat or sort before an earlier one."""
-    ids, minted = make_ids(), []
+    ids = make_ids()
+    minted: list[bytes] = []
     for now_ms in clock:
         if data.draw(st.booleans()):
             floor_ms = ids.floor(now_ms)
