@@ -19,6 +19,7 @@ from edge.admin.catalog_publisher import publish_catalog
 from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, new_block
 from edge.errors import UserError
+from edge.http.tls import load_tls
 from edge.node import claim_lease, with_secrets
 from edge.offspring import Child
 from edge.processes import ChildOrders
@@ -46,6 +47,9 @@ class Supervisor:
     """One node. `run` returns when it was told to stop; UserError and StorageError: it could not start."""
 
     def __init__(self, settings: Settings, prepare: Prepare) -> None:
+        if settings.proxy_protocol:
+            raise UserError("EDGE_PROXY_PROTOCOL: on is not possible in this release; allowed: off")
+        load_tls(settings)  # to say now what a worker would say later
         make_data_dir(settings.data_path)
         self._lock = _lock_data_dir(settings.data_path)
         self._settings = with_secrets(settings)

@@ -16,6 +16,7 @@ import structlog
 from edge.catalog_follower import SNAPSHOT, CatalogFollower
 from edge.counters import SYNC_BUCKETS_US, Counters, cell
 from edge.http.routes import PublicPort
+from edge.http.tls import load_tls
 from edge.node import holds_lease
 from edge.processes import ChildOrders
 from edge.tracking.catalog import Catalog
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 
 HEARTBEAT_S = 1.0
 LEASE_CHECK_S = 0.1
+NOT_READY_S = 0.5
+"""How long `/readyz` says 503 before nothing more is accepted: a balancer's next look."""
 FINISH_S = 10.0
 MAX_SEGMENT_BYTES = 64 * 2**20
 BROKEN_EXIT = 70
@@ -87,7 +90,10 @@ class Worker:
         ]
         for task in tasks:
             task.add_done_callback(self._check)
-        servers = [await loop.create_server(self._port.server, sock=sock, backlog=4096) for sock in self._sockets]
+        tls = load_tls(self._settings)
+        servers = [
+            await loop.create_server(self._port.server, sock=sock, backlog=4096, ssl=tls) for sock in self._sockets
+        ]
         log.info("worker_ready", catalog_revision=self._state.catalog.revision, journal=self._journal_id)
         await self._stop.wait()
         await self._finish(servers, tasks)
@@ -143,6 +149,7 @@ class Worker:
 
     async def _finish(self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]) -> None:
         self._is_stopping = True
+        await asyncio.sleep(NOT_READY_S)
         for server in servers:
             server.close()
         self._port.server.pre_shutdown()

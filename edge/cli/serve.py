@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -54,16 +56,18 @@ async def _serve(settings: Settings, catalog_text: str | None, catalog_file: str
     ready = asyncio.create_task(supervisor.is_ready.wait())
     await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
-        click.echo(await _welcome(supervisor, settings.data_path))
+        click.echo(await _welcome(supervisor, settings))
     ready.cancel()
     await running
 
 
-async def _welcome(supervisor: Supervisor, data_dir: Path) -> str:
+async def _welcome(supervisor: Supervisor, settings: Settings) -> str:
     """What to try first."""
     public, admin = _origin(supervisor.public_address), _origin(supervisor.admin_address)
+    if settings.tls_cert:
+        public = public.replace("http:", "https:")
     lines = ["", "ClickEdge is up.", ""]
-    catalog = await read_snapshot(data_dir / SNAPSHOT, Catalog.empty())
+    catalog = await read_snapshot(settings.data_path / SNAPSHOT, Catalog.empty())
     offer_ids = sorted(map(int, catalog.bodies("offers")))
     aff_ids = sorted(map(int, catalog.bodies("partners")))
     if offer_ids and aff_ids:
@@ -75,7 +79,7 @@ async def _welcome(supervisor: Supervisor, data_dir: Path) -> str:
     else:
         lines.append("  the catalog is empty: clickedge apply examples/catalog.toml")
     lines += [
-        f"  explain   clickedge explain TRANSACTION_ID --data-dir {data_dir}",
+        f"  explain   {shlex.quote(sys.argv[0])} explain TRANSACTION_ID --data-dir {shlex.quote(settings.data_dir)}",
         f"  admin     {admin}/metrics  {admin}/readyz",
         "",
     ]
