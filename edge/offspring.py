@@ -55,7 +55,10 @@ class Child:
         backoff_s = FIRST_BACKOFF_S
         while True:
             started_s = time.monotonic()
-            code = await self._run_once()
+            try:
+                code: int | str = await self._run_once()
+            except (OSError, subprocess.SubprocessError) as error:  # no memory or descriptor for it just now
+                code = str(error)
             lived_s = time.monotonic() - started_s
             backoff_s = FIRST_BACKOFF_S if lived_s > STEADY_AFTER_S else min(MAX_BACKOFF_S, backoff_s * 2)
             if self._has_been_told:

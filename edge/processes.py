@@ -1,5 +1,6 @@
 """What the supervisor tells a child, and how a child begins: settings on stdin, sockets and counters by descriptor."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -12,6 +13,7 @@ from edge.settings import Settings
 from storage.postgres.connection import resolve_url
 
 _PR_SET_PDEATHSIG = 1
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ChildOrders(msgspec.Struct, frozen=True):
@@ -35,12 +37,23 @@ def read_orders() -> ChildOrders:
     return msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ChildOrders)
 
 
+def stop_requested() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT from now on, and by one that came since this process was started."""
+    stop = asyncio.Event()
+    for number in _STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    return stop
+
+
 def die_with_parent(death_signal: int = signal.SIGKILL) -> Callable[[], None]:
     """For a child, between fork and exec: die when the parent does, even if it is already gone."""
     parent = os.getpid()
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def arm() -> None:
+        # A stop that comes while the child still imports waits until it listens, see `stop_requested`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         prctl(_PR_SET_PDEATHSIG, death_signal)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from edge.errors import UserError
+from edge.tracking.urls import fault_in_url
 
 Durability = Literal["process", "disk"]
 IpStorage = Literal["full", "truncated", "none"]
@@ -284,14 +285,15 @@ def _file(text: str) -> str:
 
 
 def _database_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+    parts = urlsplit(text)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if parts.scheme not in ("postgresql", "postgres") or not all(map(_HOST_AND_PORT.fullmatch, hosts)):
         raise ValueError(text)
     return text
 
 
 def _web_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch(r"[!-~]{1,2048}", text):
+    if fault_in_url(text) or not re.fullmatch(r"[!-~]{1,2048}", text):
         raise ValueError(text)
     return text
 
@@ -315,6 +317,7 @@ def parse_secrets(text: str) -> tuple[str, ...]:
     return tuple(_secret(part.strip()) for part in text.split(","))
 
 
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]{0,5})?")
 _DURATION = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
@@ -352,7 +355,7 @@ _SETTINGS = {
     "trusted_proxies": _Setting("trusted_proxies", _networks, "CIDRs such as 10.0.0.0/8,2001:db8::/32"),
     "proxy_protocol": _Setting("proxy_protocol", _choice(_SWITCH), _SWITCHED),
     "geoip_db": _Setting("geoip_db", _path, "an .mmdb file's path"),
-    "fallback_url": _Setting("fallback_url", _web_url, "an http or https URL"),
+    "fallback_url": _Setting("fallback_url", _web_url, "an http or https URL without a macro in its host"),
     "unique_hours": _Setting("unique_hours", _whole(0, 8760), "0 to 8760"),
     "lane": _Setting("lane", _choice(_SWITCH), _SWITCHED),
     "tls_cert": _Setting("tls_cert", _file, "an existing PEM file's path"),

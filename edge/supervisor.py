@@ -8,7 +8,7 @@ stops last.
 import asyncio
 import fcntl
 import os
-import signal
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,9 +22,10 @@ from edge.errors import UserError
 from edge.http.tls import load_tls
 from edge.node import claim_lease, with_secrets
 from edge.offspring import Child
-from edge.processes import ChildOrders
+from edge.processes import ChildOrders, stop_requested
 from edge.settings import Settings
 from storage.errors import DatabaseUnusable
+from storage.postgres.catalog import CatalogMoved
 from storage.postgres.connection import connect, is_retryable
 from storage.postgres.embedded import EmbeddedPostgres
 from storage.postgres.migrations import migrate
@@ -49,24 +50,27 @@ class Supervisor:
     def __init__(self, settings: Settings, prepare: Prepare) -> None:
         if settings.proxy_protocol:
             raise UserError("EDGE_PROXY_PROTOCOL: on is not possible in this release; allowed: off")
+        _raise_descriptor_limit()
         load_tls(settings)  # to say now what a worker would say later
-        make_data_dir(settings.data_path)
+        _make_data_dir(settings.data_path)
         self._lock = _lock_data_dir(settings.data_path)
         self._settings = with_secrets(settings)
         self._prepare = prepare
         self.is_ready = asyncio.Event()
         """Set once the workers answer and the drain and admin process have been started."""
-        self._stop = asyncio.Event()
+        self._stop = stop_requested()
         self._embedded = None if settings.database_url else EmbeddedPostgres(settings.data_path, log=log)
         self._public, self._admin = self._bind()
+        self.public_address: tuple[str, int] = self._public[0].getsockname()[:2]
+        """Host and port that clicks come to."""
+        self.admin_address: tuple[str, int] = self._admin.getsockname()[:2]
+        """Host and port of the admin listener."""
         self._roles = _roles(settings)
         self._blocks = {role: new_block() for role in self._roles}
         self._children: dict[str, list[Child]] = {"worker": [], "drain": [], "admin": []}
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         try:
             self._start("worker")
             serving = asyncio.create_task(self._serve())
@@ -81,7 +85,7 @@ class Supervisor:
 
     async def _serve(self) -> None:
         """Bring the database up, prepare it, start the rest; then keep the embedded server running."""
-        url = await self._start_database()
+        url = await self._start_database(is_first=True)
         await self._insist(url)
         self._start("drain")
         self._start("admin")
@@ -89,17 +93,18 @@ class Supervisor:
         while self._embedded:
             code = await self._embedded.wait()
             log.error("database_died", code=code)
-            await self._start_database()
+            await self._start_database(is_first=False)
         await asyncio.Event().wait()
 
-    async def _start_database(self) -> str:
+    async def _start_database(self, *, is_first: bool) -> str:
+        """The database's URL. DatabaseUnusable only at the first start: later the workers go on without it."""
         if self._embedded is None:
             return self._settings.database_url
         while True:
             try:
                 return await self._embedded.start()
             except DatabaseUnusable as error:
-                if not error.retryable:
+                if is_first and not error.retryable:
                     raise
                 log.error("database_failed_to_start", error=str(error))
                 await asyncio.sleep(DATABASE_RETRY_S)
@@ -115,7 +120,7 @@ class Supervisor:
                 await _publish(url, self._settings.data_path / SNAPSHOT)
                 return
             except Exception as error:
-                if not is_retryable(error):
+                if not (is_retryable(error) or isinstance(error, CatalogMoved)):
                     raise
                 if tries % int(DATABASE_REPORT_S / DATABASE_RETRY_S) == 0:
                     log.warning("database_away", error=str(error), hint="redirects go on from what is on disk")
@@ -155,29 +160,36 @@ class Supervisor:
 
     async def _end(self) -> None:
         log.info("stopping")
-        for role, patience_s in (("worker", WORKERS_FINISH_S), ("drain", DRAIN_FINISH_S), ("admin", ADMIN_FINISH_S)):
-            await asyncio.gather(*(child.stop(patience_s) for child in self._children[role]))
+        for sock in self._public:  # the workers hold their own; once these are done, nobody queues for nobody
+            sock.close()
+        await self._end_all("worker", WORKERS_FINISH_S)
+        await self._end_all("drain", DRAIN_FINISH_S)
+        await self._end_all("admin", ADMIN_FINISH_S)
         if self._embedded:
             await self._embedded.stop()
         os.close(self._lock)
         log.info("stopped")
 
-    @property
-    def public_address(self) -> tuple[str, int]:
-        """Host and port that clicks come to."""
-        host, port = self._public[0].getsockname()[:2]
-        return host, port
-
-    @property
-    def admin_address(self) -> tuple[str, int]:
-        """Host and port of the admin listener."""
-        host, port = self._admin.getsockname()[:2]
-        return host, port
+    async def _end_all(self, role: str, patience_s: float) -> None:
+        await asyncio.gather(*(child.stop(patience_s) for child in self._children[role]))
 
 
 def _roles(settings: Settings) -> list[tuple[str, int]]:
     workers = [("worker", slot) for slot in range(settings.workers)]
     return [*workers, *(("drain", slot) for slot in range(settings.drains)), ("admin", 0)]
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor, and a shell's limit of 1024 is soon reached; children inherit this one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _make_data_dir(data_dir: Path) -> None:
+    try:
+        make_data_dir(data_dir)
+    except OSError as error:
+        raise UserError(f"EDGE_DATA_DIR: {data_dir} cannot be made: {error.strerror}") from error
 
 
 def _lock_data_dir(data_dir: Path) -> int:

@@ -6,7 +6,6 @@ except that a data dir which never held its node's lease must get it first, and 
 
 import asyncio
 import os
-import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,13 @@ from edge.counters import SYNC_BUCKETS_US, Counters, cell
 from edge.http.routes import PublicPort
 from edge.http.tls import load_tls
 from edge.node import holds_lease
-from edge.processes import ChildOrders
+from edge.processes import ChildOrders, stop_requested
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.macros import compile_template
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
+from storage.errors import StorageError
 from storage.journal.commit import GroupCommit
 from storage.journal.events import Heartbeat, encode
 from storage.journal.writer import JournalWriter
@@ -63,17 +63,14 @@ class Worker:
         self._slot = orders.slot
         self._sockets = [socket.socket(fileno=fd) for fd in orders.listen_fds]
         self._counters = counters
-        self._stop = asyncio.Event()
+        self._stop = stop_requested()
         self._is_stopping = False
         self._threads = ThreadPoolExecutor(2, "worker")
-        self._handed_over = (0, 0, 0)
 
     async def run(self) -> None:
         """Serve until SIGTERM; then finish what was begun, sync and return."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self._threads)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
         follower = CatalogFollower(self._settings.data_path / SNAPSHOT, self._take_catalog, self._refuse_catalog)
         if not await self._wait_for_permission(follower):
             return
@@ -114,13 +111,18 @@ class Worker:
         settings = self._settings
         root = settings.data_path / "journal"
         self._lease = IdLease.open(settings.data_path / "ids" / f"worker-{self._slot}.lease", now_ms())
-        writer = JournalWriter.create(
-            root,
-            node_id=settings.node_id,
-            worker_id=self._slot,
-            now_ms=now_ms(),
-            max_segment_bytes=min(MAX_SEGMENT_BYTES, max(64 * 1024, settings.journal_max_bytes // 32)),
-        )
+        try:
+            writer = JournalWriter.create(
+                root,
+                node_id=settings.node_id,
+                worker_id=self._slot,
+                now_ms=now_ms(),
+                max_segment_bytes=min(
+                    MAX_SEGMENT_BYTES, max(64 * 1024, settings.journal_max_bytes // (32 * settings.workers))
+                ),
+            )
+        except OSError as error:
+            raise StorageError(f"cannot begin a journal in {root}: {error.strerror}") from error
         self._journal_id = writer.journal_id.hex
         self._journal = GroupCommit(
             writer,
@@ -128,6 +130,7 @@ class Worker:
             fsync_interval_ms=settings.fsync_interval_ms,
             observe_sync=lambda duration_us: self._counters.observe(_SYNC, SYNC_BUCKETS_US, duration_us),
             on_broken=self._break,
+            observe_write=self._count_write,
         )
         self._state = EdgeState(
             Catalog.empty(),
@@ -207,11 +210,12 @@ class Worker:
         cells = self._counters.cells
         cells[_SESSIONS] = len(self._state.sessions)
         cells[_REVISION] = self._state.catalog.revision
-        journal = self._journal
-        now = (journal.written_events, journal.appended_bytes, journal.write_errors)
-        for index, value, before in zip((_JOURNALLED, _BYTES, _WRITE_ERRORS), now, self._handed_over, strict=True):
-            cells[index] += value - before
-        self._handed_over = now
+
+    def _count_write(self, events: int, byte_count: int, errors: int) -> None:
+        cells = self._counters.cells
+        cells[_JOURNALLED] += events
+        cells[_BYTES] += byte_count
+        cells[_WRITE_ERRORS] += errors
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

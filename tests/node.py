@@ -19,6 +19,7 @@ import pytest
 EXAMPLE_CATALOG = Path(__file__).parent.parent / "examples" / "catalog.toml"
 COMMAND = Path(sys.executable).with_name("clickedge")
 READY_S = 60.0
+GONE_S = 60.0
 
 
 def free_port() -> int:
@@ -64,8 +65,13 @@ class Node:
     async def wait_ready(self) -> None:
         """Until the public and the admin port both say that they are ready."""
         async with aiohttp.ClientSession() as session:
-            await eventually(lambda: _is_ready(session, self.origin), READY_S, self.describe)
-            await eventually(lambda: _is_ready(session, self.admin), READY_S, self.describe)
+            await eventually(lambda: self._is_ready(session, self.origin), READY_S, self.describe)
+            await eventually(lambda: self._is_ready(session, self.admin), READY_S, self.describe)
+
+    async def _is_ready(self, session: aiohttp.ClientSession, origin: str) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"ended with code {self._process.returncode}\n{self.describe()}"
+        return await _is_ready(session, origin)
 
     async def stop(self, number: int = signal.SIGTERM, timeout_s: float = 60.0) -> int:
         """Signal the supervisor and wait for its end; the exit code."""
@@ -91,6 +97,15 @@ class Node:
         pid = self.pids(role)[index]
         os.kill(pid, number)
         return pid
+
+    def family(self) -> list[int]:
+        """The supervisor and everything below it, Postgres's processes too."""
+        return [self.pid, *_descendants(self.pid)]
+
+    def backends(self) -> list[int]:
+        """The processes of Postgres that serve a connection."""
+        [postmaster] = self.pids("postgres")
+        return [pid for pid, command in _children(postmaster) if command.startswith(b"postgres: clickedge")]
 
     @property
     def database_url(self) -> str:
@@ -150,6 +165,19 @@ def _children(parent: int) -> list[tuple[int, bytes]]:
     return found
 
 
+def _descendants(parent: int) -> list[int]:
+    found = [pid for pid, _ in _children(parent)]
+    return [*found, *(pid for child in found for pid in _descendants(child))]
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is more than an exit code that nobody fetched."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @pytest.fixture
 async def make_node(data_dir: Path) -> AsyncIterator[Callable[..., Node]]:
     """A factory of nodes, each in a data dir of its own; what still runs at the end is killed."""
@@ -163,7 +191,18 @@ async def make_node(data_dir: Path) -> AsyncIterator[Callable[..., Node]]:
     yield make
     for node in nodes:
         if node._process is not None and node._process.poll() is None:
-            await node.stop(signal.SIGKILL)
+            await end(node)
+
+
+async def end(node: Node) -> None:
+    """Kill the supervisor and wait until everything below it is gone: Postgres shuts down, and still writes."""
+    family = node.family()
+    await node.stop(signal.SIGKILL)
+
+    async def is_gone() -> bool:
+        return not any(map(is_running, family))
+
+    await eventually(is_gone, GONE_S, node.describe)
 
 
 @pytest.fixture

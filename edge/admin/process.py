@@ -1,7 +1,6 @@
 """Composition root of the admin process: metrics, health, and the catalog's way from Postgres to the workers."""
 
 import asyncio
-import signal
 import socket
 
 import structlog
@@ -11,7 +10,7 @@ from edge.admin.catalog_publisher import CatalogPublisher
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
 from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, cell
-from edge.processes import ChildOrders
+from edge.processes import ChildOrders, stop_requested
 
 log = structlog.get_logger()
 
@@ -52,9 +51,7 @@ class Admin:
 
 async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     """Serve the admin port and publish the catalog until SIGTERM."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_requested()
     slots = [Slot(role, number, Counters.of_fd(fd)) for role, number, fd in orders.slots]
     runner = web.AppRunner(Admin(slots).app, access_log=None)
     await runner.setup()
@@ -66,6 +63,8 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     stopping = asyncio.create_task(stop.wait())
     log.info("admin_ready")
     await asyncio.wait((publishing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if publishing.done():
+        publishing.result()  # it never ends by itself: say why it did
     publishing.cancel()
     await asyncio.gather(publishing, return_exceptions=True)
     await runner.cleanup()

@@ -18,6 +18,7 @@ from storage.postgres.stories import find_story
 @database_options
 def explain(transaction_id: str, as_json: bool, data_dir: Path, database: str | None) -> None:
     """Tell the story of TRANSACTION_ID: its click, its conversions, each decision and why."""
+    transaction_id = transaction_id.encode("utf-8", "replace").decode()  # what the shell passed need not be UTF-8
     click_id = read_well_formed(transaction_id)
     url = resolve_url(database, data_dir)
     story = run_connected(url, "explain", lambda conn: find_story(conn, transaction_id, click_id))

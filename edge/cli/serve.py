@@ -36,7 +36,7 @@ def serve(config: Path | None, catalog_file: str | None, **flags: str | None) ->
     settings = load_settings(os.environ, config, flags)
     text = read_catalog_text(catalog_file) if catalog_file else None
     configure_logs("supervisor")
-    asyncio.run(_serve(settings, text, catalog_file or ""))
+    asyncio.run(_serve(settings, text, "stdin" if catalog_file == "-" else catalog_file or ""))
 
 
 async def _serve(settings: Settings, catalog_text: str | None, catalog_file: str) -> None:
@@ -63,6 +63,7 @@ async def _serve(settings: Settings, catalog_text: str | None, catalog_file: str
 
 async def _welcome(supervisor: Supervisor, settings: Settings) -> str:
     """What to try first."""
+    command, data_dir = shlex.quote(sys.argv[0]), f"--data-dir {shlex.quote(settings.data_dir)}"
     public, admin = _origin(supervisor.public_address), _origin(supervisor.admin_address)
     if settings.tls_cert:
         public = public.replace("http:", "https:")
@@ -77,9 +78,9 @@ async def _welcome(supervisor: Supervisor, settings: Settings) -> str:
             "            (the id is in the address that the click leads to)",
         ]
     else:
-        lines.append("  the catalog is empty: clickedge apply examples/catalog.toml")
+        lines.append(f"  the catalog is empty: {command} apply FILE {data_dir}")
     lines += [
-        f"  explain   {shlex.quote(sys.argv[0])} explain TRANSACTION_ID --data-dir {shlex.quote(settings.data_dir)}",
+        f"  explain   {command} explain TRANSACTION_ID {data_dir}",
         f"  admin     {admin}/metrics  {admin}/readyz",
         "",
     ]

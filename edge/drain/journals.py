@@ -16,8 +16,6 @@ from storage.postgres.positions import finish, read, register
 log = structlog.get_logger()
 
 MAX_BATCH_BYTES = 16 * 2**20
-UNREADABLE = -1
-"""The node of a journal whose headers are all damaged: whose else should it be."""
 
 
 class Feed:
@@ -27,6 +25,8 @@ class Feed:
         self.journal = journal
         self.position = position
         self.reader = JournalReader(journal.path, position)
+        self.is_behind = False
+        """Whether the last batch was a full one: more is waiting."""
         self.through_ms = 0
         """Unix milliseconds up to which this journal's events are stored."""
 
@@ -59,6 +59,7 @@ class JournalFeeds:
         self._slot = slot
         self._feeds: dict[UUID, Feed] = {}
         self._finished: set[UUID] = set()
+        self._others: set[UUID] = set()
 
     def __iter__(self) -> Iterator[Feed]:
         return iter(list(self._feeds.values()))
@@ -70,13 +71,17 @@ class JournalFeeds:
             return
         await register(conn, [(journal.journal_id, journal.node_id, journal.worker_id) for journal in found])
         for journal in found:
+            if journal.worker_id % self._settings.drains != self._slot:
+                # Not read: that would wait, again and again, for the end of the other drain's transaction.
+                self._others.add(journal.journal_id)
+                continue
             stored = await read(conn, journal.journal_id)
             # Again what a process that died after its commit did not come to: else the segments count as undrained.
             through = stored.segment if stored.is_finished else stored.segment - 1
             mark_drained(journal.path, through, now_s=time.time())
             if stored.is_finished:
                 self._finished.add(journal.journal_id)
-            elif journal.worker_id % self._settings.drains == self._slot:
+            else:
                 self._feeds[journal.journal_id] = Feed(journal, Position(stored.segment, stored.byte_offset))
 
     async def end(self, conn: Connection, feed: Feed) -> None:
@@ -94,6 +99,7 @@ class JournalFeeds:
             feed.reader.close()
         self._feeds.clear()
         self._finished.clear()
+        self._others.clear()
 
     def delete_expired(self) -> None:
         """Give back the disk of what was drained long enough ago."""
@@ -102,8 +108,8 @@ class JournalFeeds:
         sweep_unborn(self.root, time.time())
         present = {journal.journal_id for journal in list_journals(self.root)}
         self._finished &= present
+        self._others &= present
 
     def _is_new(self, journal: Journal) -> bool:
-        if journal.node_id not in (self._settings.node_id, UNREADABLE):
-            return False
-        return journal.journal_id not in self._feeds and journal.journal_id not in self._finished
+        # Whatever node id it was written under: the data dir is ours alone, and its answers were given.
+        return not any(journal.journal_id in known for known in (self._feeds, self._finished, self._others))

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import os
-import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +12,12 @@ import structlog
 from edge.counters import Counters, cell
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.enrich import Enricher
-from edge.drain.journals import Feed, JournalFeeds
+from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
 from edge.drain.settle import Settler
 from edge.drain.storing import Entry, Store
 from edge.logs import RateLimited
-from edge.processes import ChildOrders
+from edge.processes import ChildOrders, stop_requested
 from edge.settings import Settings
 from edge.tracking.sessions import Sessions
 from storage.errors import DatabaseUnusable, StorageError
@@ -37,6 +36,7 @@ DUE_S = 0.25
 CHORES_S = 10.0
 PARTITIONS_AHEAD_DAYS = 7
 STATEMENT_TIMEOUT_S = 120.0
+FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 FORGET_AFTER = timedelta(days=90)
 
@@ -59,14 +59,12 @@ class Drain:
         history = CatalogHistory()
         sessions = Sessions(settings.session_capacity)
         self._store = Store(rows, Settler(history, rows, settings), history, sessions, counters)
-        self._stop = asyncio.Event()
+        self._stop = stop_requested()
         self._next: dict[str, float] = {}
+        self._backoff_s = FIRST_BACKOFF_S
 
     async def run(self) -> None:
         """Store until SIGTERM, then what is left of journals whose workers are gone."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        backoff_s = 0.1
         while True:
             try:
                 conn = await connect(
@@ -77,7 +75,6 @@ class Drain:
                 try:
                     self._feeds.forget_all()
                     log.info("drain_ready")
-                    backoff_s = 0.1
                     await self._follow(conn)
                     return
                 finally:
@@ -90,8 +87,8 @@ class Drain:
                 quietly.warning("drain_interrupted", error=str(error), kind=type(error).__name__)
             if self._stop.is_set():
                 return
-            await self._pause(backoff_s)
-            backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
+            await self._pause(self._backoff_s)
+            self._backoff_s = min(MAX_BACKOFF_S, self._backoff_s * 2)
 
     async def _follow(self, conn: Connection) -> None:
         while True:
@@ -106,10 +103,11 @@ class Drain:
             self._counters.cells[_THROUGH] = min((feed.through_ms for feed in self._feeds), default=0)
             if self._is_due("chores", CHORES_S):
                 await self._do_chores(conn)
-            await self._measure(conn)
+            if self._is_due("measure", 1.0):
+                self._counters.cells[_UNDRAINED] = undrained_bytes(self._feeds.root)
             if is_last_round and not stored:
                 return
-            if stored < self._settings.batch_rows:
+            if not any(feed.is_behind for feed in self._feeds):
                 await self._pause(0 if is_last_round else self._settings.batch_interval_ms / 1000)
 
     async def _advance(self, conn: Connection, feed: Feed) -> int:
@@ -119,8 +117,8 @@ class Drain:
         entries = _in_order(batch)
         if entries or batch.end != feed.position:
             await self._store_batch(conn, feed, entries, batch.end)
-        is_behind = len(entries) >= self._settings.batch_rows
-        feed.through_ms = self._store.watermark_ms if is_behind else started_ms
+        feed.is_behind = len(entries) >= self._settings.batch_rows or batch.size_bytes >= MAX_BATCH_BYTES
+        feed.through_ms = self._store.watermark_ms if feed.is_behind else started_ms
         if batch.finished:
             await self._feeds.end(conn, feed)
         return len(entries)
@@ -132,19 +130,14 @@ class Drain:
             log.critical("drain_not_alone", journal=feed.journal_id.hex, hint="another drain stores this journal")
             raise
         feed.commit(end)
+        self._backoff_s = FIRST_BACKOFF_S
 
     async def _do_chores(self, conn: Connection) -> None:
         now = datetime.now(UTC)
         await self._store.partitions.ensure_ahead(conn, now.date(), PARTITIONS_AHEAD_DAYS)
         await forget_decided(conn, now - FORGET_AFTER)
+        self._counters.cells[_WAITING] = await count_waiting(conn)
         self._feeds.delete_expired()
-
-    async def _measure(self, conn: Connection) -> None:
-        if not self._is_due("measure", 1.0):
-            return
-        cells = self._counters.cells
-        cells[_WAITING] = await count_waiting(conn)
-        cells[_UNDRAINED] = undrained_bytes(self._feeds.root)
 
     def _is_due(self, name: str, interval_s: float) -> bool:
         now_s = time.monotonic()

@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address, ip_network
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
 from edge.drain.enrich import Device, Enricher, Place
@@ -18,6 +20,7 @@ from storage.postgres.stats import Deltas, StatsKey
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOTHING = Money(ZERO, ZERO)
 MAX_EXTRAS = 32
+HOUR_MS = 3_600_000
 INVALID_FLAGS = frozenset(("bot", "prefetch", "datacentre"))
 UNPAID_REASONS = frozenset(("unknown_partner", "partner_blocked"))
 
@@ -59,6 +62,8 @@ def hour_of(when: datetime) -> datetime:
 
 def extras_of(params: dict[str, str], named: frozenset[str]) -> dict[str, str]:
     """The parameters without a column of their own, at most 32."""
+    if params.keys() <= named:
+        return {}
     extras = {name: value for name, value in params.items() if name not in named}
     return extras if len(extras) <= MAX_EXTRAS else dict(list(extras.items())[:MAX_EXTRAS])
 
@@ -69,7 +74,10 @@ class RowMaker:
     def __init__(self, enricher: Enricher, settings: Settings) -> None:
         self._enricher = enricher
         self._ip_storage = settings.ip_storage
-        self._visitor_key = blake2b(settings.secrets[0].encode(), digest_size=32, person=b"clickedge visit").digest()
+        # One object an hour: a datetime's hash is computed once, and its comparison with itself is free.
+        self._hour = lru_cache(64)(lambda number: moment(number * HOUR_MS))
+        visitor_key = blake2b(settings.secrets[0].encode(), digest_size=32, person=b"clickedge visit").digest()
+        self._visitor_hasher = blake2b(digest_size=16, key=visitor_key)
 
     def touched(self, session: Session) -> Touched:
         """The session with its country and device."""
@@ -81,14 +89,18 @@ class RowMaker:
         device, place = self._enricher.device(session.user_agent), self._enricher.place(session.ip)
         flags = [*event.flags, "bot"] if device.is_bot else event.flags
         offer = catalog.offer(session.offer_id)
+        is_click = isinstance(event, Click)
         is_valid = INVALID_FLAGS.isdisjoint(flags)
+        is_unique = is_valid and "duplicate" not in flags
         money = NOTHING
-        if offer and is_valid and event.reason not in UNPAID_REASONS:
+        if offer and (is_unique if is_click else is_valid) and event.reason not in UNPAID_REASONS:
             terms = offer.terms(0, session.aff_id)
-            money = click_money(terms) if isinstance(event, Click) else impression_money(terms)
+            # Most offers pay for conversions only; asked first, that saves the arithmetic.
+            if ("cpc" if is_click else "cpm") in (terms.payout_type, terms.revenue_type):
+                money = click_money(terms) if is_click else impression_money(terms)
         row = self._row(event, session, device, place, flags, money, offer.currency if offer else "")
         key = StatsKey(
-            hour_of(row.clicked_at),
+            self._hour(ms_of(session.click_id) // HOUR_MS),
             row.node_id,
             offer.advertiser_id if offer else 0,
             row.offer_id,
@@ -100,8 +112,8 @@ class RowMaker:
             device.device_type,
             row.currency,
         )
-        if isinstance(event, Click):
-            deltas.add_click(key, is_valid=is_valid, is_unique=is_valid and "duplicate" not in flags)
+        if is_click:
+            deltas.add_click(key, is_valid=is_valid, is_unique=is_unique)
         else:
             deltas.add(key, impressions=1)
         if money is not NOTHING and (money.payout or money.revenue):
@@ -152,7 +164,7 @@ class RowMaker:
             get("utm_content", ""),
             get("utm_term", ""),
             session.contact_id,
-            self.stored_ip(session.ip),
+            self._packed_ip(session.ip),
             place.country,
             place.region,
             place.city,
@@ -175,10 +187,21 @@ class RowMaker:
             session.revision,
         )
 
+    def _packed_ip(self, ip: str) -> bytes | None:
+        stored = self.stored_ip(ip)
+        if stored is None:
+            return None
+        try:
+            return inet_pton(AF_INET6 if ":" in stored else AF_INET, stored)
+        except OSError:  # an IPv6 scope, which Python's slower parser knows, or no address: ValueError
+            return ip_address(stored).packed
+
     def _visitor(self, session: Session) -> bytes:
         """Who has no cookie is known by address and user agent, keyed so that nobody can work it back."""
         identity = f"{session.ip}\0{session.user_agent}".encode()
-        return blake2b(identity, digest_size=16, key=self._visitor_key).digest()
+        hasher = self._visitor_hasher.copy()
+        hasher.update(identity)
+        return hasher.digest()
 
 
 def _cost(text: str | None) -> Decimal:

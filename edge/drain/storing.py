@@ -4,7 +4,7 @@ What the data itself makes impossible is cut out by bisection and quarantined; e
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -24,6 +24,7 @@ from storage.journal.framing import Record
 from storage.journal.reader import Damaged
 from storage.postgres.connection import Connection, is_missing_partition, is_poison
 from storage.postgres.conversions import (
+    Recalled,
     claim_keys,
     insert_changes,
     insert_conversions,
@@ -41,7 +42,9 @@ quietly = RateLimited(structlog.get_logger(), 5.0)
 
 Entry = Record | Damaged
 Place = tuple[int, int]
+Touch = tuple[Click | Impression, Session, Record]
 DUE_LIMIT = 500
+DAY_MS = 86_400_000
 
 _BATCH = cell("edge_drain_batch_seconds")
 _STORED = {
@@ -64,11 +67,14 @@ class Contents:
     """A batch, decoded: what it holds of each kind."""
 
     def __init__(self, journal_id: UUID, entries: Sequence[Entry]) -> None:
-        self.touches: list[tuple[Click | Impression, Session, Record]] = []
+        self.clicks: list[Touch] = []
+        self.impressions: list[Touch] = []
         self.conversions: list[Received] = []
         self.quarantined: list[Quarantined] = []
         self.watermark_ms = 0
         self.revisions: set[int] = set()
+        self.id_by_day: dict[int, bytes] = {}
+        """One click id for each day (since 1970) that the batch has ids of."""
         for entry in entries:
             if isinstance(entry, Damaged):
                 self.quarantined.append(Quarantined(entry.segment, entry.byte_offset, entry.error, entry.raw))
@@ -88,7 +94,8 @@ class Contents:
             session = decode_session(event.session)
             ms = ms_of(session.click_id)
             self.revisions.add(session.revision)
-            self.touches.append((event, session, record))
+            self.id_by_day[ms // DAY_MS] = session.click_id
+            (self.clicks if isinstance(event, Click) else self.impressions).append((event, session, record))
         # Ids only grow within a journal, but the next one may be of the same millisecond.
         self.watermark_ms = max(self.watermark_ms, ms - 1)
 
@@ -97,6 +104,13 @@ def quarantined(entry: Entry, error: BaseException) -> Quarantined:
     """`entry`, whole, with what was wrong about it."""
     raw = entry.payload if isinstance(entry, Record) else entry.raw
     return Quarantined(entry.segment, entry.byte_offset, f"{type(error).__name__}: {error}"[:1000], raw)
+
+
+def _end_of(entry: Entry) -> Place:
+    """Where reading goes on behind `entry`; a segment that is missing is left for the next."""
+    if entry.end_offset == entry.byte_offset:
+        return entry.segment + 1, 0
+    return entry.segment, entry.end_offset
 
 
 class Store:
@@ -130,14 +144,14 @@ class Store:
                 return
             middle = len(entries) // 2
             first, second = entries[:middle], entries[middle:]
-            between = (first[-1].segment, first[-1].end_offset)
+            between = _end_of(first[-1])
             await self.store(conn, journal_id, before, first, between)
             await self.store(conn, journal_id, between, second, after)
 
     async def settle_due(self, conn: Connection) -> int:
         """Decide the conversions that need wait no longer; how many there were."""
         async with conn.transaction():
-            recalled = [received_again(one) for one in await recall_due(conn, DUE_LIMIT)]
+            recalled = await self._receive_again(conn, await recall_due(conn, DUE_LIMIT))
             settled, decided = await self._settle(conn, recalled, {}, is_due=True)
             await self._write(conn, settled, Deltas())
         self._count(settled, decided)
@@ -148,19 +162,20 @@ class Store:
     ) -> None:
         started_ns = time.perf_counter_ns()
         contents = Contents(journal_id, entries)
-        await self.partitions.ensure(conn, {day_of_id(session.click_id) for _, session, _ in contents.touches})
+        await self.partitions.ensure(conn, map(day_of_id, contents.id_by_day.values()))
         async with conn.transaction():
             await advance(conn, journal_id, before, after, contents.watermark_ms)
             await self._history.load(conn, contents.revisions)
-            clicks, impressions, deltas = self._make_rows(contents)
-            await copy_rows(conn, "clicks", clicks)
-            await copy_rows(conn, "impressions", impressions)
+            deltas = Deltas()
+            clicks = await self._copy(conn, "clicks", contents.clicks, contents.quarantined, deltas)
+            impressions = await self._copy(conn, "impressions", contents.impressions, contents.quarantined, deltas)
             await quarantine(conn, journal_id, contents.quarantined)
-            at_hand = {session.click_id: bytes(event.session) for event, session, _ in contents.touches}
+            # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
+            at_hand = {session.click_id: bytes(event.session) for event, session, _ in contents.clicks}
             received = contents.conversions
             if clicks:
-                recalled = await recall_for_clicks(conn, [row.click_id for row in clicks])
-                received = [*map(received_again, recalled), *received]
+                recalled = await recall_for_clicks(conn, clicks)
+                received = [*await self._receive_again(conn, recalled), *received]
             settled, decided = await self._settle(conn, received, at_hand)
             await self._write(conn, settled, deltas)
         self.watermark_ms = contents.watermark_ms
@@ -173,18 +188,40 @@ class Store:
         self._report(journal_id, contents.quarantined)
         self._counters.observe(_BATCH, BATCH_BUCKETS_US, (time.perf_counter_ns() - started_ns) // 1000)
 
-    def _make_rows(self, contents: Contents) -> tuple[list[TouchRow], list[TouchRow], Deltas]:
-        clicks: list[TouchRow] = []
-        impressions: list[TouchRow] = []
-        deltas = Deltas()
-        for event, session, record in contents.touches:
+    async def _copy(
+        self, conn: Connection, table: str, touches: Sequence[Touch], failed: list[Quarantined], deltas: Deltas
+    ) -> list[Uuid]:
+        """Store the rows of `touches`; their ids. Those of which no row can be made go to `failed`."""
+        ids: list[Uuid] = []
+        if touches:
+            # Made one by one while COPY asks for them: PostgreSQL is at work meanwhile, on its own core.
+            await copy_rows(conn, table, self._make_rows(touches, ids, failed, deltas))
+        return ids
+
+    def _make_rows(
+        self, touches: Iterable[Touch], ids: list[Uuid], failed: list[Quarantined], deltas: Deltas
+    ) -> Iterator[TouchRow]:
+        for event, session, record in touches:
             try:
                 row = self._rows.touch_row(event, session, self._history.at(session.revision), deltas)
             except (ValueError, ArithmeticError) as error:
-                contents.quarantined.append(quarantined(record, error))
+                failed.append(quarantined(record, error))
             else:
-                (clicks if isinstance(event, Click) else impressions).append(row)
-        return clicks, impressions, deltas
+                ids.append(row.click_id)
+                yield row
+
+    async def _receive_again(self, conn: Connection, recalled: Sequence[Recalled]) -> list[Received]:
+        """Waiting conversions, decoded; one that another release wrote in another form is quarantined alone."""
+        received = []
+        for one in recalled:
+            try:
+                received.append(received_again(one))
+            except (msgspec.MsgspecError, ValueError, TypeError) as error:
+                place = int.from_bytes(one.conversion_id.bytes[:7], "big")
+                row = Quarantined(0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
+                await quarantine(conn, one.journal_id, [row])
+                self._report(one.journal_id, [row])
+        return received
 
     async def _settle(
         self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, bytes], *, is_due: bool = False

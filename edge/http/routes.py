@@ -1,13 +1,15 @@
 """The public port on aiohttp: bytes in, a tracking request; its answer, bytes out, once its event is journalled."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import parse_qsl
 
-import orjson
+import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from edge.counters import HANDLING_BUCKETS_US, KINDS, OUTCOMES, cell
@@ -21,17 +23,27 @@ from storage.errors import StorageError
 from storage.journal.commit import GroupCommit
 
 MAX_REQUEST_LINE_BYTES = 8192
+MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_BODY_BYTES = 64 * 1024
+BODY_S = 30.0
 IDLE_S = 75
 BAD_REQUEST = text(400, "bad request")
+HEAD_TOO_LARGE = text(431, "the request line may have 8192 bytes, the head 32768")
 BODY_TOO_LARGE = text(413, "the body may have 65536 bytes")
+BODY_TOO_SLOW = text(408, "the body did not arrive in time")
+ENCODED_BODY = text(415, "the body must not be compressed")
 BAD_BODY = text(400, "the body is neither a form nor a flat JSON object")
 
 _REQUESTS = [[cell("edge_requests_total", kind, outcome) for outcome in OUTCOMES] for kind in KINDS]
 _HANDLING = [cell("edge_handling_seconds", kind) for kind in KINDS]
 _OUTCOME_INDEX = {outcome: index for index, outcome in enumerate(OUTCOMES)}
 _DROPPED = cell("edge_events_dropped_total")
+
+_ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_decode_json = msgspec.json.Decoder(dict[str, object], float_hook=str).decode
+# A body that stops short, is framed wrongly or whose sender went away: its sender's fault, and no news to anybody.
+_CLIENT_FAULTS = (ConnectionError, web.RequestPayloadError, HttpProcessingError)
 
 
 class PublicPort:
@@ -66,10 +78,16 @@ class PublicPort:
             max_field_size=MAX_REQUEST_LINE_BYTES,
             keepalive_timeout=IDLE_S,
             access_log=None,
+            auto_decompress=False,
         )
 
     async def _answer(self, raw: web.BaseRequest) -> web.Response:
-        path, _, query = raw.raw_path.partition("?")
+        if _is_head_too_large(raw):
+            return _refusal(HEAD_TOO_LARGE)
+        target = raw.raw_path
+        if not target.startswith("/"):
+            target = _ORIGIN.sub("", target, 1)
+        path, _, query = target.partition("?")
         if path == "/livez":
             return to_response(text(200, "ok"))
         if path == "/readyz":
@@ -78,12 +96,13 @@ class PublicPort:
         if raw.method == "POST":
             refusal = await _read_body(raw, params)
             if refusal:
-                return to_response(refusal)
+                return _refusal(refusal)
         return to_response(await self._track(raw, path, params))
 
     async def _track(self, raw: web.BaseRequest, path: str, params: dict[str, str]) -> Answer:
         started_ns = time.perf_counter_ns()
-        forwarded = raw.headers.get("X-Forwarded-For") if self._trusted else None
+        # All its lines: a proxy may append its own below the one that the client made up.
+        forwarded = ",".join(raw.headers.getall("X-Forwarded-For", ())) if self._trusted else None
         peer = raw.remote or ""
         request = Request(
             raw.method,
@@ -114,6 +133,8 @@ class PublicPort:
 
     def _settle(self, handled: Handled, is_written: bool) -> Answer:
         if is_written:
+            if handled.session:
+                self._state.sessions.put(handled.session_id, handled.session)
             return self._count(handled, handled.answer)
         if handled.is_droppable:
             self._state.counters.cells[_DROPPED] += 1
@@ -130,22 +151,48 @@ class PublicPort:
         self._state.counters.observe(_HANDLING[kind], HANDLING_BUCKETS_US, duration_us)
 
 
+def _is_head_too_large(raw: web.BaseRequest) -> bool:
+    """aiohttp bounds each line and their number, but takes a request line a little longer and 800 kB in all."""
+    line_bytes = len(raw.method) + len(raw.raw_path) + len("  HTTP/1.1")
+    head_bytes = line_bytes + 4 + sum(len(name) + len(value) + 4 for name, value in raw.raw_headers)
+    return line_bytes > MAX_REQUEST_LINE_BYTES or head_bytes > MAX_HEAD_BYTES
+
+
+def _refusal(answer: Answer) -> web.Response:
+    response = to_response(answer)
+    response.force_close()
+    return response
+
+
 async def _read_body(raw: web.BaseRequest, params: dict[str, str]) -> Answer | None:
     """Add a form's or a flat JSON object's fields to `params`; the answer if the body is refused."""
+    if raw.headers.get("Content-Encoding", "identity").lower() != "identity":
+        return ENCODED_BODY
+    if (raw.content_length or 0) > MAX_BODY_BYTES:
+        return BODY_TOO_LARGE
+    if raw.headers.get("Expect", "").lower() == "100-continue":
+        await raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        raw.writer.output_size = 0
     body = b""
-    async for chunk in raw.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return BODY_TOO_LARGE
-    if not body:
-        return None
     try:
-        if raw.content_type == "application/json":
-            document = orjson.loads(body)
-            params.update(clean_form(list(document.items())))
+        async with asyncio.timeout(BODY_S):
+            async for chunk in raw.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    return BODY_TOO_LARGE
+    except TimeoutError:
+        return BODY_TOO_SLOW
+    return _add_fields(params, body, is_json=raw.content_type.endswith("json")) if body else None
+
+
+def _add_fields(params: dict[str, str], body: bytes, *, is_json: bool) -> Answer | None:
+    try:
+        if is_json:  # with its numbers as they are written: an amount never becomes a float
+            fields: list[tuple[str, object]] = list(_decode_json(body).items())
         else:
-            params.update(clean_form(list(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100))))
-    except (ValueError, AttributeError):
+            fields = list(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100))
+        params.update(clean_form(fields))  # refuses an integer of more digits than Python writes
+    except (ValueError, RecursionError):
         return BAD_BODY
     return None
 
@@ -160,11 +207,9 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, _CLIENT_FAULTS):
             return super().handle_error(request, status, exc, message)
-        response = to_response(BAD_REQUEST)
-        response.force_close()
-        return response
+        return _refusal(BAD_REQUEST)
 
 
 class _Server(web.Server):

@@ -8,7 +8,7 @@ from edge.tracking import cookies
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.macro_values import click_values
 from edge.tracking.parameters import header_text, to_id
-from edge.tracking.request import GIF, Answer, Handled, Kind, Request, text
+from edge.tracking.request import GIF, Answer, Handled, Headers, Kind, Request, text
 from edge.tracking.state import EdgeState
 from storage.journal.events import Click, Impression, Outcome, Session, encode
 
@@ -63,7 +63,6 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
     session, encoded = _open_session(state, request, click_id, offer, requested_id, aff_id)
     outcome: Outcome = "redirected"
     if offer is not None:
-        state.sessions.put(click_id, encoded)
         template = offer.template_of(session.landing_page_id)
         answer = Answer(302, location=template.expand(click_values(template.names, offer, session, request, state)))
         if "opted_out" not in flags:
@@ -77,7 +76,8 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
     if requested_id and offer is not None and offer.id != requested_id:
         params = {**params, "requested_offer_id": str(requested_id)}
     event = Click(Raw(encoded), outcome, reason, flags, alias, params, *_provenance(state, request, offer))
-    return Handled(Kind.CLICK, outcome, answer, encode(event), is_droppable=True)
+    known = encoded if offer is not None else b""
+    return Handled(Kind.CLICK, outcome, answer, encode(event), is_droppable=True, session_id=click_id, session=known)
 
 
 def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled:
@@ -121,15 +121,21 @@ def _landing_page(offer: OfferView | None, url_id: int) -> int:
 def _flags(state: EdgeState, request: Request) -> list[str]:
     flags = []
     headers = request.headers
-    if request.method == "HEAD" or any(
-        word in headers.get(name, "").lower() for name in _PREFETCH_HEADERS for word in _PREFETCH_WORDS
-    ):
+    if request.method == "HEAD" or _is_prefetch(headers):
         flags.append("prefetch")
     if request.params.get("url"):
         flags.append("deep_link_refused")
     if state.honour_gpc and headers.get("Sec-GPC", "") == "1":
         flags.append("opted_out")
     return flags
+
+
+def _is_prefetch(headers: Headers) -> bool:
+    for name in _PREFETCH_HEADERS:
+        purpose = headers.get(name, "")
+        if purpose and any(word in purpose.lower() for word in _PREFETCH_WORDS):
+            return True
+    return False
 
 
 def _provenance(state: EdgeState, request: Request, offer: OfferView | None) -> tuple[str, str, bytes]:

@@ -38,7 +38,7 @@ def handle_pixel(state: EdgeState, request: Request, alias: str) -> Handled:
     if sent:
         click_id = state.ids.parse(sent) or b""
     else:
-        click_id = cookies.click_of(request, offer.id, offer.attribution, state.ids) if offer else b""
+        click_id = cookies.click_of(request, offer, offer.attribution, state.ids) if offer else b""
     if not click_id and not _may_store(state, request, is_forged=bool(sent)):
         return Handled(Kind.PIXEL, "refused", _pixel_reply(request))
     goal_id = _goal_id(offer, params)

@@ -8,34 +8,40 @@ from typing import Literal
 from msgspec.structs import replace
 
 from edge.tracking.catalog import OfferView
-from edge.tracking.click_id import ClickIds
+from edge.tracking.click_id import ClickIds, ms_of
 from edge.tracking.request import Answer, Request
 
 
-def session_ids(request: Request, offer_id: int, ids: ClickIds) -> tuple[bytes, bytes] | None:
-    """First and last click id of the offer's cookie, verified; None without a whole one."""
+def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[bytes, bytes] | None:
+    """First and last click id of the offer's cookie, verified; None without a whole one.
+
+    Each click renews the cookie, so that its first may be older than the offer's window: then the last stands for both.
+    """
     header = request.headers.get("Cookie", "")
     if not header:
         return None
-    wanted = f"ce_{offer_id}"
+    wanted = f"ce_{offer.id}"
     for pair in header.split(";"):
         name, _, value = pair.strip().partition("=")
         if name == wanted:
             first, _, last = value.partition(".")
             first_id, last_id = ids.parse(first), ids.parse(last)
-            return (first_id, last_id) if first_id and last_id else None
+            if not first_id or not last_id:
+                return None
+            is_too_old = request.received_ms - ms_of(first_id) > offer.click_window_s * 1000
+            return (last_id if is_too_old else first_id), last_id
     return None
 
 
-def click_of(request: Request, offer_id: int, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
+def click_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
     """The click that a pixel of this offer belongs to by its cookie; empty if there is none."""
-    known = session_ids(request, offer_id, ids)
+    known = session_ids(request, offer, ids)
     return known[touch == "last"] if known else b""
 
 
 def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
     """The first click the cookie remembers; empty if there is none."""
-    return click_of(request, offer.id, "first", ids)
+    return click_of(request, offer, "first", ids)
 
 
 def with_session(answer: Answer, request: Request, offer: OfferView, click_id: bytes, ids: ClickIds) -> Answer:

@@ -1,5 +1,6 @@
 """What the macros of a click's URL stand for. Only those that the template names are worked out."""
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -26,6 +27,31 @@ def _partner_name(offer: OfferView | None, session: Session, request: Request, s
     return partner.name if partner else ""
 
 
+def _partner_ref(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    partner = state.catalog.partner(session.aff_id)
+    return partner.ref if partner else ""
+
+
+def _advertiser_ref(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    advertiser = state.catalog.advertiser(offer.advertiser_id) if offer else None
+    return advertiser.ref if advertiser else ""
+
+
+def _file_name(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    creatives = offer.creatives if offer else ()
+    return next((creative.name for creative in creatives if creative.id == session.creative_id), "")
+
+
+def _sha1_of(name: str) -> Source:
+    """The lower-case hex SHA-1 of a parameter: what networks match device ids by."""
+
+    def hashed(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+        value = request.params.get(name, "")
+        return hashlib.sha1(value.encode(), usedforsecurity=False).hexdigest() if value else ""
+
+    return hashed
+
+
 def _payout(offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
     return f"{offer.terms(0, session.aff_id).payout:f}" if offer else ""
 
@@ -42,11 +68,17 @@ def _extras(offer: OfferView | None, session: Session, request: Request, state: 
 
 _SOURCES: dict[str, Source] = {
     "transaction_id": lambda offer, session, request, state: session.click_id.hex(),
-    "offer_id": lambda offer, session, request, state: str(session.offer_id),
+    "offer_id": lambda offer, session, request, state: str(session.offer_id or ""),
     "offer_name": lambda offer, session, request, state: offer.name if offer else "",
+    "offer_ref": lambda offer, session, request, state: offer.ref if offer else "",
+    "advertiser_ref": _advertiser_ref,
     "advertiser_id": lambda offer, session, request, state: str(offer.advertiser_id) if offer else "",
     "aff_id": lambda offer, session, request, state: str(session.aff_id or ""),
     "affiliate_name": _partner_name,
+    "affiliate_ref": _partner_ref,
+    "file_name": _file_name,
+    "google_aid_sha1": _sha1_of("google_aid"),
+    "ios_ifa_sha1": _sha1_of("ios_ifa"),
     "url_id": lambda offer, session, request, state: str(session.landing_page_id or ""),
     "file_id": lambda offer, session, request, state: str(session.creative_id or ""),
     "currency": lambda offer, session, request, state: offer.currency if offer else "",

@@ -23,7 +23,7 @@ def clean(value: str) -> str:
     """`value` without control characters and without lone surrogates."""
     if value.isprintable():
         return value
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace").translate(_CONTROL)
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").translate(_CONTROL)
 
 
 def header_text(headers: Headers, name: str, max_chars: int) -> str:
@@ -36,7 +36,7 @@ def _decode(part: str) -> str:
         part = part.replace("+", " ")
     if "%" not in part and part.isascii():
         return clean(part)
-    raw = unquote_to_bytes(part.encode("utf-8", "surrogateescape"))
+    raw = unquote_to_bytes(clean(part))
     return clean(raw.decode("utf-8", "replace"))
 
 

@@ -59,6 +59,9 @@ class Handled(msgspec.Struct, frozen=True):
     answer: Answer
     event: bytes = b""
     is_droppable: bool = False
+    session_id: bytes = b""
+    session: bytes = b""
+    """To be remembered once `event` is journalled: no verdict may hang on a click that never was."""
 
 
 def text(status: int, message: str) -> Answer:

@@ -33,7 +33,11 @@ class Pending(NamedTuple):
 
 
 class GroupCommit:
-    """The journal as the event loop uses it. `observe_sync` gets each fsync's duration in microseconds."""
+    """The journal as the event loop uses it.
+
+    `observe_write` gets events, bytes and failures of each write, before anything is confirmed; `observe_sync` the
+    microseconds of each fsync.
+    """
 
     def __init__(
         self,
@@ -43,11 +47,13 @@ class GroupCommit:
         fsync_interval_ms: int,
         observe_sync: Callable[[int], None],
         on_broken: Callable[[BaseException], None],
+        observe_write: Callable[[int, int, int], None] = lambda events, byte_count, errors: None,
     ) -> None:
         self._writer = writer
         self._root: Path = writer.directory.parent
         self._max_bytes = max_bytes
         self._interval_s = fsync_interval_ms / 1000
+        self._observe_write = observe_write
         self._observe_sync = observe_sync
         self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
@@ -58,15 +64,9 @@ class GroupCommit:
         self._sync_task: asyncio.Task[None] | None = None
         self._scanned_bytes = undrained_bytes(self._root)
         self._appended_at_scan = writer.appended_bytes
-        self._timer = self._loop.create_task(self._keep_synced())
-        self._timer.add_done_callback(self._check)
-        self.written_events = 0
-        self.write_errors = 0
-
-    @property
-    def appended_bytes(self) -> int:
-        """Bytes of frames written so far."""
-        return self._writer.appended_bytes
+        self._timers = [self._loop.create_task(job) for job in (self._keep_synced(), self._keep_measured())]
+        for timer in self._timers:
+            timer.add_done_callback(self._check)
 
     @property
     def undrained_bytes(self) -> int:
@@ -91,13 +91,13 @@ class GroupCommit:
         """Write this turn's events now."""
         turn, self._turn = self._turn, []
         admitted = [event for event in turn if self._has_room(event)]
+        appended_bytes = self._writer.appended_bytes
         try:
             count = self._writer.write([event.payload for event in admitted]) if admitted else 0
         except JournalBroken as error:
             self._on_broken(error)
             return
-        self.written_events += count
-        self.write_errors += count < len(admitted)
+        self._observe_write(count, self._writer.appended_bytes - appended_bytes, int(count < len(admitted)))
         if len(admitted) < len(turn) or count < len(admitted):
             written = set(map(id, admitted[:count]))
             for event in turn:
@@ -113,7 +113,8 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Write and sync what is left, confirm it, and end the journal."""
-        self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
         self.flush()
         while self._unsynced or self._sync_task:
             self._start_sync()
@@ -148,16 +149,21 @@ class GroupCommit:
 
     async def _keep_synced(self) -> None:
         """What `process` mode promises of a power cut: an fsync every interval in which something was written."""
-        next_scan_s = 0.0
         while True:
             await asyncio.sleep(self._interval_s)
             if self._writer.appended_bytes > self._writer.synced_bytes:
                 self._start_sync()
-            if (now_s := self._loop.time()) >= next_scan_s:
-                next_scan_s = now_s + CAPACITY_SCAN_S
-                appended = self._writer.appended_bytes
-                self._scanned_bytes = await self._loop.run_in_executor(None, undrained_bytes, self._root)
-                self._appended_at_scan = appended
+
+    async def _keep_measured(self) -> None:
+        """What the node's other processes append and the drain gives back."""
+        while True:
+            await asyncio.sleep(CAPACITY_SCAN_S)
+            appended = self._writer.appended_bytes
+            try:
+                scanned_bytes = await self._loop.run_in_executor(None, undrained_bytes, self._root)
+            except OSError:  # out of descriptors, say: the last figure and our own bytes are near enough
+                continue
+            self._scanned_bytes, self._appended_at_scan = scanned_bytes, appended
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

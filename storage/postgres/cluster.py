@@ -146,8 +146,9 @@ class Cluster:
         return (
             f"{self.directory} is a cluster of PostgreSQL {found}, and this release brings {major}. To move it:"
             f" with the previous release serving, pg_dump -Fc -f clickedge.dump \"$(cat '{self.data_dir}/database.url')\";"
-            f" stop it; move {self.home} away; start this release; pg_restore --clean --if-exists -d"
-            f" \"$(cat '{self.data_dir}/database.url')\" clickedge.dump; restart"
+            f" stop it; move {self.home} away; start this release; (echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA"
+            " public;'; pg_restore -f - clickedge.dump) | psql -X -q -1 -v ON_ERROR_STOP=1"
+            f" \"$(cat '{self.data_dir}/database.url')\"; restart"
         )
 
     def processes(self) -> list[int]:

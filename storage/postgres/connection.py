@@ -15,6 +15,14 @@ Connection: TypeAlias = asyncpg.Connection
 OLDEST_MAJOR = 14
 CONNECTION_FILE = "database.url"
 _CONNECT_TIMEOUT_S = 10.0
+# A client that vanished without a word must not keep its row locks until the kernel notices, two hours later.
+_SERVER_SETTINGS = {
+    "timezone": "UTC",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "idle_in_transaction_session_timeout": "60s",
+}
 
 
 def resolve_url(database: str | None, data_dir: Path) -> str:
@@ -60,7 +68,7 @@ async def connect(
             url,
             timeout=_CONNECT_TIMEOUT_S,
             command_timeout=command_timeout_s,
-            server_settings={"application_name": application_name, "timezone": "UTC"},
+            server_settings={"application_name": application_name, **_SERVER_SETTINGS},
         )
     except (*_REFUSALS, ValueError) as error:
         raise DatabaseUnusable(f"cannot use the database: {error}") from error
@@ -88,7 +96,7 @@ async def open_pool(
         max_size=max_size,
         timeout=_CONNECT_TIMEOUT_S,
         command_timeout=command_timeout_s,
-        server_settings={"application_name": application_name, "timezone": "UTC"},
+        server_settings={"application_name": application_name, **_SERVER_SETTINGS},
         init=_prepare,
     )
 

@@ -86,6 +86,7 @@ class WaitingRow(NamedTuple):
 class Recalled(NamedTuple):
     """A waiting conversion taken back to be decided."""
 
+    conversion_id: UUID
     event: bytes
     journal_id: UUID
     was_decided: bool
@@ -134,7 +135,7 @@ async def recall_for_clicks(conn: asyncpg.Connection, click_ids: Iterable[Uuid])
     """Take back the conversions that waited for these clicks, or were decided without them."""
     rows = await conn.fetch(
         "DELETE FROM conversions_waiting WHERE click_id = ANY($1)"
-        " RETURNING event, journal_id, decided_at IS NOT NULL AS was_decided",
+        " RETURNING conversion_id, event, journal_id, decided_at IS NOT NULL AS was_decided",
         list(click_ids),
     )
     return [Recalled(*row) for row in rows]
@@ -144,13 +145,18 @@ async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
     """Take back conversions that need wait no longer: their click's journals are drained that far, or time is up."""
     rows = await conn.fetch(
         "DELETE FROM conversions_waiting WHERE conversion_id IN ("
-        " SELECT waiting.conversion_id FROM conversions_waiting AS waiting LEFT JOIN ("
-        "  SELECT node_id, worker_id, least(max(watermark_ms), min(watermark_ms) FILTER (WHERE finished_at IS NULL))"
-        "  AS through_ms FROM journal_positions GROUP BY 1, 2"
-        " ) AS vouched USING (node_id, worker_id)"
-        " WHERE decided_at IS NULL AND (vouched.through_ms >= waiting.id_ms OR waiting.deadline <= now())"
-        " LIMIT $1 FOR UPDATE OF waiting SKIP LOCKED"
-        ") RETURNING event, journal_id, false",
+        " SELECT conversion_id FROM conversions_waiting WHERE conversion_id IN ("
+        "  SELECT due.conversion_id FROM ("
+        "   SELECT node_id, worker_id, least(max(watermark_ms), min(watermark_ms) FILTER (WHERE finished_at IS NULL))"
+        "   AS through_ms FROM journal_positions GROUP BY 1, 2"
+        "  ) AS vouched CROSS JOIN LATERAL ("
+        "   SELECT conversion_id FROM conversions_waiting AS waiting WHERE waiting.decided_at IS NULL"
+        "   AND waiting.node_id = vouched.node_id AND waiting.worker_id = vouched.worker_id"
+        "   AND waiting.id_ms <= vouched.through_ms LIMIT $1"
+        "  ) AS due UNION ALL ("
+        "   SELECT conversion_id FROM conversions_waiting WHERE decided_at IS NULL AND deadline <= now() LIMIT $1)"
+        " ) LIMIT $1 FOR UPDATE SKIP LOCKED"
+        ") RETURNING conversion_id, event, journal_id, false",
         limit,
     )
     return [Recalled(*row) for row in rows]

@@ -1,9 +1,9 @@
 """Rows of clicks and impressions into their partitions, by binary COPY through the parent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -36,7 +36,8 @@ class TouchRow(NamedTuple):
     utm_content: str
     utm_term: str
     contact_id: str
-    ip: str | None
+    ip: bytes | None
+    """Packed: asyncpg would parse text anew in each row, 2.4 us against 0.5 (IPv4, 2 shared Xeon cores, 2026-11-21)."""
     country: str
     region: str
     city: str
@@ -59,18 +60,21 @@ class TouchRow(NamedTuple):
     catalog_revision: int
 
 
-async def copy_rows(conn: asyncpg.Connection, table: str, rows: Sequence[TouchRow]) -> None:
-    """Append `rows` to `clicks` or `impressions`. UniqueViolationError would mean that P1 was broken."""
-    if rows:
-        await conn.copy_records_to_table(table, records=rows, columns=TouchRow._fields)
+async def copy_rows(conn: asyncpg.Connection, table: str, rows: Iterable[TouchRow]) -> None:
+    """Append `rows` to `clicks` or `impressions`. UniqueViolationError would mean that P1 was broken.
+
+    Rows that are made while this iterates are made while the server stores those before them.
+    """
+    await conn.copy_records_to_table(table, records=rows, columns=TouchRow._fields)
 
 
 async def quarantine(
     conn: asyncpg.Connection, journal_id: UUID, damaged: Sequence[tuple[int, int, str, bytes]]
 ) -> None:
-    """Keep what could not be stored: (segment, byte_offset, error, raw), whole."""
+    """Keep what could not be stored: (segment, byte_offset, error, raw), whole; once, however often it is reported."""
     if damaged:
-        rows: list[tuple[Any, ...]] = [(journal_id, *row) for row in damaged]
-        await conn.copy_records_to_table(
-            "quarantine", records=rows, columns=("journal_id", "segment", "byte_offset", "error", "raw")
+        await conn.executemany(
+            "INSERT INTO quarantine (journal_id, segment, byte_offset, error, raw) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT DO NOTHING",
+            [(journal_id, *row) for row in damaged],
         )

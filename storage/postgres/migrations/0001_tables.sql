@@ -132,7 +132,9 @@ CREATE TABLE conversions_waiting (
     decided_at    timestamptz
 );
 CREATE INDEX conversions_waiting_click_id ON conversions_waiting (click_id);
-CREATE INDEX conversions_waiting_minted_by ON conversions_waiting (node_id, worker_id);
+CREATE INDEX conversions_waiting_minted_by ON conversions_waiting (node_id, worker_id, id_ms)
+    WHERE decided_at IS NULL;
+CREATE INDEX conversions_waiting_decided ON conversions_waiting (decided_at) WHERE decided_at IS NOT NULL;
 CREATE INDEX conversions_waiting_undecided ON conversions_waiting (deadline) WHERE decided_at IS NULL;
 
 -- The node is in the key so that drains of different nodes never wait for each other's rows; the free space of
