@@ -1,5 +1,8 @@
 # Everything a user or developer runs. Works from any folder (make -C DIR, make -f DIR/Makefile), as root or not.
 
+ifneq ($(words $(abspath $(lastword $(MAKEFILE_LIST)))) $(words $(filter-out $(MAKEFILES),$(MAKEFILE_LIST))),1 1)
+$(error make cannot work in a folder whose path has a space in it: move the clone to one without)
+endif
 ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := $(ROOT)/.venv
