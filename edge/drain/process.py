@@ -39,6 +39,8 @@ STATEMENT_TIMEOUT_S = 120.0
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 FORGET_AFTER = timedelta(days=90)
+OVERTAKEN_WITHIN = timedelta(minutes=5)
+"""Longer than any transaction lasts, and many times the chores' interval."""
 
 _ERRORS = cell("edge_drain_errors_total")
 _THROUGH = cell("edge_drained_through_seconds")
@@ -135,6 +137,7 @@ class Drain:
     async def _do_chores(self, conn: Connection) -> None:
         now = datetime.now(UTC)
         await self._store.partitions.ensure_ahead(conn, now.date(), PARTITIONS_AHEAD_DAYS)
+        await self._store.settle_overtaken(conn, now - OVERTAKEN_WITHIN)
         await forget_decided(conn, now - FORGET_AFTER)
         self._counters.cells[_WAITING] = await count_waiting(conn)
         self._feeds.delete_expired()

@@ -26,6 +26,7 @@ from storage.postgres.connection import Connection, is_missing_partition, is_poi
 from storage.postgres.conversions import (
     Recalled,
     claim_keys,
+    decided_clicks,
     insert_changes,
     insert_conversions,
     insert_waiting,
@@ -36,6 +37,7 @@ from storage.postgres.conversions import (
 from storage.postgres.copy import TouchRow, Uuid, copy_rows, quarantine
 from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.positions import advance
+from storage.postgres.sessions import find_sessions
 from storage.postgres.stats import Deltas, upsert
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
@@ -125,22 +127,34 @@ class Store:
         self._sessions = sessions
         self._counters = counters
         self.partitions = Partitions()
+        self._has_recalled = False
+        """Whether the batch tried last took back conversions that waited for its clicks."""
         self.watermark_ms = 0
         """Through which millisecond the journal of the last batch is stored."""
 
     async def store(
-        self, conn: Connection, journal_id: UUID, before: Place, entries: Sequence[Entry], after: Place
+        self,
+        conn: Connection,
+        journal_id: UUID,
+        before: Place,
+        entries: Sequence[Entry],
+        after: Place,
+        *,
+        recalls: bool = True,
     ) -> None:
         """Store `entries` and move the journal from `before` to `after`. PositionMoved: somebody else did."""
         try:
-            await self._store_at_once(conn, journal_id, before, entries, after)
+            await self._store_at_once(conn, journal_id, before, entries, after, recalls=recalls)
         except Exception as error:
             if is_missing_partition(error):
                 self.partitions.forget()
             if not is_poison(error) or conn.is_closed():
                 raise
             if len(entries) == 1:
-                await self._quarantine(conn, journal_id, before, quarantined(entries[0], error), after)
+                if self._has_recalled:  # what waited for this click may be at fault: the click without it
+                    await self.store(conn, journal_id, before, entries, after, recalls=False)
+                else:
+                    await self._quarantine(conn, journal_id, before, quarantined(entries[0], error), after)
                 return
             middle = len(entries) // 2
             first, second = entries[:middle], entries[middle:]
@@ -148,18 +162,48 @@ class Store:
             await self.store(conn, journal_id, before, first, between)
             await self.store(conn, journal_id, between, second, after)
 
-    async def settle_due(self, conn: Connection) -> int:
-        """Decide the conversions that need wait no longer; how many there were."""
-        async with conn.transaction():
-            recalled = await self._receive_again(conn, await recall_due(conn, DUE_LIMIT))
-            settled, decided = await self._settle(conn, recalled, {}, is_due=True)
-            await self._write(conn, settled, Deltas())
+    async def settle_due(self, conn: Connection, limit: int = DUE_LIMIT) -> int:
+        """Decide the conversions that need wait no longer; how many there were. One that cannot be is quarantined."""
+        try:
+            async with conn.transaction():
+                recalled = await recall_due(conn, limit)
+                settled, decided = await self._settle(conn, await self._receive_again(conn, recalled), {}, is_due=True)
+                await self._write(conn, settled, Deltas())
+        except Exception as error:
+            if not is_poison(error) or conn.is_closed():
+                raise
+            if limit > 1:
+                return await self.settle_due(conn, limit // 2)
+            async with conn.transaction():
+                for one in await recall_due(conn, 1):
+                    await self._set_aside(conn, one, error)
+            return 1
         self._count(settled, decided)
         return len(recalled)
 
+    async def settle_overtaken(self, conn: Connection, since: datetime) -> None:
+        """Decide anew those called unknown_click since then whose click another drain was storing at that moment."""
+        candidates = await decided_clicks(conn, since)
+        found = await find_sessions(conn, [click_id.bytes for click_id in candidates])
+        if not found:
+            return
+        async with conn.transaction():
+            recalled = await recall_for_clicks(conn, map(Uuid, found))
+            settled, decided = await self._settle(conn, await self._receive_again(conn, recalled), {}, is_due=True)
+            await self._write(conn, settled, Deltas())
+        self._count(settled, decided)
+
     async def _store_at_once(
-        self, conn: Connection, journal_id: UUID, before: Place, entries: Sequence[Entry], after: Place
+        self,
+        conn: Connection,
+        journal_id: UUID,
+        before: Place,
+        entries: Sequence[Entry],
+        after: Place,
+        *,
+        recalls: bool,
     ) -> None:
+        self._has_recalled = False
         started_ns = time.perf_counter_ns()
         contents = Contents(journal_id, entries)
         await self.partitions.ensure(conn, map(day_of_id, contents.id_by_day.values()))
@@ -173,8 +217,9 @@ class Store:
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
             at_hand = {session.click_id: bytes(event.session) for event, session, _ in contents.clicks}
             received = contents.conversions
-            if clicks:
+            if clicks and recalls:
                 recalled = await recall_for_clicks(conn, clicks)
+                self._has_recalled = bool(recalled)
                 received = [*await self._receive_again(conn, recalled), *received]
             settled, decided = await self._settle(conn, received, at_hand)
             await self._write(conn, settled, deltas)
@@ -194,7 +239,7 @@ class Store:
         """Store the rows of `touches`; their ids. Those of which no row can be made go to `failed`."""
         ids: list[Uuid] = []
         if touches:
-            # Made one by one while COPY asks for them: PostgreSQL is at work meanwhile, on its own core.
+            # Made one by one as COPY asks for them, so that a batch's rows are never all in memory; no faster than a list.
             await copy_rows(conn, table, self._make_rows(touches, ids, failed, deltas))
         return ids
 
@@ -217,11 +262,15 @@ class Store:
             try:
                 received.append(received_again(one))
             except (msgspec.MsgspecError, ValueError, TypeError) as error:
-                place = int.from_bytes(one.conversion_id.bytes[:7], "big")
-                row = Quarantined(0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
-                await quarantine(conn, one.journal_id, [row])
-                self._report(one.journal_id, [row])
+                await self._set_aside(conn, one, error)
         return received
+
+    async def _set_aside(self, conn: Connection, one: Recalled, error: BaseException) -> None:
+        # It has no place in a journal any more: segment 0, and a number of its own.
+        place = int.from_bytes(one.conversion_id.bytes[:7], "big")
+        row = Quarantined(0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
+        await quarantine(conn, one.journal_id, [row])
+        self._report(one.journal_id, [row])
 
     async def _settle(
         self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, bytes], *, is_due: bool = False

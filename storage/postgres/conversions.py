@@ -162,6 +162,14 @@ async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
     return [Recalled(*row) for row in rows]
 
 
+async def decided_clicks(conn: asyncpg.Connection, since: datetime) -> list[UUID]:
+    """The click ids of conversions called unknown_click since then."""
+    rows = await conn.fetch(
+        "SELECT DISTINCT click_id FROM conversions_waiting WHERE decided_at >= $1 LIMIT 10000", since
+    )
+    return [row["click_id"] for row in rows]
+
+
 async def count_waiting(conn: asyncpg.Connection) -> int:
     """Conversions that wait for their click."""
     count: int = await conn.fetchval("SELECT count(*) FROM conversions_waiting WHERE decided_at IS NULL")

@@ -61,10 +61,7 @@ class TouchRow(NamedTuple):
 
 
 async def copy_rows(conn: asyncpg.Connection, table: str, rows: Iterable[TouchRow]) -> None:
-    """Append `rows` to `clicks` or `impressions`. UniqueViolationError would mean that P1 was broken.
-
-    Rows that are made while this iterates are made while the server stores those before them.
-    """
+    """Append `rows` to `clicks` or `impressions`. UniqueViolationError would mean that P1 was broken."""
     await conn.copy_records_to_table(table, records=rows, columns=TouchRow._fields)
 
 
