@@ -327,9 +327,13 @@ async def test_while_the_drain_finishes_new_clients_are_refused(make_node: Calla
         writer.close()
         return False
 
+    async def is_said() -> bool:
+        async with session.get(f"{node.admin}/readyz") as answer:
+            return (answer.status, await answer.text()) == (503, "no worker runs\n")
+
     await eventually(is_refused, 15, node.describe)
-    async with aiohttp.ClientSession() as session, session.get(f"{node.admin}/readyz") as answer:
-        assert (answer.status, await answer.text()) == (503, "no worker runs\n")
+    async with aiohttp.ClientSession() as session:
+        await eventually(is_said, 15, node.describe)
     assert not stopping.done()
     os.kill(drain, signal.SIGCONT)
     assert await stopping == 0
