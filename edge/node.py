@@ -43,7 +43,7 @@ async def claim_lease(settings: Settings, database_url: str) -> None:
     finally:
         await conn.close()
     if not holds_lease(settings):
-        write_atomically(_marker(settings), _marker_text(settings).encode("ascii"))
+        write_atomically(_marker(settings), [_marker_text(settings).encode("ascii")])
 
 
 def _marker(settings: Settings) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from edge.errors import UserError
+from storage.files import sync_directory
 
 
 def load_or_create(path: Path, nbytes: int) -> str:
@@ -59,7 +60,7 @@ def _create(path: Path, text: str) -> None:
         return  # Another process was faster: its secret is the one.
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _write_synced(path: Path, text: str) -> None:
@@ -67,11 +68,3 @@ def _write_synced(path: Path, text: str) -> None:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -6,7 +6,6 @@ stops last.
 """
 
 import asyncio
-import fcntl
 import os
 import resource
 import socket
@@ -25,6 +24,7 @@ from edge.offspring import Child
 from edge.processes import ChildOrders, stop_requested
 from edge.settings import Settings
 from storage.errors import DatabaseUnusable
+from storage.files import hold_lock
 from storage.postgres.catalog import CatalogMoved
 from storage.postgres.connection import connect, is_retryable
 from storage.postgres.embedded import EmbeddedPostgres
@@ -193,16 +193,12 @@ def _make_data_dir(data_dir: Path) -> None:
 
 
 def _lock_data_dir(data_dir: Path) -> int:
-    path = data_dir / "serve.lock"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = hold_lock(data_dir / "serve.lock")
     except OSError as error:
         raise UserError(f"EDGE_DATA_DIR: {data_dir} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(f"EDGE_DATA_DIR: another `clickedge serve` runs on {data_dir}") from None
+    if descriptor is None:
+        raise UserError(f"EDGE_DATA_DIR: another `clickedge serve` runs on {data_dir}")
     return descriptor
 
 

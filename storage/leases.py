@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 
 from storage.errors import StorageError
+from storage.files import sync_directory
 
 MAGIC = b"CEL1"
 RECORD_BYTES = 16
@@ -47,8 +48,8 @@ class IdLease:
             try:
                 lease = cls(path, descriptor, _lock_and_read(path, descriptor))
                 lease.cover(max(now_ms, lease.start_ms) + LEASE_AHEAD_MS)
-                _sync_directory(path.parent)
-                _sync_directory(path.parent.parent)
+                sync_directory(path.parent)
+                sync_directory(path.parent.parent)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -109,11 +110,3 @@ def _lock_and_read(path: Path, descriptor: int) -> int:
             "delete the file and start again"
         )
     return int(struct.unpack(">Q", body)[0])
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,9 +9,7 @@ S2  A file with a damaged frame, or with fewer items than it says, is refused as
 S3  Only its owner can read it: bodies hold the advertisers' tokens.
 """
 
-import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import msgspec
 
 from storage.errors import StorageError
+from storage.files import write_atomically
 
 MAGIC = b"CECATLG1"
 # A chunk is what a reader does without letting others run: 250 offers of 0.8 kB
@@ -95,31 +94,17 @@ def read_revision(path: Path) -> int | None:
 
 def write_snapshot(path: Path, revision: int, items: Sequence[Item]) -> None:
     """Replace the file (S1, S3); OSError leaves the former one as it was."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC)
-            for payload in _payloads(revision, items):
-                file.write(_FRAME.pack(len(payload), zlib.crc32(payload)))
-                file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
+    write_atomically(path, _frames(revision, items))
+
+
+def _frames(revision: int, items: Sequence[Item]) -> Iterator[bytes]:
+    yield MAGIC
+    for payload in _payloads(revision, items):
+        yield _FRAME.pack(len(payload), zlib.crc32(payload))
+        yield payload
 
 
 def _payloads(revision: int, items: Sequence[Item]) -> Iterator[bytes]:
     yield _encode((revision, len(items)))
     for start in range(0, len(items), CHUNK_ITEMS):
         yield _encode(items[start : start + CHUNK_ITEMS])
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

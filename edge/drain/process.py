@@ -1,7 +1,6 @@
 """Composition root of a drain: follows this node's journals into Postgres, one transaction a batch."""
 
 import asyncio
-import fcntl
 import os
 import time
 from datetime import UTC, datetime, timedelta
@@ -18,9 +17,9 @@ from edge.drain.settle import Settler
 from edge.drain.storing import Entry, Store
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
-from edge.settings import Settings
 from edge.tracking.sessions import Sessions
 from storage.errors import DatabaseUnusable, StorageError
+from storage.files import hold_lock
 from storage.journal.capacity import undrained_bytes
 from storage.journal.reader import Batch
 from storage.journal.segments import Position
@@ -165,18 +164,10 @@ def _in_order(batch: Batch) -> list[Entry]:
 
 async def run_drain(orders: ChildOrders, counters: Counters) -> None:
     """Be drain number `orders.slot` until SIGTERM. StorageError: another drain of this number runs here."""
-    lock = _lock_slot(orders.settings, orders.slot)
+    lock = hold_lock(orders.settings.data_path / f"drain-{orders.slot}.lock")
+    if lock is None:
+        raise StorageError(f"another drain {orders.slot} runs on {orders.settings.data_dir}")
     try:
         await Drain(orders, counters).run()
     finally:
         os.close(lock)
-
-
-def _lock_slot(settings: Settings, slot: int) -> int:
-    descriptor = os.open(settings.data_path / f"drain-{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StorageError(f"another drain {slot} runs on {settings.data_dir}") from None
-    return descriptor

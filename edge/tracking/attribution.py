@@ -287,7 +287,7 @@ def _money(case: _Case) -> Money:
 
 
 def _claims(case: _Case) -> tuple[str, ...]:
-    """The uniqueness keys of DESIGN; `update` and `increment` find their holder by the key that `reject` claims."""
+    """The uniqueness keys; `update` and `increment` find their holder by the key that `reject` claims."""
     if unique_id := case.sent.params.get("conversion_unique_id"):
         return (f"u:{_key_part(unique_id)}",)
     duplicates = case.terms.duplicates

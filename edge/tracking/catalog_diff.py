@@ -113,6 +113,8 @@ def find_warnings(document: Document) -> list[str]:
     """What the file asks for that will have no effect (yet)."""
     warnings = []
     features = {name for offer in document.offers.values() for name in _unenforced(offer)}
+    if any(partner.postback_url for partner in document.partners.values()):
+        features.add("postback_url of partners")
     if features:
         warnings.append(f"stored, not yet enforced: {', '.join(sorted(features))}")
     for offer in document.offers.values():
@@ -134,6 +136,9 @@ def _unenforced(offer: Offer) -> Iterator[str]:
         yield "caps"
     if any(page.weight != 1 for page in offer.landing_pages):
         yield "landing page weights"
-    for name in ("rules", "tiers", "promo_codes"):
+    for name in ("rules", "tiers", "promo_codes", "allowed_domains"):
         if getattr(offer, name):
             yield name
+    for name, usual in (("redirect", "302"), ("tracking", "transaction_id"), ("time_zone", "UTC")):
+        if getattr(offer, name) != usual:
+            yield f"{name} = {getattr(offer, name)}"

@@ -41,7 +41,7 @@ def _decode(part: str) -> str:
 
 
 def parse_query(query: str) -> dict[str, str]:
-    """The parameters of a raw query string, DESIGN's names for aliases; at most 100."""
+    """The parameters of a raw query string, one name for what has several; at most 100."""
     params: dict[str, str] = {}
     for pair in query.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]:
         name, _, value = pair.partition("=")

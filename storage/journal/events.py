@@ -28,7 +28,7 @@ class Session(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Click(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
-    """A click, answered. `params`: the request's parameters, an alias's frozen ones merged in, names as DESIGN's."""
+    """A click, answered. `params`: the request's parameters, an alias's frozen ones merged in."""
 
     session: msgspec.Raw
     outcome: Outcome

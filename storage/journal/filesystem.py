@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from storage.errors import JournalLocked
+from storage.files import sync_directory
 
 
 class Filesystem:
@@ -34,11 +35,7 @@ class Filesystem:
 
     def sync_directory(self, path: Path) -> None:
         """The directory's names on the disk."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(path)
 
     def rename(self, source: Path, target: Path) -> None:
         """Atomic; an empty or absent target only, by the journal's own rules."""

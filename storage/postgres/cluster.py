@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import DatabaseUnusable
+from storage.files import sync_directory
 from storage.postgres.server_user import ServerUser
 
 SUPERUSER = "clickedge"
@@ -127,7 +128,7 @@ class Cluster:
             raise DatabaseUnusable(f"cannot make a database in {self.directory}: {_last_line(done.stdout)}")
         _append_settings(unfinished / "postgresql.conf", {**_TUNING, **self.settings})
         unfinished.rename(self.directory)
-        _sync_directory(self.home)
+        sync_directory(self.home)
 
     def _make_home(self) -> None:
         if not self.home.exists():
@@ -205,14 +206,6 @@ def _copy_programs(package: Path, target: Path) -> None:
     # A power cut after the rename must not leave empty programs behind a complete-looking name.
     os.sync()
     unfinished.rename(target)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _command_name(pid: int) -> str:

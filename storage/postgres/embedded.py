@@ -9,7 +9,6 @@ E5  Everybody gives a password; the socket's directory is 0700; no mode of a dir
 
 import asyncio
 import ctypes
-import fcntl
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ import asyncpg
 import structlog
 
 from storage.errors import DatabaseUnusable
+from storage.files import hold_lock
 from storage.postgres.cluster import SUPERUSER, Cluster, find_binaries, write_private
 from storage.postgres.connection import CONNECTION_FILE
 from storage.postgres.server_user import bare_environment, choose_server_user, make_data_dir, require_reachable
@@ -145,13 +145,9 @@ class EmbeddedPostgres:
     def _hold_lock(self) -> None:
         if self._lock_fd is not None:
             return
-        descriptor = os.open(self._data_dir / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise DatabaseUnusable(f"another `clickedge serve` runs the database in {self._data_dir}") from None
-        self._lock_fd = descriptor
+        self._lock_fd = hold_lock(self._data_dir / "postgres.lock")
+        if self._lock_fd is None:
+            raise DatabaseUnusable(f"another `clickedge serve` runs the database in {self._data_dir}")
 
     def _prepare(self) -> tuple[Cluster, Path]:
         user = choose_server_user()

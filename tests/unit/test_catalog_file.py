@@ -51,7 +51,7 @@ def test_the_example_is_a_good_catalog() -> None:
 
 
 def test_every_field_of_the_contract_is_read() -> None:
-    """DESIGN's whole offer comes out as it went in, durations in seconds, money exact."""
+    """A whole offer comes out as it went in, durations in seconds, money exact."""
     document = read(
         OFFER
         + PARTNER
@@ -105,7 +105,9 @@ rules = [{ when = { country = ["us"], weekday = ["mon"], hour = [0, 23] }, then 
     assert offer.caps.monthly_payout == Decimal("5000.00")
     assert offer.rules[0].when.country == ("US",)
     assert find_warnings(document) == [
-        "stored, not yet enforced: caps, duplicates = increment, landing page weights, promo_codes, rules, tiers"
+        "stored, not yet enforced: "
+        + "allowed_domains, caps, duplicates = increment, landing page weights, promo_codes, rules, tiers, "
+        + "time_zone = Europe/Berlin, tracking = partner_id"
     ]
 
 

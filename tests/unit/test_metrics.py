@@ -66,7 +66,7 @@ def test_every_metric_is_on_the_page_before_anything_happened(slots: list[Slot])
 
 
 def test_the_names_that_others_rely_on_are_there(slots: list[Slot]) -> None:
-    """DESIGN, section 5: dropped events, sessions, and look-ups by result."""
+    """Names others rely on: dropped events, sessions, and look-ups by result."""
     slots[0].cells[DROPPED] = 3
     slots[1].cells[SESSIONS] = 200
     slots[0].cells[HIT] = 5

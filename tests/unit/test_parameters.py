@@ -61,7 +61,7 @@ def is_clean(text: str) -> bool:
     ],
 )
 def test_a_query_becomes_parameters(query: str, expected: dict[str, str]) -> None:
-    """Spaces, aliases, empty and repeated parameters, bad encoding: as DESIGN's section 4 says."""
+    """Spaces, aliases, empty and repeated parameters, bad encoding."""
     assert parse_query(query) == expected
 
 
