@@ -48,8 +48,6 @@ class Supervisor:
     """One node. `run` returns when it was told to stop; UserError and StorageError: it could not start."""
 
     def __init__(self, settings: Settings, prepare: Prepare) -> None:
-        if settings.proxy_protocol:
-            raise UserError("EDGE_PROXY_PROTOCOL: on is not possible in this release; allowed: off")
         _raise_descriptor_limit()
         load_tls(settings)  # to say now what a worker would say later
         _make_data_dir(settings.data_path)

@@ -14,7 +14,7 @@ import structlog
 
 from edge.catalog_follower import SNAPSHOT, CatalogFollower
 from edge.counters import SYNC_BUCKETS_US, Counters, cell
-from edge.http.routes import PublicPort
+from edge.http.port import PublicPort
 from edge.http.tls import load_tls
 from edge.node import holds_lease
 from edge.processes import ChildOrders, stop_requested
@@ -83,13 +83,14 @@ class Worker:
                 ("lease", self._keep_lease()),
                 ("heartbeat", self._beat()),
                 ("gauges", self._measure()),
+                ("deadlines", self._port.watch()),
             )
         ]
         for task in tasks:
             task.add_done_callback(self._check)
         tls = load_tls(self._settings)
         servers = [
-            await loop.create_server(self._port.server, sock=sock, backlog=4096, ssl=tls) for sock in self._sockets
+            await loop.create_server(self._port, sock=sock, backlog=4096, ssl=tls) for sock in self._sockets
         ]
         log.info("worker_ready", catalog_revision=self._state.catalog.revision, journal=self._journal_id)
         await self._stop.wait()
@@ -148,6 +149,8 @@ class Worker:
             trusted=settings.trusted_networks,
             durable_clicks=settings.click_durability == "disk",
             durable_conversions=settings.conversion_durability == "disk",
+            is_lane_on=settings.lane,
+            has_proxy=settings.proxy_protocol,
         )
 
     async def _finish(self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]) -> None:
@@ -155,8 +158,7 @@ class Worker:
         await asyncio.sleep(NOT_READY_S)
         for server in servers:
             server.close()
-        self._port.server.pre_shutdown()
-        await self._port.server.shutdown(FINISH_S)
+        await self._port.shutdown(FINISH_S)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

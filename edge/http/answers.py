@@ -1,5 +1,9 @@
 """Answers as aiohttp sends them; the only place that writes a Location."""
 
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+
 from aiohttp import hdrs, web
 
 from edge.tracking.request import Answer
@@ -21,3 +25,36 @@ def to_response(answer: Answer) -> web.Response:
     if answer.allow:
         headers[hdrs.ALLOW] = answer.allow
     return response
+
+
+_REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+class Dated:
+    """Answers as bytes; the date is worked out once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._tail = ""
+
+    def to_bytes(self, answer: Answer, *, is_head: bool, is_last: bool) -> bytes:
+        """The whole answer on the wire; `is_last`: the connection closes after it."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._tail = f"Cache-Control: no-store\r\nServer: clickedge\r\nDate: {formatdate(second, usegmt=True)}\r\n"
+        lines = f"HTTP/1.1 {_REASONS[answer.status]}\r\nContent-Length: {len(answer.body)}\r\n{self._tail}"
+        if answer.location:
+            lines += f"Location: {answer.location}\r\n"
+        for cookie in answer.cookies:
+            lines += f"Set-Cookie: {cookie}\r\n"
+        if answer.body:
+            lines += f"Content-Type: {answer.content_type}\r\n"
+        if answer.retry_after_s:
+            lines += f"Retry-After: {answer.retry_after_s}\r\n"
+        if answer.allow:
+            lines += f"Allow: {answer.allow}\r\n"
+        if is_last:
+            lines += "Connection: close\r\n"
+        head = (lines + "\r\n").encode("ascii")
+        return head if is_head else head + answer.body

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import parse_qsl
 
@@ -12,15 +12,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
-from edge.counters import HANDLING_BUCKETS_US, KINDS, OUTCOMES, cell
 from edge.http.answers import to_response
 from edge.http.client_address import client_address, is_https
-from edge.tracking.dialects import dispatch
+from edge.http.tracker import Tracker
 from edge.tracking.parameters import clean_form, parse_query
-from edge.tracking.request import UNAVAILABLE, Answer, Handled, Kind, Request, text
-from edge.tracking.state import EdgeState
-from storage.errors import StorageError
-from storage.journal.commit import GroupCommit
+from edge.tracking.request import Answer, Request, text
 
 MAX_REQUEST_LINE_BYTES = 8192
 MAX_HEAD_BYTES = 32 * 1024
@@ -35,43 +31,26 @@ BODY_TOO_SLOW = text(408, "the body did not arrive in time")
 ENCODED_BODY = text(415, "the body must not be compressed")
 BAD_BODY = text(400, "the body is neither a form nor a flat JSON object")
 
-_REQUESTS = [[cell("edge_requests_total", kind, outcome) for outcome in OUTCOMES] for kind in KINDS]
-_HANDLING = [cell("edge_handling_seconds", kind) for kind in KINDS]
-_OUTCOME_INDEX = {outcome: index for index, outcome in enumerate(OUTCOMES)}
-_DROPPED = cell("edge_events_dropped_total")
-
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _decode_json = msgspec.json.Decoder(dict[str, object], float_hook=str).decode
 # A body that stops short, is framed wrongly or whose sender went away: its sender's fault, and no news to anybody.
 _CLIENT_FAULTS = (ConnectionError, web.RequestPayloadError, HttpProcessingError)
 
 
-class PublicPort:
-    """What one worker answers. `readiness` gives the status and text of `/readyz`."""
+class Routes:
+    """What one worker answers through aiohttp. `readiness` gives the status and text of `/readyz`."""
 
     def __init__(
         self,
-        state: EdgeState,
-        journal: GroupCommit,
+        tracker: Tracker,
         *,
         readiness: Callable[[], tuple[int, str]],
-        on_broken: Callable[[BaseException], None],
         trusted: tuple[IPv4Network | IPv6Network, ...],
-        durable_clicks: bool,
-        durable_conversions: bool,
     ) -> None:
-        self._state = state
-        self._journal = journal
+        self._tracker = tracker
         self._readiness = readiness
-        self._on_broken = on_broken
         self._trusted = trusted
-        self._is_durable = {
-            Kind.CLICK: durable_clicks,
-            Kind.IMPRESSION: durable_clicks,
-            Kind.POSTBACK: durable_conversions,
-            Kind.PIXEL: durable_conversions,
-        }
-        self.server = _Server(
+        self.server = ConnectionFactory(
             self._answer,
             max_line_size=MAX_REQUEST_LINE_BYTES,
             max_headers=MAX_HEADERS,
@@ -82,6 +61,11 @@ class PublicPort:
         )
 
     async def _answer(self, raw: web.BaseRequest) -> web.Response:
+        response = await self._respond(raw)
+        response.force_close()  # the lane does not take a connection back
+        return response
+
+    async def _respond(self, raw: web.BaseRequest) -> web.Response:
         if _is_head_too_large(raw):
             return _refusal(HEAD_TOO_LARGE)
         target = raw.raw_path
@@ -100,55 +84,38 @@ class PublicPort:
         return to_response(await self._track(raw, path, params))
 
     async def _track(self, raw: web.BaseRequest, path: str, params: dict[str, str]) -> Answer:
-        started_ns = time.perf_counter_ns()
         # All its lines: a proxy may append its own below the one that the client made up.
         forwarded = ",".join(raw.headers.getall("X-Forwarded-For", ())) if self._trusted else None
-        peer = raw.remote or ""
-        request = Request(
-            raw.method,
-            path,
-            params,
-            raw.headers,
-            client_address(peer, forwarded, self._trusted),
-            is_https(raw.secure, peer, raw.headers.get("X-Forwarded-Proto"), self._trusted),
-            time.time_ns() // 1_000_000,
+        peer = getattr(raw.protocol, "proxied_address", "") or raw.remote or ""
+        handled = self._tracker.handle(
+            Request(
+                raw.method,
+                path,
+                params,
+                _Headers(raw.headers),
+                client_address(peer, forwarded, self._trusted),
+                is_https(raw.secure, peer, raw.headers.get("X-Forwarded-Proto"), self._trusted),
+                time.time_ns() // 1_000_000,
+            )
         )
-        try:
-            handled = dispatch(self._state, request)
-        except StorageError as error:  # the id lease: this process may mint no more
-            self._on_broken(error)
-            return UNAVAILABLE
-        self._observe(handled.kind, started_ns)
         if not handled.event:
-            return self._count(handled, handled.answer)
-        # No await between `dispatch` and `append`: the journal's order is the order of the ids.
+            return self._tracker.settle(handled, True)
+        # No await between `handle` and `submit`: the journal's order is the order of the ids.
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._journal.append(
-            handled.event,
-            lambda is_written: None if written.done() else written.set_result(is_written),
-            is_droppable=handled.is_droppable,
-            is_durable=self._is_durable[handled.kind],
-        )
-        return self._settle(handled, await written)
+        self._tracker.submit(handled, lambda is_written: None if written.done() else written.set_result(is_written))
+        return self._tracker.settle(handled, await written)
 
-    def _settle(self, handled: Handled, is_written: bool) -> Answer:
-        if is_written:
-            if handled.session:
-                self._state.sessions.put(handled.session_id, handled.session)
-            return self._count(handled, handled.answer)
-        if handled.is_droppable:
-            self._state.counters.cells[_DROPPED] += 1
-            return self._count(handled, handled.answer)
-        self._state.counters.cells[_REQUESTS[handled.kind][_OUTCOME_INDEX["unavailable"]]] += 1
-        return UNAVAILABLE
 
-    def _count(self, handled: Handled, answer: Answer) -> Answer:
-        self._state.counters.cells[_REQUESTS[handled.kind][_OUTCOME_INDEX[handled.outcome]]] += 1
-        return answer
+class _Headers:
+    """aiohttp's headers as a handler wants them."""
 
-    def _observe(self, kind: Kind, started_ns: int) -> None:
-        duration_us = (time.perf_counter_ns() - started_ns) // 1000
-        self._state.counters.observe(_HANDLING[kind], HANDLING_BUCKETS_US, duration_us)
+    is_plain = False
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def get(self, name: str, default: str, /) -> str:
+        return self._headers.get(name, default)
 
 
 def _is_head_too_large(raw: web.BaseRequest) -> bool:
@@ -200,6 +167,9 @@ def _add_fields(params: dict[str, str], body: bytes, *, is_json: bool) -> Answer
 class _Connection(RequestHandler):
     """aiohttp's connection, but a malformed request gets a short answer: nothing echoed, no traceback logged."""
 
+    proxied_address = ""
+    """Whose connection it is, where a balancer passed it on."""
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -212,6 +182,8 @@ class _Connection(RequestHandler):
         return _refusal(BAD_REQUEST)
 
 
-class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
+class ConnectionFactory(web.Server):
+    """Makes aiohttp's connections."""
+
+    def __call__(self) -> _Connection:
         return _Connection(self, loop=self._loop, **self._kwargs)

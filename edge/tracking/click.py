@@ -59,25 +59,36 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
     aff_id = to_id(params.get("aff_id", ""))
     offer, reason = deliver(state.catalog, requested_id, aff_id, request.received_ms)
     click_id = state.ids.mint(request.received_ms)
-    flags = _flags(state, request)
-    session, encoded = _open_session(state, request, click_id, offer, requested_id, aff_id)
+    session = _open_session(state, request, click_id, offer, requested_id, aff_id)
+    encoded = encode(session)
+    flags, first = _flags(state, request), b""
     outcome: Outcome = "redirected"
     if offer is not None:
-        template = offer.template_of(session.landing_page_id)
-        answer = Answer(302, location=template.expand(click_values(template.names, offer, session, request, state)))
-        if "opted_out" not in flags:
-            answer = cookies.with_session(answer, request, offer, click_id, state.ids)
+        first = cookies.first_click(request, offer, state.ids)
+        answer = _redirect(state, request, offer, session, first, flags)
+        if offer.id != requested_id:
+            params = {**params, "requested_offer_id": str(requested_id)}
     elif state.fallback is not None:
         outcome = "fallback"
         values = click_values(state.fallback.names, None, session, request, state)
         answer = Answer(302, location=state.fallback.expand(values))
     else:
         outcome, answer = "rejected", UNKNOWN_OFFER
-    if requested_id and offer is not None and offer.id != requested_id:
-        params = {**params, "requested_offer_id": str(requested_id)}
-    event = Click(Raw(encoded), outcome, reason, flags, alias, params, *_provenance(state, request, offer))
+    referrer, language = _provenance(request)
+    event = encode(Click(Raw(encoded), outcome, reason, flags, alias, params, referrer, language, first))
     known = encoded if offer is not None else b""
-    return Handled(Kind.CLICK, outcome, answer, encode(event), is_droppable=True, session_id=click_id, session=known)
+    return Handled(Kind.CLICK, outcome, answer, event, True, click_id, known)
+
+
+def _redirect(
+    state: EdgeState, request: Request, offer: OfferView, session: Session, first: bytes, flags: list[str]
+) -> Answer:
+    template = offer.template_of(session.landing_page_id)
+    location = template.expand(click_values(template.names, offer, session, request, state))
+    if "opted_out" in flags:
+        return Answer(302, location=location)
+    cookie = cookies.remember(offer, first, session.click_id, is_https=request.is_https)
+    return Answer(302, location=location, cookies=(cookie,))
 
 
 def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled:
@@ -88,19 +99,19 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
     reason = "unknown_offer"
     if offer is not None:
         reason = offer.refusal(request.received_ms) or _partner_refusal(state.catalog, aff_id)
-    _, encoded = _open_session(state, request, state.ids.mint(request.received_ms), offer, offer_id, aff_id)
+    session = _open_session(state, request, state.ids.mint(request.received_ms), offer, offer_id, aff_id)
     outcome: Outcome = "recorded" if offer is not None else "rejected"
-    event = Impression(
-        Raw(encoded), outcome, reason, _flags(state, request), alias, params, *_provenance(state, request, offer)
-    )
+    first = cookies.first_click(request, offer, state.ids) if offer is not None else b""
+    flags = _flags(state, request)
+    event = Impression(Raw(encode(session)), outcome, reason, flags, alias, params, *_provenance(request), first)
     return Handled(Kind.IMPRESSION, outcome, GIF, encode(event), is_droppable=True)
 
 
 def _open_session(
     state: EdgeState, request: Request, click_id: bytes, offer: OfferView | None, offer_id: int, aff_id: int
-) -> tuple[Session, bytes]:
+) -> Session:
     params = request.params
-    session = Session(
+    return Session(
         click_id,
         state.catalog.revision,
         offer.id if offer else offer_id,
@@ -111,7 +122,6 @@ def _open_session(
         request.client_ip,
         header_text(request.headers, "User-Agent", MAX_USER_AGENT_CHARS),
     )
-    return session, encode(session)
 
 
 def _landing_page(offer: OfferView | None, url_id: int) -> int:
@@ -121,11 +131,11 @@ def _landing_page(offer: OfferView | None, url_id: int) -> int:
 def _flags(state: EdgeState, request: Request) -> list[str]:
     flags = []
     headers = request.headers
-    if request.method == "HEAD" or _is_prefetch(headers):
+    if request.method == "HEAD" or (not headers.is_plain and _is_prefetch(headers)):
         flags.append("prefetch")
     if request.params.get("url"):
         flags.append("deep_link_refused")
-    if state.honour_gpc and headers.get("Sec-GPC", "") == "1":
+    if not headers.is_plain and state.honour_gpc and headers.get("Sec-GPC", "") == "1":
         flags.append("opted_out")
     return flags
 
@@ -138,9 +148,9 @@ def _is_prefetch(headers: Headers) -> bool:
     return False
 
 
-def _provenance(state: EdgeState, request: Request, offer: OfferView | None) -> tuple[str, str, bytes]:
-    """Referrer, language and the visitor's cookie: the first click of this offer that the browser remembers."""
-    referrer = header_text(request.headers, "Referer", MAX_REFERRER_CHARS)
-    language = header_text(request.headers, "Accept-Language", MAX_LANGUAGE_CHARS)
-    visitor = cookies.first_click(request, offer, state.ids) if offer is not None else b""
-    return referrer, language, visitor
+def _provenance(request: Request) -> tuple[str, str]:
+    """Referrer and language."""
+    return (
+        header_text(request.headers, "Referer", MAX_REFERRER_CHARS),
+        header_text(request.headers, "Accept-Language", MAX_LANGUAGE_CHARS),
+    )

@@ -5,11 +5,9 @@ Ours only if both ids verify; anything else in the cookie is as if there were no
 
 from typing import Literal
 
-from msgspec.structs import replace
-
 from edge.tracking.catalog import OfferView
 from edge.tracking.click_id import ClickIds, ms_of
-from edge.tracking.request import Answer, Request
+from edge.tracking.request import Request
 
 
 def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[bytes, bytes] | None:
@@ -17,6 +15,8 @@ def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[byte
 
     Each click renews the cookie, so that its first may be older than the offer's window: then the last stands for both.
     """
+    if request.headers.is_plain:
+        return None
     header = request.headers.get("Cookie", "")
     if not header:
         return None
@@ -44,10 +44,8 @@ def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
     return click_of(request, offer, "first", ids)
 
 
-def with_session(answer: Answer, request: Request, offer: OfferView, click_id: bytes, ids: ClickIds) -> Answer:
-    """`answer`, telling the browser to remember this click as its last (and first, if it knows none)."""
-    first = first_click(request, offer, ids) or click_id
-    value = f"ce_{offer.id}={first.hex()}.{click_id.hex()}; Max-Age={offer.click_window_s}; Path=/; HttpOnly"
-    if request.is_https:
-        value += "; SameSite=None; Secure"
-    return replace(answer, cookies=(value,))
+def remember(offer: OfferView, first: bytes, click_id: bytes, *, is_https: bool) -> str:
+    """The Set-Cookie value that makes the browser remember `click_id` as its last click of the offer."""
+    ids = f"{(first or click_id).hex()}.{click_id.hex()}"
+    secure = "; SameSite=None; Secure" if is_https else ""
+    return f"ce_{offer.id}={ids}; Max-Age={offer.click_window_s}; Path=/; HttpOnly{secure}"

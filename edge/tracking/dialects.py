@@ -58,6 +58,11 @@ RESERVED_PATHS = frozenset(path.strip("/") for path in _BY_PATH) | {"clk", "edge
 UNTOLD = text(400, "the parameter a must be lsr or l")
 
 
+def is_hot(state: EdgeState, path: str) -> bool:
+    """Whether `path` is a dialect's or an alias."""
+    return path in _BY_PATH or state.catalog.alias(path[1:]) is not None
+
+
 def dispatch(state: EdgeState, request: Request) -> Handled:
     """The answer to `request`, and the event to journal before it leaves."""
     rows = _BY_PATH.get(request.path)

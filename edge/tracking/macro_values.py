@@ -2,8 +2,9 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from edge.tracking.catalog import OfferView
 from edge.tracking.request import Request
@@ -95,12 +96,16 @@ _SOURCES: dict[str, Source] = {
 }
 
 
+@lru_cache(4096)
+def _sources_of(names: frozenset[str]) -> tuple[tuple[str, Source], ...]:
+    return tuple((name, _SOURCES[name]) for name in names if name in _SOURCES)
+
+
 def click_values(
-    names: Iterable[str], offer: OfferView | None, session: Session, request: Request, state: EdgeState
+    names: frozenset[str], offer: OfferView | None, session: Session, request: Request, state: EdgeState
 ) -> dict[str, str]:
-    """Values for `names`: ours where we have one, else the click's parameter of that name, else nothing."""
-    values = {}
-    for name in names:
-        source = _SOURCES.get(name)
-        values[name] = source(offer, session, request, state) if source else request.params.get(name, "")
+    """Values for `names`, among others: ours where we have one, else the click's parameter of that name."""
+    values = request.params.copy()
+    for name, source in _sources_of(names):
+        values[name] = source(offer, session, request, state)
     return values

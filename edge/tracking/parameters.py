@@ -4,7 +4,7 @@ An empty value means absent; of a repeated parameter the last one that says some
 link that already has the parameter). Nothing here raises on any input.
 """
 
-import re
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from edge.tracking.request import Headers
@@ -12,11 +12,11 @@ from edge.tracking.request import Headers
 MAX_PARAMETERS = 100
 MAX_NAME_CHARS = 64
 MAX_INT4 = 2**31 - 1
+MAX_ID_DIGITS = 10
 
 # C0, DEL, C1 and the two separators that Python's and browsers' line splitting know.
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029])
 _ALIASES = {"aff_sub": "aff_sub1", "adv_sub": "adv_sub1"}
-_ID = re.compile(r"[0-9]{1,10}\Z", re.ASCII)
 
 
 def clean(value: str) -> str:
@@ -43,14 +43,14 @@ def _decode(part: str) -> str:
 def parse_query(query: str) -> dict[str, str]:
     """The parameters of a raw query string, one name for what has several; at most 100."""
     params: dict[str, str] = {}
+    # What trackers write has nothing to decode or to clean: found out once, not for each value.
+    is_plain = query.isprintable() and query.isascii() and "%" not in query and "+" not in query
     for pair in query.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]:
         name, _, value = pair.partition("=")
+        if not is_plain:
+            name, value = _decode(name), _decode(value)
         if value and name:
-            value = _decode(value)
-            if not name.isidentifier():
-                name = _decode(name)
-            if value and name:
-                params[_ALIASES.get(name, name[:MAX_NAME_CHARS])] = value
+            params[_ALIASES.get(name) or name[:MAX_NAME_CHARS]] = value
     return params
 
 
@@ -68,7 +68,12 @@ def clean_form(pairs: list[tuple[str, object]]) -> dict[str, str]:
 
 def to_id(value: str) -> int:
     """A catalog id: 1 to 2^31 - 1; 0 for anything else."""
-    if not _ID.match(value):
+    return _to_id(value) if len(value) <= MAX_ID_DIGITS else 0
+
+
+@lru_cache(65536)
+def _to_id(value: str) -> int:
+    if not value.isdigit() or not value.isascii():
         return 0
     number = int(value)
     return number if number <= MAX_INT4 else 0

@@ -8,7 +8,11 @@ import msgspec
 
 
 class Headers(Protocol):
-    """Look-up by name, case ignored; aiohttp's and the tests' mappings are both this."""
+    """Look-up by name, case ignored."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there certainly is no cookie and no header of privacy or prefetching: most requests have none."""
 
     def get(self, name: str, default: str, /) -> str: ...
 
@@ -84,6 +88,7 @@ def accepts(headers: Mapping[str, str]) -> Headers:
 
 class _Folded(msgspec.Struct, frozen=True):
     by_name: dict[str, str]
+    is_plain: bool = False
 
     def get(self, name: str, default: str, /) -> str:
         return self.by_name.get(name.lower(), default)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from storage.errors import JournalBroken
 from storage.journal.capacity import undrained_bytes
@@ -23,13 +22,8 @@ DROPPABLE_SHARE = 0.9
 CAPACITY_SCAN_S = 0.5
 
 
-class Pending(NamedTuple):
-    """An event on its way."""
-
-    payload: bytes
-    is_droppable: bool
-    is_durable: bool
-    done: Done
+Pending = tuple[bytes, bool, bool, Done]
+"""An event on its way: payload, is_droppable, is_durable, done. A plain tuple: one is made for each click."""
 
 
 class GroupCommit:
@@ -85,29 +79,30 @@ class GroupCommit:
             return
         if not self._turn:
             self._loop.call_soon(self.flush)
-        self._turn.append(Pending(payload, is_droppable, is_durable, done))
+        self._turn.append((payload, is_droppable, is_durable, done))
 
     def flush(self) -> None:
         """Write this turn's events now."""
         turn, self._turn = self._turn, []
-        admitted = [event for event in turn if self._has_room(event)]
+        admitted = [event for event in turn if self._has_room(event)] if self.is_nearly_full else turn
         appended_bytes = self._writer.appended_bytes
         try:
-            count = self._writer.write([event.payload for event in admitted]) if admitted else 0
+            count = self._writer.write([event[0] for event in admitted]) if admitted else 0
         except JournalBroken as error:
             self._on_broken(error)
             return
         self._observe_write(count, self._writer.appended_bytes - appended_bytes, int(count < len(admitted)))
-        if len(admitted) < len(turn) or count < len(admitted):
+        if count < len(turn):
             written = set(map(id, admitted[:count]))
             for event in turn:
                 if id(event) not in written:
-                    event.done(False)
-        for event in admitted[:count]:
-            if event.is_durable:
-                self._unsynced.append(event.done)
+                    self._tell(event[3], False)
+            admitted = admitted[:count]
+        for _, _, is_durable, done in admitted:
+            if is_durable:
+                self._unsynced.append(done)
             else:
-                event.done(True)
+                self._tell(done, True)
         if self._unsynced:
             self._start_sync()
 
@@ -123,8 +118,15 @@ class GroupCommit:
         await self._loop.run_in_executor(self._thread, self._writer.close)
         self._thread.shutdown(wait=False)
 
+    def _tell(self, done: Done, is_written: bool) -> None:
+        """One waiter's fault must not keep the others from their answers."""
+        try:
+            done(is_written)
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "an answer failed", "exception": error})
+
     def _has_room(self, event: Pending) -> bool:
-        limit = self._max_bytes * DROPPABLE_SHARE if event.is_droppable else self._max_bytes
+        limit = self._max_bytes * DROPPABLE_SHARE if event[1] else self._max_bytes
         return self.undrained_bytes < limit
 
     def _start_sync(self) -> None:
@@ -141,7 +143,7 @@ class GroupCommit:
                 await self._loop.run_in_executor(self._thread, self._writer.sync)
                 self._observe_sync((time.perf_counter_ns() - started) // 1000)
                 for done in covered:
-                    done(True)
+                    self._tell(done, True)
                 if not self._unsynced:
                     return
         finally:

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from edge.tracking import cookies
 from edge.tracking.catalog import OfferView
-from edge.tracking.request import Answer
 from tests.wire.port import NOW_MS, build_state, request_of
 
 STATE = build_state()
@@ -63,15 +62,14 @@ def test_no_cookie_makes_it_fail(header: str) -> None:
 
 def test_a_first_click_is_both_first_and_last() -> None:
     """Max-Age is the offer's window; scripts cannot read it; every path gets it."""
-    answer = cookies.with_session(Answer(302), request_of(), offer(18), LAST, STATE.ids)
-    assert answer.cookies == (f"ce_18={LAST.hex()}.{LAST.hex()}; Max-Age=1209600; Path=/; HttpOnly",)
+    value = cookies.remember(offer(18), b"", LAST, is_https=False)
+    assert value == f"ce_18={LAST.hex()}.{LAST.hex()}; Max-Age=1209600; Path=/; HttpOnly"
 
 
 def test_a_later_click_keeps_the_first_one() -> None:
     """Only the last changes."""
-    request = request_of(headers={"Cookie": f"ce_17={FIRST.hex()}.{FIRST.hex()}"}, is_https=True)
-    answer = cookies.with_session(Answer(302), request, offer(), LAST, STATE.ids)
-    assert answer.cookies == (f"ce_17={BOTH}; Max-Age=2592000; Path=/; HttpOnly; SameSite=None; Secure",)
+    value = cookies.remember(offer(), FIRST, LAST, is_https=True)
+    assert value == f"ce_17={BOTH}; Max-Age=2592000; Path=/; HttpOnly; SameSite=None; Secure"
 
 
 @pytest.mark.parametrize(("age_ms", "is_kept"), [(14 * 86_400_000, True), (14 * 86_400_000 + 1, False)])

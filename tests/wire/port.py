@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from edge.counters import Counters, cell
-from edge.http.routes import PublicPort
+from edge.http.port import PublicPort
 from edge.tracking.catalog import Catalog
 from edge.tracking.catalog_document import encode_item
 from edge.tracking.catalog_file import read_catalog
@@ -250,6 +250,7 @@ class Port:
         """What `on_broken` was called with; the worker would have ended at the first."""
         self.readiness = (200, "ready")
         self.number = 0
+        self.public: PublicPort
         self._directory = directory
 
     @property
@@ -320,6 +321,8 @@ async def serving(
     durable_conversions: bool = True,
     disk: Filesystem = REAL_FILESYSTEM,
     max_bytes: int = 2**30,
+    is_lane_on: bool = True,
+    has_proxy: bool = False,
 ) -> AsyncIterator[Port]:
     """A port that answers from `catalog`; its journal and lease stand in `directory`."""
     now_ms = time.time_ns() // 1_000_000
@@ -341,14 +344,19 @@ async def serving(
         trusted=(ip_network(trusted),) if trusted else (),
         durable_clicks=durable_clicks,
         durable_conversions=durable_conversions,
+        is_lane_on=is_lane_on,
+        has_proxy=has_proxy,
     )
-    server = await asyncio.get_running_loop().create_server(public.server, "127.0.0.1", 0)
+    port.public = public
+    watching = asyncio.create_task(public.watch())
+    server = await asyncio.get_running_loop().create_server(public, "127.0.0.1", 0)
     port.number = server.sockets[0].getsockname()[1]
     try:
         yield port
     finally:
         server.close()
-        await public.server.shutdown(0.1 if broken else 1)
+        watching.cancel()
+        await public.shutdown(0.1 if broken else 1)
         if not broken:  # else the worker would be gone; the test's loop ends what is left
             await journal.close()
         lease.close()

@@ -62,8 +62,9 @@ async def test_an_unknown_path_is_not_found(tmp_path: Path, path: str) -> None:
 async def test_an_alias_follows_the_catalog(tmp_path: Path) -> None:
     """The next snapshot is in force with the next request, on a connection that was open before."""
     async with serving(tmp_path) as port, port.wire() as wire:
-        wire.get("/SL9")
-        assert (await wire.reply()).status == 404
+        wire.get("/SL2")
+        assert (await wire.reply()).status == 302
+        assert (await port.get("/SL9")).status == 404
         body = b'{"path":"SL9","kind":"click","params":{"offer_id":"18","aff_id":"2"}}'
         port.state.catalog = build_catalog().changed(8, [("aliases", "SL9", body), ("aliases", "SL2", None)])
         wire.get("/SL9")

@@ -176,6 +176,7 @@ async def test_a_body_that_waits_for_permission_gets_it(tmp_path: Path) -> None:
             assert (await wire.reply()).status == 100
             wire.send(body)
             assert (await wire.reply()).body == SUCCESS[1]
+        async with port.wire() as wire:
             wire.get("/aff_lsr", *head, "Content-Length: 70000", method="POST")
             assert (await wire.reply()).status == 413
 

@@ -1,0 +1,347 @@
+"""The fast front of the public port: hot requests answered in place, everything else handed to aiohttp for good.
+
+Hot is a GET or HEAD without a body whose path is a dialect's or an alias. llhttp (httptools) checks each head, without
+telling Python of its headers: a click needs three or four of them, and finds these in the head itself.
+
+N1  An answer is written only after its event is journalled, and answers leave in the order of their requests.
+N2  A connection reads no further while 32 of its requests are unanswered, or while its peer does not read.
+N3  What is handed over goes once all earlier answers are written; aiohttp answers it and closes the connection.
+N4  A connection has 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
+N5  A malformed request gets one 4xx (501, 505) and a close, and no event.
+"""
+
+import asyncio
+import time
+from collections import deque
+from ipaddress import IPv4Network, IPv6Network
+
+import httptools
+
+from edge.http.answers import Dated
+from edge.http.client_address import client_address, is_https
+from edge.http.deadlines import HEAD_S, IDLE_S, Clock
+from edge.http.proxy_protocol import read_proxy_header
+from edge.http.raw_head import RawHead
+from edge.http.routes import (
+    BAD_REQUEST,
+    HEAD_TOO_LARGE,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_REQUEST_LINE_BYTES,
+    ConnectionFactory,
+)
+from edge.http.tracker import Tracker
+from edge.tracking.dialects import is_hot
+from edge.tracking.parameters import parse_query
+from edge.tracking.request import Answer, Handled, Kind, Request, text
+
+MAX_UNANSWERED = 32
+
+_VERSION = b" HTTP/1.1"
+_HOT_METHODS = frozenset(("GET", "HEAD"))
+
+HEAD_TOO_SLOW = text(408, "the head did not arrive in time")
+NO_SUCH_VERSION = text(505, "HTTP/1.1, please")
+
+
+class LanePort:
+    """What all connections of one worker share. `cold` makes aiohttp's protocol for what is handed over."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        *,
+        cold: ConnectionFactory,
+        trusted: tuple[IPv4Network | IPv6Network, ...],
+        is_on: bool,
+        has_proxy: bool,
+    ) -> None:
+        self.tracker = tracker
+        self.cold = cold
+        self.trusted = trusted
+        self.is_on = is_on
+        self.has_proxy = has_proxy
+        self.dated = Dated()
+        self.clock = Clock()
+        self.connections: set[Lane] = set()
+
+    def end(self) -> None:
+        """Close each connection once what it asked is answered."""
+        for connection in list(self.connections):
+            connection.end()
+
+    def abort(self) -> None:
+        """Close all connections now."""
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Unanswered:
+    """A request whose answer waits for the journal, or for the answers before it."""
+
+    __slots__ = ("_handled", "_is_head", "_is_last", "_lane", "answer")
+
+    def __init__(self, lane: "Lane", handled: Handled, *, is_head: bool, is_last: bool) -> None:
+        self._lane = lane
+        self._handled = handled
+        self._is_head = is_head
+        self._is_last = is_last
+        self.answer = b""
+        """What to write; empty while the journal has not spoken."""
+
+    def done(self, is_written: bool) -> None:
+        """The journal has the event, or never will."""
+        lane = self._lane
+        answer = lane.port.tracker.settle(self._handled, is_written)
+        self.answer = lane.port.dated.to_bytes(answer, is_head=self._is_head, is_last=self._is_last)
+        lane.release()
+
+
+class Lane(asyncio.Protocol):
+    """One connection."""
+
+    __slots__ = (
+        "_buffer",
+        "_client_ip",
+        "_handover",
+        "_is_complete",
+        "_is_https",
+        "_is_last",
+        "_is_lost",
+        "_is_write_paused",
+        "_parser",
+        "_peer",
+        "_queue",
+        "_transport",
+        "_wants_proxy",
+        "deadline_s",
+        "port",
+    )
+
+    def __init__(self, port: LanePort) -> None:
+        self.port = port
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[_Unanswered] = deque()
+        self._buffer = b""
+        self._handover = b""
+        self._is_complete = False
+        self._is_last = False
+        self._is_lost = False
+        self._is_write_paused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if peer else ""
+        self._is_https = transport.get_extra_info("sslcontext") is not None
+        self._client_ip = client_address(self._peer, None, ())
+        self._wants_proxy = self.port.has_proxy
+        self.deadline_s = self.port.clock.now_s + HEAD_S
+        self.port.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.port.connections.discard(self)
+        self._is_lost = self._is_last = True
+        self._buffer = b""
+        self._queue.clear()
+
+    def on_message_complete(self) -> None:
+        """llhttp: the head that was fed is a whole request."""
+        self._is_complete = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._handover:
+            self._handover += data
+            return
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        if self._wants_proxy:
+            data = self._read_proxy(data)
+        start, size = 0, len(data)
+        while start < size:
+            if self._is_last or len(self._queue) >= MAX_UNANSWERED or self._is_write_paused:
+                self._hold(data[start:])
+                return
+            if data.startswith(b"\r\n", start):  # an empty line before a request is nothing
+                start += 2
+                continue
+            end = data.find(b"\r\n\r\n", start) + 4
+            if end < 4:
+                self._await_rest(data[start:])
+                return
+            if self._take(data[start:end]):
+                self._begin_handover(data[start:])
+                return
+            start = end
+
+    def end(self) -> None:
+        """Close once what was asked is answered."""
+        self._is_last = True
+        if not self._queue and not self._handover:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._transport.abort()
+
+    def expire(self) -> None:
+        """The deadline has passed (N4)."""
+        if self._is_write_paused:
+            self._transport.abort()
+        elif self._queue:
+            self.deadline_s = self.port.clock.now_s + IDLE_S
+        elif self._buffer:
+            self._refuse(HEAD_TOO_SLOW)
+        else:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self.deadline_s = self.port.clock.now_s + IDLE_S
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._resume()
+
+    def release(self) -> None:
+        """Write the answers that are due."""
+        if self._is_lost:  # uvloop raises at a write to a closed transport
+            return
+        queue, transport = self._queue, self._transport
+        was_full = len(queue) >= MAX_UNANSWERED
+        while queue and queue[0].answer:
+            transport.write(queue.popleft().answer)
+        self.deadline_s = self.port.clock.now_s + IDLE_S
+        if queue:
+            return
+        if self._handover:
+            self._hand_over()
+        elif self._is_last:
+            transport.close()
+        elif was_full or self._buffer:
+            self._resume()
+
+    def _take(self, head: bytes) -> bool:
+        """Answer a whole head or refuse it; True: it is for aiohttp."""
+        line = head[: head.find(b"\r\n")]
+        raw_head = RawHead(head)
+        fault = self._find_fault(head, line, raw_head)
+        if fault is not None:
+            self._refuse(fault)
+            return False
+        method, _, target = line[:-9].decode("utf-8", "surrogateescape").partition(" ")
+        path, _, query = target.partition("?")
+        is_here = (
+            self._is_complete
+            and self.port.is_on
+            and method in _HOT_METHODS
+            and line.endswith(_VERSION)
+            and is_hot(self.port.tracker.state, path)
+            and not raw_head.expects_more
+        )
+        if is_here:
+            self._answer(method, path, query, raw_head)
+        return not is_here
+
+    def _find_fault(self, head: bytes, line: bytes, raw_head: RawHead) -> Answer | None:
+        """The refusal of this head, if there must be one: what llhttp says, then what it does not look at."""
+        self._is_complete = False
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            self._is_complete = False
+        except httptools.HttpParserError:
+            return BAD_REQUEST
+        # llhttp has refused bare line feeds; a single byte is counted in a third of the time of two.
+        if len(line) > MAX_REQUEST_LINE_BYTES or len(head) > MAX_HEAD_BYTES or head.count(b"\n") > MAX_HEADERS + 2:
+            return HEAD_TOO_LARGE
+        if line.endswith(_VERSION):
+            return None if raw_head.has_one_host else BAD_REQUEST
+        return None if line.endswith(b" HTTP/1.0") else NO_SUCH_VERSION
+
+    def _answer(self, method: str, path: str, query: str, head: RawHead) -> None:
+        port = self.port
+        client_ip, secure = self._client_ip, self._is_https
+        if port.trusted:
+            client_ip = client_address(self._peer, head.get_all("X-Forwarded-For"), port.trusted)
+            secure = is_https(secure, self._peer, head.get("X-Forwarded-Proto", ""), port.trusted)
+        received_ms = time.time_ns() // 1_000_000
+        handled = port.tracker.handle(Request(method, path, parse_query(query), head, client_ip, secure, received_ms))
+        self._is_last = self._is_last or not self._parser.should_keep_alive()
+        unanswered = _Unanswered(self, handled, is_head=method == "HEAD", is_last=self._is_last)
+        self._queue.append(unanswered)
+        if handled.event:
+            port.tracker.submit(handled, unanswered.done)
+        else:
+            unanswered.done(True)
+
+    def _refuse(self, answer: Answer) -> None:
+        """One short answer after those before it, then close (N5)."""
+        self._is_last = True
+        refused = _Unanswered(self, Handled(Kind.OTHER, "bad_request", answer), is_head=False, is_last=True)
+        self._queue.append(refused)
+        refused.done(True)
+
+    def _begin_handover(self, data: bytes) -> None:
+        """Hand `data` and all that follows to aiohttp, once earlier answers are written (N3)."""
+        self._handover = data
+        self._transport.pause_reading()
+        if not self._queue:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        data, self._handover = self._handover, b""
+        self._is_last = True
+        self.port.connections.discard(self)
+        cold = self.port.cold()
+        if self.port.has_proxy:
+            cold.proxied_address = self._peer
+        self._transport.set_protocol(cold)
+        cold.connection_made(self._transport)
+        self._transport.resume_reading()
+        cold.data_received(data)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what cannot be taken now, and read no more (N2)."""
+        self._buffer = data
+        if not self._is_last:
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._transport.resume_reading()
+        data, self._buffer = self._buffer, b""
+        if data:
+            self.data_received(data)
+
+    def _await_rest(self, data: bytes) -> None:
+        line_bytes = data.find(b"\n")
+        if len(data) > MAX_HEAD_BYTES or (line_bytes < 0 and len(data) > MAX_REQUEST_LINE_BYTES):
+            self._refuse(HEAD_TOO_LARGE)
+            return
+        if not (data[:1].isalpha() or data == b"\r") or data.count(b"\n") != data.count(b"\r\n"):
+            # No method, or a bare line feed: the end of this head may never come.
+            self._refuse(BAD_REQUEST)
+            return
+        # Only its first bytes set the deadline: one byte a second does not put it off.
+        self.deadline_s = min(self.deadline_s, self.port.clock.now_s + HEAD_S)
+        self._buffer = data
+
+    def _read_proxy(self, data: bytes) -> bytes:
+        """What follows the balancer's header; nothing while that is incomplete."""
+        try:
+            found = read_proxy_header(data)
+        except ValueError:
+            self._is_last = True
+            self._transport.close()
+            return b""
+        if found is None:
+            self._buffer = data
+            return b""
+        address, consumed = found
+        self._wants_proxy = False
+        if address:
+            self._peer = address
+            self._client_ip = client_address(address, None, ())
+        return data[consumed:]

@@ -1,0 +1,174 @@
+"""The lane beside aiohttp: the same answers and events either way; order, limits and deadlines of a connection."""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from storage.journal.events import Click, Impression
+from tests.unit.test_raw_head import proxied
+from tests.wire.port import Port, Reply, serving, session_of
+from tests.wire.test_clicks import GatedDisk
+
+UA = "User-Agent: Mozilla/5.0 (Windows NT 10.0) Chrome/120"
+CORPUS = [
+    ("GET", "/aff_c?offer_id=17&aff_id=2&aff_sub=a%20b+c&url_id=1", (UA, "Referer: https://blog.example/ü")),
+    ("GET", "/aff_c?offer_id=18&aff_id=3&source=%ff%00x", ("Sec-GPC: 1", "Cookie: ce_18=x.y")),
+    ("HEAD", "/aff_c?offer_id=17&aff_id=99&aff_sub=&aff_sub=last", ("Accept-Language: de-DE",)),
+    ("GET", "/aff_c?offer_id=20&aff_id=2&url=https%3A%2F%2Fevil.example", ("Purpose: prefetch",)),
+    ("GET", "/aff_c?offer_id=99999999999", ()),
+    ("GET", "/aff_c", ()),
+    ("POST", "/aff_c?offer_id=17", ("Content-Length: 0",)),
+    ("GET", "/aff_i?offer_id=17&aff_id=2&file_id=5", (UA,)),
+    ("GET", "/aff_l?offer_id=17&amount=5&format=js", ("Cookie: ce_17=a.b",)),
+    ("GET", "/aff_lsr?transaction_id=forged&offer_id=17", ()),
+    ("GET", "/aff_lsr?transaction_id=", ()),
+    ("GET", "/aff_goal?a=x", ()),
+    ("GET", "/SL2?aff_sub=mine&aff_sub2=two", (UA,)),
+    ("GET", "/nothing/here?offer_id=17", ()),
+    ("GET", "http://edge.example/aff_c?offer_id=17&aff_id=2", ()),
+    ("DELETE", "/aff_c?offer_id=17", ()),
+]
+
+
+def essence(reply: Reply) -> tuple[Any, ...]:
+    """What must not differ; ids, which do, are taken out."""
+    cookies = [value.partition(";")[2] for name, value in reply.headers if name == "set-cookie"]
+    return reply.status, re.sub("[0-9a-f]{32}", "ID", reply.get("location")), cookies, reply.body
+
+
+async def both_ways(directory: Path, method: str, target: str, headers: tuple[str, ...]) -> list[Any]:
+    """What the lane makes of a request, and what aiohttp does."""
+    outcomes = []
+    for is_lane_on in (True, False):
+        (directory / str(is_lane_on)).mkdir(exist_ok=True)
+        async with serving(directory / str(is_lane_on), is_lane_on=is_lane_on) as port:
+            reply = await port.get(target, *headers, method=method)
+            kinds = [type(event).__name__ for event in port.events()]
+            fields = [msgspec.structs.asdict(event) for event in port.events()]
+            for event in fields:
+                for name in ("conversion_id", "received_ms", "session"):
+                    event.pop(name, None)
+            sessions = [
+                msgspec.structs.astuple(session_of(event))[1:]
+                for event in port.events()
+                if isinstance(event, Click | Impression)
+            ]
+            outcomes.append((essence(reply), kinds, fields, sessions))
+    return outcomes
+
+
+@pytest.mark.parametrize(("method", "target", "headers"), CORPUS)
+async def test_lane_and_aiohttp_answer_and_record_alike(
+    tmp_path: Path, method: str, target: str, headers: tuple[str, ...]
+) -> None:
+    """Status, Location, body, cookies and event."""
+    lane, aiohttp = await both_ways(tmp_path, method, target, headers)
+    assert lane == aiohttp
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=80))
+def test_any_query_is_read_alike(tmp_path_factory: pytest.TempPathFactory, query: str) -> None:
+    """What a client writes behind the question mark."""
+    directory = tmp_path_factory.mktemp("lane")
+    lane, aiohttp = asyncio.run(both_ways(directory, "GET", f"/aff_c?offer_id=17&aff_id=2&{query}", (UA,)))
+    assert lane == aiohttp
+
+
+async def test_a_pipeline_is_answered_in_its_order_cold_requests_last(tmp_path: Path) -> None:
+    """A postback waits for its fsync, the click behind it is ready sooner, the cold request ends the connection."""
+    disk = GatedDisk()
+    async with serving(tmp_path, disk=disk) as port:
+        click_id = await port.click()
+        disk.gate.clear()
+        try:
+            async with port.wire() as wire:
+                wire.get(f"/aff_lsr?transaction_id={click_id}")
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                wire.get("/livez")
+                assert await wire.is_silent(0.2)
+                disk.gate.set()
+                assert [(await wire.reply()).status for _ in range(3)] == [200, 302, 200]
+                assert await wire.is_closed()
+        finally:
+            disk.gate.set()
+
+
+async def test_ten_thousand_pipelined_clicks_are_answered_and_recorded(tmp_path: Path) -> None:
+    """At most 32 at a time; none is lost, doubled or out of order."""
+    async with serving(tmp_path) as port, port.wire() as wire:
+        count = 10_000
+        for number in range(count):
+            wire.get(f"/aff_c?offer_id=17&aff_id=2&aff_sub={number}")
+        for number in range(count):
+            assert (await wire.reply()).get("location").endswith(f"&s={number}")
+        clicks = [event for event in port.events() if isinstance(event, Click)]
+        assert [event.params["aff_sub1"] for event in clicks] == [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /aff_c?offer_id=17 HTTP/1.1\r\nHost: x\r\n"])
+async def test_half_a_head_is_not_awaited_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """408 and a close; a connection that says nothing is just closed."""
+    monkeypatch.setattr("edge.http.deadlines.SWEEP_S", 0.01)  # ten seconds of the sweep's in a tenth of one
+    async with serving(tmp_path) as port, port.wire() as wire:
+        wire.send(sent)
+        if sent:
+            assert (await wire.reply()).status == 408
+        assert await wire.is_closed()
+        assert (await port.get("/livez")).status == 200
+
+
+async def test_a_slow_head_gains_no_time_by_its_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte a second does not put the deadline off."""
+    monkeypatch.setattr("edge.http.deadlines.SWEEP_S", 0.05)
+    async with serving(tmp_path) as port, port.wire() as wire:
+
+        async def drip() -> None:
+            wire.send(b"GET /aff_c?x=")
+            while True:
+                await asyncio.sleep(0.02)
+                wire.send(b"x")
+
+        dripping = asyncio.create_task(drip())
+        assert (await wire.reply()).status == 408
+        dripping.cancel()
+
+
+@pytest.mark.parametrize("is_lane_on", [True, False])
+async def test_a_balancers_client_is_who_clicked(tmp_path: Path, is_lane_on: bool) -> None:
+    """By the PROXY protocol's header, on both ways; a connection without it is closed unanswered."""
+    async with serving(tmp_path, is_lane_on=is_lane_on, has_proxy=True) as port:
+        async with port.wire() as wire:
+            wire.send(proxied("203.0.113.9"))
+            wire.get("/aff_c?offer_id=17&aff_id=2")
+            assert (await wire.reply()).status == 302
+        assert session_of(port.last(Click)).ip == "203.0.113.9"
+        async with port.wire() as wire:
+            wire.get("/aff_c?offer_id=17&aff_id=2")
+            assert await wire.is_closed()
+
+
+async def test_open_requests_are_answered_before_the_end(tmp_path: Path) -> None:
+    """A shutdown waits for them; idle connections are closed at once."""
+    disk = GatedDisk()
+    port: Port
+    async with serving(tmp_path, disk=disk) as port:
+        click_id = await port.click()
+        disk.gate.clear()
+        async with port.wire() as idle, port.wire() as wire:
+            wire.get(f"/aff_lsr?transaction_id={click_id}")
+            assert await wire.is_silent(0.1)
+            ending = asyncio.create_task(port.public.shutdown(10))
+            assert await idle.is_closed()
+            disk.gate.set()
+            assert (await wire.reply()).status == 200
+            assert await wire.is_closed()
+            await ending
