@@ -6,6 +6,7 @@ except that a data dir which never held its node's lease must get it first, and 
 
 import asyncio
 import os
+import resource
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ LEASE_CHECK_S = 0.1
 NOT_READY_S = 0.5
 """How long `/readyz` says 503 before nothing more is accepted: a balancer's next look."""
 FINISH_S = 10.0
+SPARE_DESCRIPTORS = 128
+"""Kept from connections, for the journal, the lease and the catalog."""
 MAX_SEGMENT_BYTES = 64 * 2**20
 BROKEN_EXIT = 70
 
@@ -89,9 +92,7 @@ class Worker:
         for task in tasks:
             task.add_done_callback(self._check)
         tls = load_tls(self._settings)
-        servers = [
-            await loop.create_server(self._port, sock=sock, backlog=4096, ssl=tls) for sock in self._sockets
-        ]
+        servers = [await loop.create_server(self._port, sock=sock, backlog=4096, ssl=tls) for sock in self._sockets]
         log.info("worker_ready", catalog_revision=self._state.catalog.revision, journal=self._journal_id)
         await self._stop.wait()
         await self._finish(servers, tasks)
@@ -151,6 +152,7 @@ class Worker:
             durable_conversions=settings.conversion_durability == "disk",
             is_lane_on=settings.lane,
             has_proxy=settings.proxy_protocol,
+            max_connections=max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS),
         )
 
     async def _finish(self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]) -> None:

@@ -7,7 +7,8 @@ N1  An answer is written only after its event is journalled, and answers leave i
 N2  A connection reads no further while 32 of its requests are unanswered, or while its peer does not read.
 N3  What is handed over goes once all earlier answers are written; aiohttp answers it and closes the connection.
 N4  A connection has 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
-N5  A malformed request gets one 4xx (501, 505) and a close, and no event.
+N5  Connections are limited, so that the process keeps descriptors for its journal.
+N6  A malformed request gets one 4xx (501, 505) and a close, and no event.
 """
 
 import asyncio
@@ -55,12 +56,14 @@ class LanePort:
         trusted: tuple[IPv4Network | IPv6Network, ...],
         is_on: bool,
         has_proxy: bool,
+        max_connections: int,
     ) -> None:
         self.tracker = tracker
         self.cold = cold
         self.trusted = trusted
         self.is_on = is_on
         self.has_proxy = has_proxy
+        self.max_connections = max_connections
         self.dated = Dated()
         self.clock = Clock()
         self.connections: set[Lane] = set()
@@ -137,6 +140,9 @@ class Lane(asyncio.Protocol):
         self._client_ip = client_address(self._peer, None, ())
         self._wants_proxy = self.port.has_proxy
         self.deadline_s = self.port.clock.now_s + HEAD_S
+        if len(self.port.connections) + len(self.port.cold.connections) >= self.port.max_connections:
+            self._is_last = True
+            transport.abort()
         self.port.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -187,8 +193,8 @@ class Lane(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed (N4)."""
-        if self._is_write_paused:
-            self._transport.abort()
+        if self._is_write_paused or (self._is_last and not self._queue):
+            self._transport.abort()  # closed already, perhaps, but the peer does not take what was sent
         elif self._queue:
             self.deadline_s = self.port.clock.now_s + IDLE_S
         elif self._buffer:
@@ -278,7 +284,7 @@ class Lane(asyncio.Protocol):
             unanswered.done(True)
 
     def _refuse(self, answer: Answer) -> None:
-        """One short answer after those before it, then close (N5)."""
+        """One short answer after those before it, then close (N6)."""
         self._is_last = True
         refused = _Unanswered(self, Handled(Kind.OTHER, "bad_request", answer), is_head=False, is_last=True)
         self._queue.append(refused)

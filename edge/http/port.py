@@ -27,6 +27,7 @@ class PublicPort:
         durable_conversions: bool,
         is_lane_on: bool = True,
         has_proxy: bool = False,
+        max_connections: int,
     ) -> None:
         tracker = Tracker(
             state,
@@ -36,7 +37,14 @@ class PublicPort:
             durable_conversions=durable_conversions,
         )
         self._routes = Routes(tracker, readiness=readiness, trusted=trusted)
-        self._lane = LanePort(tracker, cold=self._routes.server, trusted=trusted, is_on=is_lane_on, has_proxy=has_proxy)
+        self._lane = LanePort(
+            tracker,
+            cold=self._routes.server,
+            trusted=trusted,
+            is_on=is_lane_on,
+            has_proxy=has_proxy,
+            max_connections=max_connections,
+        )
 
     def __call__(self) -> Lane:
         return Lane(self._lane)

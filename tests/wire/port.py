@@ -273,6 +273,13 @@ class Port:
             wire.get(target, *headers, method=method)
             return await wire.reply(has_body=method != "HEAD")
 
+    async def try_get(self, target: str) -> int:
+        """The status of a request on a connection of its own; 0 when that is closed instead."""
+        try:
+            return (await self.get(target)).status
+        except EOFError:
+            return 0
+
     async def post(self, target: str, body: bytes, content_type: str = "application/x-www-form-urlencoded") -> Reply:
         """One POST on a connection of its own."""
         async with self.wire() as wire:
@@ -323,6 +330,7 @@ async def serving(
     max_bytes: int = 2**30,
     is_lane_on: bool = True,
     has_proxy: bool = False,
+    max_connections: int = 1000,
 ) -> AsyncIterator[Port]:
     """A port that answers from `catalog`; its journal and lease stand in `directory`."""
     now_ms = time.time_ns() // 1_000_000
@@ -346,6 +354,7 @@ async def serving(
         durable_conversions=durable_conversions,
         is_lane_on=is_lane_on,
         has_proxy=has_proxy,
+        max_connections=max_connections,
     )
     port.public = public
     watching = asyncio.create_task(public.watch())

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.journal.events import Click, Impression
+from tests.node import eventually
 from tests.unit.test_raw_head import proxied
 from tests.wire.port import Port, Reply, serving, session_of
 from tests.wire.test_clicks import GatedDisk
@@ -110,6 +111,39 @@ async def test_ten_thousand_pipelined_clicks_are_answered_and_recorded(tmp_path:
             assert (await wire.reply()).get("location").endswith(f"&s={number}")
         clicks = [event for event in port.events() if isinstance(event, Click)]
         assert [event.params["aff_sub1"] for event in clicks] == [str(number) for number in range(count)]
+
+
+async def test_connections_beyond_the_limit_are_closed_at_once(tmp_path: Path) -> None:
+    """So that a journal can still be rotated; who is in is served, and who leaves makes room."""
+    async with serving(tmp_path, max_connections=2) as port:
+        async with port.wire() as first, port.wire() as second:
+            for wire in (first, second):
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                assert (await wire.reply()).status == 302
+            async with port.wire() as third:
+                assert await third.is_closed()
+            first.get("/aff_c?offer_id=17&aff_id=2")
+            assert (await first.reply()).status == 302
+
+        async def has_room() -> bool:  # the server hears of the others' end a moment later
+            return await port.try_get("/livez") == 200
+
+        await eventually(has_room, 10)
+
+
+async def test_a_peer_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
+    """What it was sent fills the sockets, then its requests wait outside; once it reads, none is missing."""
+    async with serving(tmp_path) as port, port.wire() as wire:
+        request = b"GET /aff_c?offer_id=17&aff_id=2 HTTP/1.1\r\nHost: x\r\n\r\n"
+        count = 60_000
+        wire.send(request * count)
+        recorded = -1
+        while recorded != (recorded := len(port.events())):  # noqa: ASYNC110 - until nothing happens any more
+            await asyncio.sleep(0.3)
+        assert 32 <= recorded < count
+        for _ in range(count):
+            assert (await wire.reply()).status == 302
+        assert len(port.events()) == count
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /aff_c?offer_id=17 HTTP/1.1\r\nHost: x\r\n"])
