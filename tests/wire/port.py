@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -259,9 +260,9 @@ class Port:
         return f"http://127.0.0.1:{self.number}"
 
     @asynccontextmanager
-    async def wire(self) -> AsyncIterator[Wire]:
+    async def wire(self, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
         """A new connection."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.number)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.number, ssl=tls)
         try:
             yield Wire(reader, writer)
         finally:
@@ -331,6 +332,7 @@ async def serving(
     is_lane_on: bool = True,
     has_proxy: bool = False,
     max_connections: int = 1000,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Port]:
     """A port that answers from `catalog`; its journal and lease stand in `directory`."""
     now_ms = time.time_ns() // 1_000_000
@@ -358,7 +360,7 @@ async def serving(
     )
     port.public = public
     watching = asyncio.create_task(public.watch())
-    server = await asyncio.get_running_loop().create_server(public, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(public, "127.0.0.1", 0, ssl=tls)
     port.number = server.sockets[0].getsockname()[1]
     try:
         yield port

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge.http.tls import load_tls
+from edge.settings import Settings
 from storage.journal.events import Click, Impression
 from tests.node import eventually
 from tests.unit.test_raw_head import proxied
@@ -188,6 +191,24 @@ async def test_a_balancers_client_is_who_clicked(tmp_path: Path, is_lane_on: boo
         async with port.wire() as wire:
             wire.get("/aff_c?offer_id=17&aff_id=2")
             assert await wire.is_closed()
+
+
+@pytest.mark.both_loops
+async def test_over_tls_hot_and_cold_requests_are_answered_alike(tmp_path: Path) -> None:
+    """The lane keeps the connection, a body is handed over with its session's keys; cookies say Secure."""
+    files = Path(__file__).parent / "tls"  # a key of the tests' own, good for nothing else
+    server = load_tls(Settings(data_dir="", tls_cert=str(files / "cert.pem"), tls_key=str(files / "key.pem")))
+    client = ssl.create_default_context(cafile=files / "cert.pem")
+    client.check_hostname = False
+    async with serving(tmp_path, tls=server) as port, port.wire(tls=client) as wire:
+        for _ in range(2):
+            wire.get("/aff_c?offer_id=17&aff_id=2")
+            assert (await wire.reply()).get("set-cookie").endswith("; SameSite=None; Secure")
+        click_id = session_of(port.last(Click)).click_id.hex()
+        body = f"transaction_id={click_id}&note={'x' * 50_000}".encode()
+        wire.post("/aff_lsr", body, "application/x-www-form-urlencoded")
+        assert (await wire.reply()).body == b"success=true;"
+        assert await wire.is_closed()
 
 
 async def test_open_requests_are_answered_before_the_end(tmp_path: Path) -> None:
