@@ -167,8 +167,7 @@ class Store:
         try:
             async with conn.transaction():
                 recalled = await recall_due(conn, limit)
-                settled, decided = await self._settle(conn, await self._receive_again(conn, recalled), {}, is_due=True)
-                await self._write(conn, settled, Deltas())
+                settled, decided = await self._settle_recalled(conn, recalled)
         except Exception as error:
             if not is_poison(error) or conn.is_closed():
                 raise
@@ -189,9 +188,13 @@ class Store:
             return
         async with conn.transaction():
             recalled = await recall_for_clicks(conn, map(Uuid, found))
-            settled, decided = await self._settle(conn, await self._receive_again(conn, recalled), {}, is_due=True)
-            await self._write(conn, settled, Deltas())
+            settled, decided = await self._settle_recalled(conn, recalled)
         self._count(settled, decided)
+
+    async def _settle_recalled(self, conn: Connection, recalled: Sequence[Recalled]) -> tuple[Settled, list[Decided]]:
+        settled, decided = await self._settle(conn, await self._receive_again(conn, recalled), {}, is_due=True)
+        await self._write(conn, settled, Deltas())
+        return settled, decided
 
     async def _store_at_once(
         self,

@@ -67,7 +67,7 @@ class Routes:
 
     async def _respond(self, raw: web.BaseRequest) -> web.Response:
         if _is_head_too_large(raw):
-            return _refusal(HEAD_TOO_LARGE)
+            return to_response(HEAD_TOO_LARGE)
         target = raw.raw_path
         if not target.startswith("/"):
             target = _ORIGIN.sub("", target, 1)
@@ -80,7 +80,7 @@ class Routes:
         if raw.method == "POST":
             refusal = await _read_body(raw, params)
             if refusal:
-                return _refusal(refusal)
+                return to_response(refusal)
         return to_response(await self._track(raw, path, params))
 
     async def _track(self, raw: web.BaseRequest, path: str, params: dict[str, str]) -> Answer:
@@ -123,12 +123,6 @@ def _is_head_too_large(raw: web.BaseRequest) -> bool:
     line_bytes = len(raw.method) + len(raw.raw_path) + len("  HTTP/1.1")
     head_bytes = line_bytes + 4 + sum(len(name) + len(value) + 4 for name, value in raw.raw_headers)
     return line_bytes > MAX_REQUEST_LINE_BYTES or head_bytes > MAX_HEAD_BYTES
-
-
-def _refusal(answer: Answer) -> web.Response:
-    response = to_response(answer)
-    response.force_close()
-    return response
 
 
 async def _read_body(raw: web.BaseRequest, params: dict[str, str]) -> Answer | None:
@@ -179,7 +173,9 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         if status >= 500 and not isinstance(exc, _CLIENT_FAULTS):
             return super().handle_error(request, status, exc, message)
-        return _refusal(BAD_REQUEST)
+        response = to_response(BAD_REQUEST)
+        response.force_close()
+        return response
 
 
 class ConnectionFactory(web.Server):
