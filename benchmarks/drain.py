@@ -34,8 +34,9 @@ from edge.settings import Settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.dialects import dispatch
+from edge.tracking.headers import Headers
 from edge.tracking.parameters import parse_query
-from edge.tracking.request import Request, accepts
+from edge.tracking.request import Request
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
 from edge.worker import MAX_SEGMENT_BYTES
@@ -120,13 +121,7 @@ class Backlog:
         state = self._state
         for number, (query, agent, address) in enumerate(self._traffic.queries(count)):
             self._now_ms += number % CLICKS_PER_MS == 0
-            headers = accepts(
-                {
-                    "User-Agent": agent,
-                    "Accept-Language": "en-US,en;q=0.9",
-                    "Referer": "https://blog.example.com/deals/7",
-                }
-            )
+            headers = Headers(agent, "https://blog.example.com/deals/7", "en-US,en;q=0.9")
             request = Request("GET", "/aff_c", parse_query(query), headers, address, True, self._now_ms)
             yield dispatch(state, request).event
 

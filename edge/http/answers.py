@@ -18,8 +18,8 @@ def to_response(answer: Answer) -> web.Response:
     headers[hdrs.SERVER] = "clickedge"
     if answer.location:
         headers[hdrs.LOCATION] = answer.location
-    for cookie in answer.cookies:
-        headers.add(hdrs.SET_COOKIE, cookie)
+    if answer.cookie:
+        headers[hdrs.SET_COOKIE] = answer.cookie
     if answer.retry_after_s:
         headers[hdrs.RETRY_AFTER] = str(answer.retry_after_s)
     if answer.allow:
@@ -46,8 +46,8 @@ class Dated:
         lines = f"HTTP/1.1 {_REASONS[answer.status]}\r\nContent-Length: {len(answer.body)}\r\n{self._tail}"
         if answer.location:
             lines += f"Location: {answer.location}\r\n"
-        for cookie in answer.cookies:
-            lines += f"Set-Cookie: {cookie}\r\n"
+        if answer.cookie:
+            lines += f"Set-Cookie: {answer.cookie}\r\n"
         if answer.body:
             lines += f"Content-Type: {answer.content_type}\r\n"
         if answer.retry_after_s:

@@ -1,7 +1,8 @@
 """The fast front of the public port: hot requests answered in place, everything else handed to aiohttp for good.
 
 Hot is a GET or HEAD without a body whose path is a dialect's or an alias. llhttp (httptools) checks each head, without
-telling Python of its headers: a click needs three or four of them, and finds these in the head itself.
+telling Python of its headers. What the header lines say is read once and remembered (`known_blocks`): of a request
+whose lines are known only the first line is looked at.
 
 N1  An answer is written only after its event is journalled, and answers leave in the order of their requests.
 N2  A connection reads no further while 32 of its requests are unanswered, or while its peer does not read.
@@ -17,12 +18,13 @@ from collections import deque
 from ipaddress import IPv4Network, IPv6Network
 
 import httptools
+import msgspec
 
 from edge.http.answers import Dated
 from edge.http.client_address import client_address, is_https
 from edge.http.deadlines import HEAD_S, IDLE_S, Clock
+from edge.http.known_blocks import Block, KnownBlocks, read_block
 from edge.http.proxy_protocol import read_proxy_header
-from edge.http.raw_head import RawHead
 from edge.http.routes import (
     BAD_REQUEST,
     HEAD_TOO_LARGE,
@@ -39,6 +41,7 @@ from edge.tracking.request import Answer, Handled, Kind, Request, text
 MAX_UNANSWERED = 32
 
 _VERSION = b" HTTP/1.1"
+_END = b"\r\n\r\n"
 _HOT_METHODS = frozenset(("GET", "HEAD"))
 
 HEAD_TOO_SLOW = text(408, "the head did not arrive in time")
@@ -66,6 +69,7 @@ class LanePort:
         self.max_connections = max_connections
         self.dated = Dated()
         self.clock = Clock()
+        self.blocks = KnownBlocks()
         self.connections: set[Lane] = set()
 
     def end(self) -> None:
@@ -79,24 +83,22 @@ class LanePort:
             connection.abort()
 
 
-class _Unanswered:
+class _Unanswered(msgspec.Struct, eq=False):
     """A request whose answer waits for the journal, or for the answers before it."""
 
-    __slots__ = ("_handled", "_is_head", "_is_last", "_lane", "answer")
-
-    def __init__(self, lane: "Lane", handled: Handled, *, is_head: bool, is_last: bool) -> None:
-        self._lane = lane
-        self._handled = handled
-        self._is_head = is_head
-        self._is_last = is_last
-        self.answer = b""
-        """What to write; empty while the journal has not spoken."""
+    lane: "Lane"
+    handled: Handled
+    is_head: bool
+    is_last: bool
+    answer: bytes = b""
+    """What to write; empty while the journal has not spoken."""
 
     def done(self, is_written: bool) -> None:
         """The journal has the event, or never will."""
-        lane = self._lane
-        answer = lane.port.tracker.settle(self._handled, is_written)
-        self.answer = lane.port.dated.to_bytes(answer, is_head=self._is_head, is_last=self._is_last)
+        lane = self.lane
+        port = lane.port
+        answer = port.tracker.settle(self.handled, is_written)
+        self.answer = port.dated.to_bytes(answer, is_head=self.is_head, is_last=self.is_last)
         lane.release()
 
 
@@ -156,6 +158,21 @@ class Lane(asyncio.Protocol):
         self._is_complete = True
 
     def data_received(self, data: bytes) -> None:
+        if not (
+            self._buffer
+            or self._is_last
+            or self._handover
+            or self._is_write_paused
+            or self._wants_proxy
+            or len(self._queue) >= MAX_UNANSWERED
+        ):
+            line_end = data.find(b"\r\n")
+            block = self.port.blocks.find(data[line_end:])
+            if block is not None and self._answer(data[:line_end], block):
+                return
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         if self._handover:
             self._handover += data
             return
@@ -172,7 +189,7 @@ class Lane(asyncio.Protocol):
             if data.startswith(b"\r\n", start):  # an empty line before a request is nothing
                 start += 2
                 continue
-            end = data.find(b"\r\n\r\n", start) + 4
+            end = data.find(_END, start) + 4
             if end < 4:
                 self._await_rest(data[start:])
                 return
@@ -231,27 +248,27 @@ class Lane(asyncio.Protocol):
 
     def _take(self, head: bytes) -> bool:
         """Answer a whole head or refuse it; True: it is for aiohttp."""
-        line = head[: head.find(b"\r\n")]
-        raw_head = RawHead(head)
-        fault = self._find_fault(head, line, raw_head)
+        line_end = head.find(b"\r\n")
+        line, sent = head[:line_end], head[line_end:]
+        fault = self._find_fault(head, line)
         if fault is not None:
             self._refuse(fault)
             return False
-        method, _, target = line[:-9].decode("utf-8", "surrogateescape").partition(" ")
-        path, _, query = target.partition("?")
-        is_here = (
-            self._is_complete
-            and self.port.is_on
-            and method in _HOT_METHODS
-            and line.endswith(_VERSION)
-            and is_hot(self.port.tracker.state, path)
-            and not raw_head.expects_more
-        )
-        if is_here:
-            self._answer(method, path, query, raw_head)
-        return not is_here
+        block = read_block(sent, is_hot=self._is_complete, is_last=not self._parser.should_keep_alive())
+        if not line.endswith(_VERSION):
+            if line.endswith(b" HTTP/1.0"):
+                return True
+            self._refuse(NO_SUCH_VERSION)
+            return False
+        if not block.has_one_host:
+            self._refuse(BAD_REQUEST)
+            return False
+        if not (block.is_hot and self.port.is_on and self._answer(line, block)):
+            return True
+        self.port.blocks.add(sent, block)
+        return False
 
-    def _find_fault(self, head: bytes, line: bytes, raw_head: RawHead) -> Answer | None:
+    def _find_fault(self, head: bytes, line: bytes) -> Answer | None:
         """The refusal of this head, if there must be one: what llhttp says, then what it does not look at."""
         self._is_complete = False
         try:
@@ -263,30 +280,46 @@ class Lane(asyncio.Protocol):
         # llhttp has refused bare line feeds; a single byte is counted in a third of the time of two.
         if len(line) > MAX_REQUEST_LINE_BYTES or len(head) > MAX_HEAD_BYTES or head.count(b"\n") > MAX_HEADERS + 2:
             return HEAD_TOO_LARGE
-        if line.endswith(_VERSION):
-            return None if raw_head.has_one_host else BAD_REQUEST
-        return None if line.endswith(b" HTTP/1.0") else NO_SUCH_VERSION
+        return None
 
-    def _answer(self, method: str, path: str, query: str, head: RawHead) -> None:
+    def _answer(self, line: bytes, block: Block) -> bool:
+        """Handle the request, if its first line is that of a hot one. Its block llhttp has accepted, now or earlier."""
+        try:
+            method, target, version = line.decode("ascii").split(" ")
+        except ValueError:  # not three words, or not ASCII
+            return False
         port = self.port
+        tracker = port.tracker
+        path, _, query = target.partition("?")
+        if (
+            version != "HTTP/1.1"
+            or method not in _HOT_METHODS
+            or not target.isprintable()
+            or not is_hot(tracker.state, path)
+            or len(line) > MAX_REQUEST_LINE_BYTES
+        ):
+            return False
         client_ip, secure = self._client_ip, self._is_https
         if port.trusted:
-            client_ip = client_address(self._peer, head.get_all("X-Forwarded-For"), port.trusted)
-            secure = is_https(secure, self._peer, head.get("X-Forwarded-Proto", ""), port.trusted)
+            client_ip = client_address(self._peer, block.forwarded_for, port.trusted)
+            secure = is_https(secure, self._peer, block.forwarded_proto, port.trusted)
         received_ms = time.time_ns() // 1_000_000
-        handled = port.tracker.handle(Request(method, path, parse_query(query), head, client_ip, secure, received_ms))
-        self._is_last = self._is_last or not self._parser.should_keep_alive()
-        unanswered = _Unanswered(self, handled, is_head=method == "HEAD", is_last=self._is_last)
+        handled = tracker.handle(
+            Request(method, path, parse_query(query), block.headers, client_ip, secure, received_ms)
+        )
+        self._is_last = self._is_last or block.is_last
+        unanswered = _Unanswered(self, handled, method == "HEAD", self._is_last)
         self._queue.append(unanswered)
         if handled.event:
-            port.tracker.submit(handled, unanswered.done)
+            tracker.submit(handled, unanswered.done)
         else:
             unanswered.done(True)
+        return True
 
     def _refuse(self, answer: Answer) -> None:
         """One short answer after those before it, then close (N6)."""
         self._is_last = True
-        refused = _Unanswered(self, Handled(Kind.OTHER, "bad_request", answer), is_head=False, is_last=True)
+        refused = _Unanswered(self, Handled(Kind.OTHER, "bad_request", answer), False, True)
         self._queue.append(refused)
         refused.done(True)
 

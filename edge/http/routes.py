@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import parse_qsl
 
@@ -15,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 from edge.http.answers import to_response
 from edge.http.client_address import client_address, is_https
 from edge.http.tracker import Tracker
+from edge.tracking.headers import read_headers
 from edge.tracking.parameters import clean_form, parse_query
 from edge.tracking.request import Answer, Request, text
 
@@ -92,7 +93,7 @@ class Routes:
                 raw.method,
                 path,
                 params,
-                _Headers(raw.headers),
+                read_headers(raw.headers.items()),
                 client_address(peer, forwarded, self._trusted),
                 is_https(raw.secure, peer, raw.headers.get("X-Forwarded-Proto"), self._trusted),
                 time.time_ns() // 1_000_000,
@@ -104,18 +105,6 @@ class Routes:
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._tracker.submit(handled, lambda is_written: None if written.done() else written.set_result(is_written))
         return self._tracker.settle(handled, await written)
-
-
-class _Headers:
-    """aiohttp's headers as a handler wants them."""
-
-    is_plain = False
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
-
-    def get(self, name: str, default: str, /) -> str:
-        return self._headers.get(name, default)
 
 
 def _is_head_too_large(raw: web.BaseRequest) -> bool:

@@ -65,10 +65,6 @@ class OfferView(Offer, frozen=True, kw_only=True):
             return "offer_expired"
         return "offer_paused" if self.status == "paused" else ""
 
-    def has_landing_page(self, landing_page_id: int) -> bool:
-        """Whether the offer has a landing page of that id."""
-        return landing_page_id in self.landing_templates
-
     def template_of(self, landing_page_id: int) -> Template:
         """That landing page's template; the offer's own for any other id."""
         return self.landing_templates.get(landing_page_id, self.template)

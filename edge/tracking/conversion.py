@@ -6,8 +6,7 @@
 from edge.counters import cell
 from edge.tracking import cookies
 from edge.tracking.catalog import OfferView
-from edge.tracking.click import MAX_REFERRER_CHARS, MAX_USER_AGENT_CHARS
-from edge.tracking.parameters import header_text, to_id
+from edge.tracking.parameters import to_id
 from edge.tracking.replies import SCRIPT, failure, success
 from edge.tracking.request import GIF, Answer, Handled, Kind, Request
 from edge.tracking.state import EdgeState
@@ -127,8 +126,8 @@ def _event(
             goal_id,
             request.params,
             request.client_ip,
-            header_text(request.headers, "User-Agent", MAX_USER_AGENT_CHARS),
-            header_text(request.headers, "Referer", MAX_REFERRER_CHARS),
+            request.headers.user_agent,
+            request.headers.referrer,
         )
     )
 

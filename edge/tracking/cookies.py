@@ -15,9 +15,7 @@ def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[byte
 
     Each click renews the cookie, so that its first may be older than the offer's window: then the last stands for both.
     """
-    if request.headers.is_plain:
-        return None
-    header = request.headers.get("Cookie", "")
+    header = request.headers.cookie
     if not header:
         return None
     wanted = f"ce_{offer.id}"

@@ -4,9 +4,9 @@ import hashlib
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
 
 from edge.tracking.catalog import OfferView
+from edge.tracking.macros import Template
 from edge.tracking.request import Request
 from edge.tracking.state import EdgeState
 from edge.tracking.urls import encode_value
@@ -96,16 +96,10 @@ _SOURCES: dict[str, Source] = {
 }
 
 
-@lru_cache(4096)
-def _sources_of(names: frozenset[str]) -> tuple[tuple[str, Source], ...]:
-    return tuple((name, _SOURCES[name]) for name in names if name in _SOURCES)
-
-
-def click_values(
-    names: frozenset[str], offer: OfferView | None, session: Session, request: Request, state: EdgeState
-) -> dict[str, str]:
-    """Values for `names`, among others: ours where we have one, else the click's parameter of that name."""
-    values = request.params.copy()
-    for name, source in _sources_of(names):
-        values[name] = source(offer, session, request, state)
-    return values
+def locate(template: Template, offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+    """Where a click goes: for each macro our own value, else the click's parameter of that name."""
+    get, values = request.params.get, []
+    for _, name in template.slots:
+        source = _SOURCES.get(name)
+        values.append(source(offer, session, request, state) if source else get(name))
+    return template.fill(values)

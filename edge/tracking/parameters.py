@@ -7,8 +7,6 @@ link that already has the parameter). Nothing here raises on any input.
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from edge.tracking.request import Headers
-
 MAX_PARAMETERS = 100
 MAX_NAME_CHARS = 64
 MAX_INT4 = 2**31 - 1
@@ -24,11 +22,6 @@ def clean(value: str) -> str:
     if value.isprintable():
         return value
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").translate(_CONTROL)
-
-
-def header_text(headers: Headers, name: str, max_chars: int) -> str:
-    """The header's value, cut and cleaned; "" without one."""
-    return clean(headers.get(name, "")[:max_chars])
 
 
 def _decode(part: str) -> str:

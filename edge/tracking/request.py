@@ -1,20 +1,10 @@
 """What a handler takes and gives: a request without a server, and an answer without a socket."""
 
-from collections.abc import Mapping
 from enum import IntEnum
-from typing import Protocol
 
 import msgspec
 
-
-class Headers(Protocol):
-    """Look-up by name, case ignored."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether there certainly is no cookie and no header of privacy or prefetching: most requests have none."""
-
-    def get(self, name: str, default: str, /) -> str: ...
+from edge.tracking.headers import Headers
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -30,13 +20,13 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes out. `location` is the compiled URL, byte for byte; `cookies` are whole Set-Cookie values."""
+    """What goes out. `location` is the compiled URL, byte for byte; `cookie` is a whole Set-Cookie value."""
 
     status: int
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     location: str = ""
-    cookies: tuple[str, ...] = ()
+    cookie: str = ""
     retry_after_s: int = 0
     allow: str = ""
 
@@ -79,16 +69,3 @@ NOT_FOUND = text(404, "not found")
 # The smallest transparent GIF: 43 bytes, 1 x 1 pixel.
 PIXEL_GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
 GIF = Answer(200, PIXEL_GIF, "image/gif")
-
-
-def accepts(headers: Mapping[str, str]) -> Headers:
-    """A plain mapping with lower-case names, as Headers: what tests and tools build requests from."""
-    return _Folded({name.lower(): value for name, value in headers.items()})
-
-
-class _Folded(msgspec.Struct, frozen=True):
-    by_name: dict[str, str]
-    is_plain: bool = False
-
-    def get(self, name: str, default: str, /) -> str:
-        return self.by_name.get(name.lower(), default)

@@ -58,8 +58,8 @@ def test_urls_are_compiled() -> None:
     assert offer.template_of(0).expand(values) == "https://shop.example.com/?c=x"
     assert offer.template_of(1).expand(values) == "https://shop.example.com/a?c=x"
     assert offer.template_of(2) is offer.template
-    assert offer.has_landing_page(1)
-    assert not offer.has_landing_page(0)
+    assert 1 in offer.landing_templates
+    assert 0 not in offer.landing_templates
 
 
 @pytest.mark.parametrize(

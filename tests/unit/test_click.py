@@ -110,7 +110,7 @@ def test_a_stand_in_is_told_with_the_offer_asked_for() -> None:
     event = clicked(handled)
     assert (event.outcome, event.reason, session_of(event).offer_id) == ("redirected", "offer_paused", 17)
     assert event.params["requested_offer_id"] == "20"
-    assert handled.answer.cookies[0].startswith("ce_17=")
+    assert handled.answer.cookie.startswith("ce_17=")
 
 
 @pytest.mark.parametrize(("query", "offer_id"), [("offer_id=24&aff_id=2", 24), ("offer_id=99", 99), ("offer_id=x", 0)])
@@ -123,7 +123,7 @@ def test_without_an_offer_the_fallback_takes_the_click(query: str, offer_id: int
     o = offer_id or ""
     assert handled.outcome == clicked(handled).outcome == "fallback"
     assert handled.answer.location == f"https://fall.example.com/?o={o}&a={a}&t={session.click_id.hex()}"
-    assert (session.offer_id, handled.answer.cookies, handled.session) == (offer_id, (), b"")
+    assert (session.offer_id, handled.answer.cookie, handled.session) == (offer_id, "", b"")
 
 
 def test_without_a_fallback_the_click_is_refused_and_still_told() -> None:
@@ -162,9 +162,9 @@ def test_an_opted_out_click_sets_no_cookie_while_that_is_honoured() -> None:
     """`Sec-GPC: 1` redirects as ever; with EDGE_HONOUR_GPC off it means nothing."""
     request = request_of("offer_id=17&aff_id=2", {"Sec-GPC": "1"})
     handled = handle_click(build_state(CATALOG), request, "")
-    assert (handled.answer.status, handled.answer.cookies, clicked(handled).flags) == (302, (), ["opted_out"])
+    assert (handled.answer.status, handled.answer.cookie, clicked(handled).flags) == (302, "", ["opted_out"])
     ignored = handle_click(build_state(CATALOG, honour_gpc=False), request, "")
-    assert (len(ignored.answer.cookies), clicked(ignored).flags) == (1, [])
+    assert (bool(ignored.answer.cookie), clicked(ignored).flags) == (True, [])
     assert flags({"Sec-GPC": "0"}) == []
 
 
@@ -180,11 +180,11 @@ def test_the_visitor_is_the_cookies_first_click() -> None:
     """A returning browser is known by the offer's cookie, and its first click is kept there."""
     state = build_state(CATALOG)
     first = handle_click(state, request_of("offer_id=17"), "")
-    cookie = first.answer.cookies[0].partition(";")[0]
+    cookie = first.answer.cookie.partition(";")[0]
     second = handle_click(state, request_of("offer_id=17", {"Cookie": cookie}), "")
     first_id, second_id = (session_of(clicked(one)).click_id for one in (first, second))
     assert clicked(second).visitor == first_id
-    assert second.answer.cookies[0].startswith(f"ce_17={first_id.hex()}.{second_id.hex()};")
+    assert second.answer.cookie.startswith(f"ce_17={first_id.hex()}.{second_id.hex()};")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def clicked(
     handled = handle_click(state, request_of(query, headers), "")
     state.sessions.put(handled.session_id, handled.session)
     answer = handled.answer
-    name_and_value = answer.cookies[0].partition(";")[0]
+    name_and_value = answer.cookie.partition(";")[0]
     return name_and_value.rpartition(".")[2], name_and_value
 
 

@@ -17,7 +17,7 @@ def test_macros_are_filled_in_where_they_stand() -> None:
     template = compile_template("https://shop.example.com/{aff_id}/l?clickid={transaction_id}&s={aff_sub}#x")
     values = {"transaction_id": "0192f3", "aff_id": "2", "aff_sub1": "spring sale"}
     assert template.expand(values) == "https://shop.example.com/2/l?clickid=0192f3&s=spring%20sale#x"
-    assert template.names == {"transaction_id", "aff_id", "aff_sub1"}
+    assert {name for _, name in template.slots} == {"transaction_id", "aff_id", "aff_sub1"}
 
 
 def test_values_may_come_from_a_function() -> None:
@@ -29,7 +29,7 @@ def test_an_unknown_or_missing_macro_expands_to_nothing() -> None:
     """No braces reach a browser because of a typing error, and nothing fails."""
     template = compile_template("http://a.example/?a={clikid}&b={token:hash}&c={source}")
     assert template.expand({"clikid": "x"}) == "http://a.example/?a=&b=&c="
-    assert template.names == {"source"}
+    assert {name for _, name in template.slots} == {"source"}
     assert find_unknown_macros("http://a.example/?a={clikid}&c={source}") == ["clikid"]
 
 

@@ -11,11 +11,9 @@ from edge.tracking.parameters import (
     MAX_PARAMETERS,
     clean,
     clean_form,
-    header_text,
     parse_query,
     to_id,
 )
-from edge.tracking.request import accepts
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Lone surrogates too."""
@@ -117,14 +115,6 @@ def test_a_form_keeps_numbers_and_leaves_out_what_is_no_text() -> None:
         "adv_sub1": "ab", "amount": "49.90", "goal_id": "3", "rate": "1.5", "n" * 64: "x", "s\ufffd": "\ufffd",
     }  # fmt: skip
     assert len(clean_form([(f"p{number}", "x") for number in range(500)])) == MAX_PARAMETERS
-
-
-def test_a_header_is_cut_and_cleaned() -> None:
-    """Bytes that are no UTF-8 and control characters do not reach an event."""
-    headers = accepts({"User-Agent": "Mozilla\udcff\x01/5.0"})
-    assert header_text(headers, "user-agent", 100) == "Mozilla\ufffd/5.0"
-    assert header_text(headers, "User-Agent", 4) == "Mozi"
-    assert header_text(headers, "Referer", 4) == ""
 
 
 @pytest.mark.parametrize(

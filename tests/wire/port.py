@@ -16,9 +16,10 @@ from edge.tracking.catalog import Catalog
 from edge.tracking.catalog_document import encode_item
 from edge.tracking.catalog_file import read_catalog
 from edge.tracking.click_id import ClickIds, Lease
+from edge.tracking.headers import read_headers
 from edge.tracking.macros import compile_template
 from edge.tracking.parameters import parse_query
-from edge.tracking.request import Request, accepts
+from edge.tracking.request import Request
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
 from storage.journal.commit import GroupCommit
@@ -171,7 +172,7 @@ def request_of(
     now_ms: int = NOW_MS,
 ) -> Request:
     """A request as the port makes it of what arrives."""
-    return Request(method, path, parse_query(query), accepts(headers or {}), "203.0.113.9", is_https, now_ms)
+    return Request(method, path, parse_query(query), read_headers((headers or {}).items()), "203.0.113.9", is_https, now_ms)
 
 
 class Reply(NamedTuple):

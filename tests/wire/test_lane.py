@@ -15,7 +15,7 @@ from edge.http.tls import load_tls
 from edge.settings import Settings
 from storage.journal.events import Click, Impression
 from tests.node import eventually
-from tests.unit.test_raw_head import proxied
+from tests.unit.test_proxy_protocol import proxied
 from tests.wire.port import Port, Reply, serving, session_of
 from tests.wire.test_clicks import GatedDisk
 
@@ -83,6 +83,46 @@ def test_any_query_is_read_alike(tmp_path_factory: pytest.TempPathFactory, query
     directory = tmp_path_factory.mktemp("lane")
     lane, aiohttp = asyncio.run(both_ways(directory, "GET", f"/aff_c?offer_id=17&aff_id=2&{query}", (UA,)))
     assert lane == aiohttp
+
+
+LINES = [
+    *(b"GET /aff_c?offer_id=17&aff_id=2&aff_sub=a%cb HTTP/1.1" % code for code in range(1, 256) if code not in b"\r\n"),
+    b"GET  /aff_c?offer_id=17 HTTP/1.1",
+    b"GET /aff_c?offer_id=17  HTTP/1.1",
+    b"GET /aff_c?offer_id=17 HTTP/1.1 ",
+    b"GET /aff_c?offer_id=17",
+    b"GET /aff_c?offer_id=17 HTTP/1.0",
+    b"GET /aff_c?offer_id=17 HTTP/1.2",
+    b"GET /aff_c?offer_id=17 HTTP/2.0",
+    b"GET /aff_c?offer_id=17 http/1.1",
+    b"get /aff_c?offer_id=17 HTTP/1.1",
+    b"HEAD /aff_c?offer_id=17 HTTP/1.1",
+    b"GETX /aff_c?offer_id=17 HTTP/1.1",
+    b"GET aff_c?offer_id=17 HTTP/1.1",
+    b"GET /aff_c?" + b"x" * 8200 + b" HTTP/1.1",
+    b" GET /aff_c?offer_id=17 HTTP/1.1",
+]
+
+
+async def ask(port: Port, line: bytes, block: bytes) -> tuple[Any, ...]:
+    """A request on a connection of its own: the essence of its answer, and whether that ends the connection."""
+    async with port.wire() as wire:
+        wire.send(line + block)
+        try:
+            reply = await wire.reply(has_body=not line.startswith(b"HEAD"))
+        except EOFError:
+            return (0,)
+        return (*essence(reply), reply.get("connection"))
+
+
+async def test_known_header_lines_change_no_answer(tmp_path: Path) -> None:
+    """Of a request whose block is known llhttp sees nothing: its first line is refused or taken all the same."""
+    known = b"\r\nHost: x\r\n" + UA.encode() + b"\r\n\r\n"
+    async with serving(tmp_path) as port:
+        assert (await ask(port, b"GET /aff_c?offer_id=17&aff_id=2 HTTP/1.1", known))[0] == 302
+        for number, line in enumerate(LINES):
+            new = b"\r\nHost: x\r\nX: %d\r\n" % number + UA.encode() + b"\r\n\r\n"
+            assert await ask(port, line, known) == await ask(port, line, new), line
 
 
 async def test_a_pipeline_is_answered_in_its_order_cold_requests_last(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""edge/http/raw_head.py and proxy_protocol.py: what stands before and in a request's head."""
+"""edge/http/proxy_protocol.py: what a balancer says before the first request."""
 
 import socket
 
@@ -7,45 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.http.proxy_protocol import SIGNATURE, read_proxy_header
-from edge.http.raw_head import RawHead
-
-HEAD = (
-    b"GET /aff_c?a=b HTTP/1.1\r\nHost: edge.example\r\nUSER-agent:\t Mozilla/5.0 \r\nX-Forwarded-For: 1.1.1.1\r\n"
-    b"x-forwarded-for: 2.2.2.2\r\nReferer: https://blog.example/\xc3\xbc\r\nEmpty:\r\n\r\n"
-)
-
-
-def test_a_header_is_found_whatever_the_case_of_its_name() -> None:
-    """The first of its name, without the space around it; the default where there is none."""
-    head = RawHead(HEAD)
-    assert head.get("User-Agent", "") == "Mozilla/5.0"
-    assert head.get("Referer", "") == "https://blog.example/ü"
-    assert head.get("X-Forwarded-For", "") == "1.1.1.1"
-    assert head.get_all("X-Forwarded-For") == "1.1.1.1,2.2.2.2"
-    assert (head.get("Empty", "x"), head.get("Agent", "none"), head.get_all("Agent")) == ("", "none", "")
-
-
-@pytest.mark.parametrize(
-    ("line", "is_plain"),
-    [
-        (b"Accept: */*", True),
-        (b"X: cookie: a", True),
-        (b"cOOkie: a=b", False),
-        (b"Sec-GPC: 1", False),
-        (b"Purpose: prefetch", False),
-        (b"Sec-Purpose: prefetch", False),
-        (b"X-Moz: prefetch", False),
-    ],
-)
-def test_a_plain_head_has_no_header_that_changes_a_click(line: bytes, is_plain: bool) -> None:
-    """Said only when it is certain."""
-    assert RawHead(b"GET / HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n").is_plain == is_plain
-
-
-@pytest.mark.parametrize(("hosts", "is_one"), [(0, False), (1, True), (2, False)])
-def test_a_request_has_one_host(hosts: int, is_one: bool) -> None:
-    """None or two are refused."""
-    assert RawHead(b"GET / HTTP/1.1\r\n" + b"Host: x\r\n" * hosts + b"\r\n").has_one_host == is_one
 
 
 def proxied(address: str, *, command: int = 0x21, extra: bytes = b"") -> bytes:

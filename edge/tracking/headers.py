@@ -1,0 +1,44 @@
+"""What the headers of a request say, as far as a handler asks: read once, kept as plain clean text."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from edge.tracking.parameters import clean
+
+MAX_USER_AGENT_CHARS = 512
+MAX_REFERRER_CHARS = 1024
+MAX_LANGUAGE_CHARS = 64
+_PREFETCH_NAMES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+_PREFETCH_WORDS = ("prefetch", "preview", "prerender")
+_READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", *_PREFETCH_NAMES))
+
+
+class Headers(msgspec.Struct, frozen=True, gc=False):
+    """Text is cut and cleaned, except `cookie`, which is as sent. "" stands for none."""
+
+    user_agent: str = ""
+    referrer: str = ""
+    language: str = ""
+    cookie: str = ""
+    is_prefetch: bool = False
+    opts_out: bool = False
+    """Global Privacy Control."""
+
+
+def read_headers(pairs: Iterable[tuple[str, str]]) -> Headers:
+    """The facts in `pairs` of name and value; of a repeated name the first counts, whatever its case."""
+    sent: dict[str, str] = {}
+    for name, value in pairs:
+        lower = name.lower()
+        if lower in _READ and lower not in sent:
+            sent[lower] = value
+    get = sent.get
+    return Headers(
+        clean(get("user-agent", "")[:MAX_USER_AGENT_CHARS]),
+        clean(get("referer", "")[:MAX_REFERRER_CHARS]),
+        clean(get("accept-language", "")[:MAX_LANGUAGE_CHARS]),
+        get("cookie", ""),
+        any(word in get(name, "").lower() for name in _PREFETCH_NAMES for word in _PREFETCH_WORDS),
+        get("sec-gpc", "") == "1",
+    )
