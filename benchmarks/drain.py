@@ -40,7 +40,7 @@ from edge.tracking.request import Request
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
 from edge.worker import MAX_SEGMENT_BYTES
-from storage.journal.events import Click, decode, decode_session
+from storage.journal.events import Click, decode
 from storage.journal.reader import JournalReader
 from storage.journal.writer import JournalWriter
 from storage.postgres.catalog import load_current
@@ -182,7 +182,7 @@ class Bench:
                 event = decode(record.payload)
                 if not isinstance(event, Click):
                     raise TypeError("the backlog holds clicks only")
-                made.append(rows.touch_row(event, decode_session(event.session), self.catalog, deltas))
+                made.append(rows.touch_row(event, event.session, self.catalog, deltas))
             yield made
         reader.close()
 

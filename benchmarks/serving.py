@@ -55,6 +55,12 @@ def cpu_of(pid: int) -> Cpu:
     return Cpu(int(fields[11]) / _TICKS_PER_S, int(fields[12]) / _TICKS_PER_S)
 
 
+def cpu_of_family(pid: int) -> Cpu:
+    """What the process and those it started have used so far."""
+    used = [cpu_of(member) for member in [pid, *_descendants(pid)]]
+    return Cpu(sum(one.user_s for one in used), sum(one.system_s for one in used))
+
+
 def pin(pid: int, cpu: int) -> None:
     """Put every thread of the process on that core; on a machine with one core there is nothing to choose."""
     with suppress(OSError, ValueError):
@@ -79,7 +85,7 @@ def wait_until_answers(url: str, process: subprocess.Popen[bytes], timeout_s: fl
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with code {process.returncode}")
+            raise RuntimeError(f"{process.args!r} ended with code {process.returncode}")
         try:
             opener.open(url, timeout=2).close()
         except urllib.request.HTTPError:
@@ -98,8 +104,19 @@ def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None
     process.wait(STOP_S)
 
 
-def run_wrk(url: str, *, seconds: int, connections: int = 64, script: Path | None = None, cpu: int = REST_CPU) -> Load:
-    """Load `url` with one wrk thread; RuntimeError without wrk (Debian's package) or when it fails."""
+def run_wrk(
+    url: str,
+    *,
+    seconds: int,
+    connections: int = 64,
+    script: Path | None = None,
+    arguments: Sequence[str] = (),
+    cpu: int | None = REST_CPU,
+) -> Load:
+    """Load `url` with one wrk thread, on any core if `cpu` is None; `arguments` go to the script.
+
+    RuntimeError without wrk (Debian's package), CalledProcessError when it fails.
+    """
     program = shutil.which("wrk")
     if program is None:
         raise RuntimeError("wrk is missing; as root: make system")
@@ -110,13 +127,16 @@ def run_wrk(url: str, *, seconds: int, connections: int = 64, script: Path | Non
         f"-d{seconds}s",
         "--latency",
         *(["-s", str(script)] if script else []),
+        url,
+        "--",
+        *arguments,
     ]
     done = subprocess.run(
-        [*command, url],
+        command,
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=lambda: pin(os.getpid(), cpu),
+        preexec_fn=None if cpu is None else lambda: pin(os.getpid(), cpu),
     )
     return _read_wrk(done.stdout)
 
@@ -200,15 +220,20 @@ class Node:
             os.kill(pid, signal.SIGCONT)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples on the admin page that have these labels; 0 where there is none."""
-        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        return sum(
-            float(line.rpartition(" ")[2])
-            for line in lines
-            if re.split(r"[{ ]", line, maxsplit=1)[0] == name and all(pair in line for pair in wanted)
-        )
+        """A sum from the admin page, as `metric_of`."""
+        return metric_of(self.admin, name, **labels)
+
+
+def metric_of(admin: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples on the admin page that have these labels; 0 where there is none."""
+    with urllib.request.urlopen(f"{admin}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if re.split(r"[{ ]", line, maxsplit=1)[0] == name and all(pair in line for pair in wanted)
+    )
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

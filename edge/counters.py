@@ -45,7 +45,7 @@ METRICS = (
     Metric(
         "edge_handling_seconds",
         "histogram",
-        "From a parsed request to its answer and event; the journal's write is not in it.",
+        "From a request's bytes to its answer and event, each its share of the loop turn; the journal's write is not in it.",
         {"kind": KINDS},
         HANDLING_BUCKETS_US,
     ),
@@ -125,11 +125,11 @@ class Counters:
     def of_fd(cls, fd: int) -> "Counters":
         return cls(mmap.mmap(fd, BLOCK_BYTES))
 
-    def observe(self, name_cell: int, buckets_us: tuple[int, ...], duration_us: int) -> None:
-        """Add one duration to the histogram whose first cell is `name_cell`."""
+    def observe(self, name_cell: int, buckets_us: tuple[int, ...], duration_us: float, count: int = 1) -> None:
+        """Add a duration, so many times, to the histogram whose first cell is `name_cell`."""
         cells = self.cells
-        cells[name_cell + bisect_left(buckets_us, duration_us)] += 1
-        cells[name_cell + len(buckets_us) + 1] += duration_us
+        cells[name_cell + bisect_left(buckets_us, duration_us)] += count
+        cells[name_cell + len(buckets_us) + 1] += round(duration_us * count)
 
 
 def new_block() -> int:

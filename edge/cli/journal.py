@@ -133,7 +133,7 @@ def _get_time(event: events.Event) -> int:
         case events.Conversion():
             return event.received_ms
         case _:
-            return int.from_bytes(events.decode_session(event.session).click_id[:6], "big")
+            return int.from_bytes(event.session.click_id[:6], "big")
 
 
 def _describe_event(event: events.Event | events.Session) -> dict[str, object]:
@@ -142,8 +142,8 @@ def _describe_event(event: events.Event | events.Session) -> dict[str, object]:
 
 
 def _describe_value(value: object) -> object:
-    if isinstance(value, msgspec.Raw):
-        return _describe_event(events.decode_session(value))
+    if isinstance(value, events.Session):
+        return _describe_event(value)
     return value.hex() if isinstance(value, bytes) else value
 
 

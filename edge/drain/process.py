@@ -58,7 +58,7 @@ class Drain:
         self._feeds = JournalFeeds(settings, orders.slot)
         rows = RowMaker(Enricher(Path(settings.geoip_db) if settings.geoip_db else None, time.monotonic), settings)
         history = CatalogHistory()
-        sessions = Sessions(settings.session_capacity)
+        sessions: Sessions[bytes] = Sessions(settings.session_capacity)
         self._store = Store(rows, Settler(history, rows, settings), history, sessions, counters)
         self._stop = stop_requested()
         self._next: dict[str, float] = {}

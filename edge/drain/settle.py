@@ -31,9 +31,9 @@ UNKNOWN_CLICK = "unknown_click"
 
 
 class SessionsAtHand(Protocol):
-    """Encoded sessions by click id."""
+    """Sessions by click id."""
 
-    def get(self, click_id: bytes, /) -> bytes | None: ...
+    def get(self, click_id: bytes, /) -> Session | None: ...
 
 
 class Received(NamedTuple):
@@ -94,17 +94,19 @@ class Settler:
             click_id = one.event.click_id
             if not click_id or click_id in touched:
                 continue
-            encoded = at_hand.get(click_id) or one.event.session
-            if encoded:
-                touched[click_id] = self._rows.touched(decode_session(encoded))
-            else:
+            session = at_hand.get(click_id)
+            if session is None and one.event.session:
+                session = decode_session(one.event.session)
+            if session is None:
                 missing.add(click_id)
+            else:
+                touched[click_id] = self._rows.touched(session)
         if not missing:
             return touched, {}
         vouched = await vouched_through(conn, sorted({(node_of(one), worker_of(one)) for one in missing}))
         for click_id, stored in (await find_sessions(conn, missing)).items():
-            session = Session(*stored[:7], ip="", user_agent="")
-            touched[click_id] = Touched(session, stored.country, stored.device_type)
+            known = Session(*stored[:7], ip="", user_agent="")
+            touched[click_id] = Touched(known, stored.country, stored.device_type)
         return touched, vouched
 
     def must_wait(

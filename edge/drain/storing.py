@@ -19,7 +19,17 @@ from edge.drain.settle import Decided, Received, Settled, Settler, received_agai
 from edge.logs import RateLimited
 from edge.tracking.click_id import ms_of
 from edge.tracking.sessions import Sessions
-from storage.journal.events import Click, Conversion, Event, Heartbeat, Impression, Session, decode, decode_session
+from storage.journal.events import (
+    Click,
+    Conversion,
+    Event,
+    Heartbeat,
+    Impression,
+    Session,
+    decode,
+    decode_session,
+    encode,
+)
 from storage.journal.framing import Record
 from storage.journal.reader import Damaged
 from storage.postgres.connection import Connection, is_missing_partition, is_poison
@@ -93,7 +103,7 @@ class Contents:
             ms = ms_of(event.conversion_id)
             self.conversions.append(Received(event, record.payload, journal_id))
         else:
-            session = decode_session(event.session)
+            session = event.session
             ms = ms_of(session.click_id)
             self.revisions.add(session.revision)
             self.id_by_day[ms // DAY_MS] = session.click_id
@@ -119,7 +129,7 @@ class Store:
     """Stores the batches of one drain."""
 
     def __init__(
-        self, rows: RowMaker, settler: Settler, history: CatalogHistory, sessions: Sessions, counters: Counters
+        self, rows: RowMaker, settler: Settler, history: CatalogHistory, sessions: Sessions[bytes], counters: Counters
     ) -> None:
         self._rows = rows
         self._settler = settler
@@ -218,7 +228,7 @@ class Store:
             impressions = await self._copy(conn, "impressions", contents.impressions, contents.quarantined, deltas)
             await quarantine(conn, journal_id, contents.quarantined)
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
-            at_hand = {session.click_id: bytes(event.session) for event, session, _ in contents.clicks}
+            at_hand = {session.click_id: session for _, session, _ in contents.clicks}
             received = contents.conversions
             if clicks and recalls:
                 recalled = await recall_for_clicks(conn, clicks)
@@ -228,7 +238,7 @@ class Store:
             await self._write(conn, settled, deltas)
         self.watermark_ms = contents.watermark_ms
         for click_id, session in at_hand.items():
-            self._sessions.put(click_id, session)
+            self._sessions.put(click_id, encode(session))
         self._count(settled, decided)
         cells = self._counters.cells
         cells[_STORED["clicks"]] += len(clicks)
@@ -276,7 +286,7 @@ class Store:
         self._report(one.journal_id, [row])
 
     async def _settle(
-        self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, bytes], *, is_due: bool = False
+        self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, Session], *, is_due: bool = False
     ) -> tuple[Settled, list[Decided]]:
         settled = Settled()
         if not received:
@@ -329,12 +339,15 @@ class Store:
 class _Chained:
     """Sessions of this batch, then those of earlier ones."""
 
-    def __init__(self, batch: dict[bytes, bytes], earlier: Sessions) -> None:
+    def __init__(self, batch: dict[bytes, Session], earlier: Sessions[bytes]) -> None:
         self._batch = batch
         self._earlier = earlier
 
-    def get(self, click_id: bytes, /) -> bytes | None:
-        return self._batch.get(click_id) or self._earlier.get(click_id)
+    def get(self, click_id: bytes, /) -> Session | None:
+        session = self._batch.get(click_id)
+        if session is None and (encoded := self._earlier.get(click_id)):
+            session = decode_session(encoded)
+        return session
 
 
 async def _claim(conn: Connection, decided: Sequence[Decided]) -> list[Decided]:

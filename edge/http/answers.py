@@ -31,18 +31,21 @@ _REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSt
 
 
 class Dated:
-    """Answers as bytes; the date is worked out once a second."""
+    """Answers as bytes, with a date that is worked out once a second."""
 
     def __init__(self) -> None:
-        self._second = 0
-        self._tail = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the time anew."""
+        date = formatdate(time.time(), usegmt=True)
+        self._tail = f"Cache-Control: no-store\r\nServer: clickedge\r\nDate: {date}\r\n"
+        self._redirect = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n{self._tail}Location: "
 
     def to_bytes(self, answer: Answer, *, is_head: bool, is_last: bool) -> bytes:
         """The whole answer on the wire; `is_last`: the connection closes after it."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._tail = f"Cache-Control: no-store\r\nServer: clickedge\r\nDate: {formatdate(second, usegmt=True)}\r\n"
+        if answer.cookie and answer.status == 302 and not is_last:
+            return f"{self._redirect}{answer.location}\r\nSet-Cookie: {answer.cookie}\r\n\r\n".encode("ascii")
         lines = f"HTTP/1.1 {_REASONS[answer.status]}\r\nContent-Length: {len(answer.body)}\r\n{self._tail}"
         if answer.location:
             lines += f"Location: {answer.location}\r\n"

@@ -1,7 +1,7 @@
 """Deadlines of all connections by one cheap sweep a second, a thousand at a time: no timer per request."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 HEAD_S = 10
@@ -22,15 +22,21 @@ class Watched(Protocol):
 class Clock:
     """Coarse seconds, moved on by the sweep: reading an attribute is all that a request pays."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_second: Callable[[], None]) -> None:
         self.now_s = 0
+        self._on_second = on_second
+
+    def move_on(self) -> None:
+        """A second has passed."""
+        self.now_s += 1
+        self._on_second()
 
 
 async def sweep(clock: Clock, connections: Iterable[Watched]) -> None:
     """Expire what is overdue, for ever; never holds the loop for more than a slice (about 0.1 ms)."""
     while True:
         await asyncio.sleep(SWEEP_S)
-        clock.now_s += 1
+        clock.move_on()
         watched = list(connections)
         for start in range(0, len(watched), SLICE):
             for connection in watched[start : start + SLICE]:

@@ -13,7 +13,6 @@ N6  A malformed request gets one 4xx (501, 505) and a close, and no event.
 """
 
 import asyncio
-import time
 from collections import deque
 from ipaddress import IPv4Network, IPv6Network
 
@@ -35,14 +34,14 @@ from edge.http.routes import (
 )
 from edge.http.tracker import Tracker
 from edge.tracking.dialects import is_hot
-from edge.tracking.parameters import parse_query
+from edge.tracking.parameters import parse_clean_query
 from edge.tracking.request import Answer, Handled, Kind, Request, text
 
 MAX_UNANSWERED = 32
 
 _VERSION = b" HTTP/1.1"
 _END = b"\r\n\r\n"
-_HOT_METHODS = frozenset(("GET", "HEAD"))
+MAX_TARGET_BYTES = MAX_REQUEST_LINE_BYTES - len("HEAD  HTTP/1.1")
 
 HEAD_TOO_SLOW = text(408, "the head did not arrive in time")
 NO_SUCH_VERSION = text(505, "HTTP/1.1, please")
@@ -68,7 +67,7 @@ class LanePort:
         self.has_proxy = has_proxy
         self.max_connections = max_connections
         self.dated = Dated()
-        self.clock = Clock()
+        self.clock = Clock(self.dated.refresh)
         self.blocks = KnownBlocks()
         self.connections: set[Lane] = set()
 
@@ -166,9 +165,9 @@ class Lane(asyncio.Protocol):
             or self._wants_proxy
             or len(self._queue) >= MAX_UNANSWERED
         ):
-            line_end = data.find(b"\r\n")
-            block = self.port.blocks.find(data[line_end:])
-            if block is not None and self._answer(data[:line_end], block):
+            end = data.find(_VERSION)
+            block = self.port.blocks.find(data[end + len(_VERSION) :])
+            if block is not None and data.startswith(b"GET ") and self._answer("GET", data[4:end], block):
                 return
         self._receive(data)
 
@@ -263,7 +262,9 @@ class Lane(asyncio.Protocol):
         if not block.has_one_host:
             self._refuse(BAD_REQUEST)
             return False
-        if not (block.is_hot and self.port.is_on and self._answer(line, block)):
+        method, _, target = line[: -len(_VERSION)].partition(b" ")
+        is_here = block.is_hot and self.port.is_on and method in (b"GET", b"HEAD")
+        if not (is_here and self._answer(method.decode(), target, block)):
             return True
         self.port.blocks.add(sent, block)
         return False
@@ -282,31 +283,23 @@ class Lane(asyncio.Protocol):
             return HEAD_TOO_LARGE
         return None
 
-    def _answer(self, line: bytes, block: Block) -> bool:
-        """Handle the request, if its first line is that of a hot one. Its block llhttp has accepted, now or earlier."""
-        try:
-            method, target, version = line.decode("ascii").split(" ")
-        except ValueError:  # not three words, or not ASCII
-            return False
+    def _answer(self, method: str, target: bytes, block: Block) -> bool:
+        """Handle the request if it is a hot one. llhttp has accepted its block, but perhaps not yet seen its target."""
         port = self.port
         tracker = port.tracker
-        path, _, query = target.partition("?")
-        if (
-            version != "HTTP/1.1"
-            or method not in _HOT_METHODS
-            or not target.isprintable()
-            or not is_hot(tracker.state, path)
-            or len(line) > MAX_REQUEST_LINE_BYTES
-        ):
+        try:
+            path, _, query = target.decode("ascii").partition("?")
+            params = parse_clean_query(query)
+        except ValueError:  # not ASCII, or a control character
+            return False
+        if not is_hot(tracker.state, path) or b" " in target or len(target) > MAX_TARGET_BYTES:
             return False
         client_ip, secure = self._client_ip, self._is_https
         if port.trusted:
             client_ip = client_address(self._peer, block.forwarded_for, port.trusted)
             secure = is_https(secure, self._peer, block.forwarded_proto, port.trusted)
-        received_ms = time.time_ns() // 1_000_000
-        handled = tracker.handle(
-            Request(method, path, parse_query(query), block.headers, client_ip, secure, received_ms)
-        )
+        now_ms = tracker.turn_ms or tracker.begin_turn()
+        handled = tracker.handle(Request(method, path, params, block.headers, client_ip, secure, now_ms))
         self._is_last = self._is_last or block.is_last
         unanswered = _Unanswered(self, handled, method == "HEAD", self._is_last)
         self._queue.append(unanswered)

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import parse_qsl
@@ -96,7 +95,7 @@ class Routes:
                 read_headers(raw.headers.items()),
                 client_address(peer, forwarded, self._trusted),
                 is_https(raw.secure, peer, raw.headers.get("X-Forwarded-Proto"), self._trusted),
-                time.time_ns() // 1_000_000,
+                self._tracker.turn_ms or self._tracker.begin_turn(),
             )
         )
         if not handled.event:

@@ -1,5 +1,6 @@
 """From a parsed request to its answer, whoever parsed it: handle, journal, settle, count."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -35,13 +36,25 @@ class Tracker:
         self.state = state
         self._journal = journal
         self._on_broken = on_broken
+        self._loop = asyncio.get_running_loop()
+        self.turn_ms = 0
+        """When this loop turn's first request came, Unix milliseconds; 0: there was none yet."""
+        self._began_ns = 0
+        self._handled = [0] * len(KINDS)
+        """This turn's requests by kind."""
         self._quietly = RateLimited(structlog.get_logger(), 5.0)
         # By Kind: click, impression, postback, pixel, other.
         self._is_durable = (durable_clicks, durable_clicks, durable_conversions, durable_conversions, False)
 
+    def begin_turn(self) -> int:
+        """The first request of a loop turn: the clock is read for all of them. Unix milliseconds."""
+        self._began_ns = time.perf_counter_ns()
+        self.turn_ms = time.time_ns() // 1_000_000
+        self._loop.call_soon(self._end_turn)
+        return self.turn_ms
+
     def handle(self, request: Request) -> Handled:
-        """The handler's result, timed. Hand it to `submit` before anything else is awaited."""
-        started_ns = time.perf_counter_ns()
+        """The handler's result. Hand it to `submit` before anything else is awaited."""
         try:
             handled = dispatch(self.state, request)
         except StorageError as error:  # the id lease: this process may mint no more
@@ -50,9 +63,17 @@ class Tracker:
         except Exception:  # a bug of ours costs this request, and no other
             self._quietly.error("request_failed", exc_info=True)
             return Handled(Kind.OTHER, "unavailable", FAILED)
-        duration_us = (time.perf_counter_ns() - started_ns) // 1000
-        self.state.counters.observe(_HANDLING[handled.kind], HANDLING_BUCKETS_US, duration_us)
+        self._handled[handled.kind] += 1
         return handled
+
+    def _end_turn(self) -> None:
+        """Before the journal's write: what this turn's requests took, each its share."""
+        self.turn_ms = 0
+        counts, self._handled = self._handled, [0] * len(KINDS)
+        duration_us = (time.perf_counter_ns() - self._began_ns) // 1000 / max(1, sum(counts))
+        for kind, count in enumerate(counts):
+            if count:
+                self.state.counters.observe(_HANDLING[kind], HANDLING_BUCKETS_US, duration_us, count)
 
     def submit(self, handled: Handled, done: Callable[[bool], None]) -> None:
         """Journal the event; `done` says whether it is there, and `settle` what to answer then."""
@@ -64,8 +85,8 @@ class Tracker:
         """The answer, counted. A request without an event counts as written."""
         cells = self.state.counters.cells
         if is_written:
-            if handled.session:
-                self.state.sessions.put(handled.session_id, handled.session)
+            if handled.session is not None:
+                self.state.sessions.put(handled.session.click_id, handled.session)
         elif handled.is_droppable:
             cells[_DROPPED] += 1
         else:

@@ -58,6 +58,10 @@ class OfferView(Offer, frozen=True, kw_only=True):
     overrides_by_key: dict[tuple[int, int], Override]
     known_terms: dict[tuple[int, int], Terms]
     expiry_ms: int
+    cookie_name: str
+    cookie_attributes: str
+    open_until_ms: int
+    """Before this millisecond it takes clicks; 0: paused or expired."""
 
     def refusal(self, now_ms: int) -> str:
         """Why this offer takes no click now: `offer_expired`, `offer_paused`, or "" if it does."""
@@ -104,6 +108,9 @@ _decode_offer = msgspec.json.Decoder(Offer).decode
 _decode_alias = msgspec.json.Decoder(Alias).decode
 
 
+_FOR_EVER_MS = 2**63
+
+
 def compile_offer(offer: Offer) -> OfferView:
     """The offer as requests need it."""
     return OfferView(
@@ -115,6 +122,9 @@ def compile_offer(offer: Offer) -> OfferView:
         overrides_by_key={(one.aff_id, one.goal_id): one for one in offer.overrides},
         known_terms={},
         expiry_ms=offer.expires_at_ms,
+        cookie_name=f"ce_{offer.id}=",
+        cookie_attributes=f"; Max-Age={offer.click_window_s}; Path=/; HttpOnly",
+        open_until_ms=(offer.expires_at_ms or _FOR_EVER_MS) if offer.status == "active" else 0,
     )
 
 
@@ -129,7 +139,7 @@ class Shelf:
     __slots__ = ("_compile", "_to_key", "bodies", "views")
 
     def __init__(self, compile_body: Callable[[bytes], Any], to_key: Callable[[str], int | str]) -> None:
-        """`bodies` by stored id (text and bytes alone keep the garbage collector away); `views` by `to_key` of it."""
+        """`bodies` by stored id (text and bytes alone keep the garbage collector away); `views` by id, as text or number."""
         self._compile = compile_body
         self._to_key = to_key
         self.bodies: dict[str, bytes] = {}
@@ -139,10 +149,12 @@ class Shelf:
         """The compiled item; None if there is none of that id."""
         view = self.views.get(key)
         if view is None:
-            body = self.bodies.get(str(key))
+            item_id = str(key)
+            body = self.bodies.get(item_id)
             if body is None:
                 return None
-            view = self.views[key] = self._compile(body)
+            view = self.views.get(item_id) or self._compile(body)
+            self.views[item_id] = self.views[self._to_key(item_id)] = view
         return view
 
     def emptied(self) -> "Shelf":
@@ -158,6 +170,7 @@ class Shelf:
     def put(self, item_id: str, body: bytes | None) -> None:
         """Replace or remove one item; what was compiled of it is forgotten."""
         self.views.pop(self._to_key(item_id), None)
+        self.views.pop(item_id, None)
         if body is None:
             self.bodies.pop(item_id, None)
         else:
@@ -170,10 +183,9 @@ class Shelf:
             self.bodies[item_id] = body
             return
         self.bodies[item_id] = known
-        key = self._to_key(item_id)
-        view = other.views.get(key)
+        view = other.views.get(item_id)
         if view is not None:
-            self.views[key] = view
+            self.views[item_id] = self.views[self._to_key(item_id)] = view
 
 
 def _empty_shelves() -> dict[str, Shelf]:
@@ -188,38 +200,23 @@ def _empty_shelves() -> dict[str, Shelf]:
 class Catalog:
     """One revision of advertisers, partners, offers and aliases. Look-ups never fail: None stands for unknown."""
 
-    __slots__ = ("_advertisers", "_aliases", "_offers", "_partners", "_shelves", "revision")
+    __slots__ = ("_shelves", "advertiser", "alias", "offer", "partner", "revision")
 
     def __init__(self, revision: int, shelves: dict[str, Shelf]) -> None:
         """`shelves` by table, not touched afterwards."""
         self.revision = revision
         self._shelves = shelves
-        self._advertisers = shelves["advertisers"]
-        self._partners = shelves["partners"]
-        self._offers = shelves["offers"]
-        self._aliases = shelves["aliases"]
+        # By id, or by text that is exactly how we write that id.
+        self.advertiser: Callable[[int | str], Advertiser | None] = shelves["advertisers"].get
+        self.partner: Callable[[int | str], Partner | None] = shelves["partners"].get
+        self.offer: Callable[[int | str], OfferView | None] = shelves["offers"].get
+        self.alias: Callable[[str], AliasView | None] = shelves["aliases"].get
+        """The short link of a path, given without its slash."""
 
     @classmethod
     def empty(cls) -> "Catalog":
         """Revision 0, with nothing in it."""
         return cls(0, _empty_shelves())
-
-    def offer(self, offer_id: int) -> OfferView | None:
-        view: OfferView | None = self._offers.get(offer_id)
-        return view
-
-    def partner(self, aff_id: int) -> Partner | None:
-        view: Partner | None = self._partners.get(aff_id)
-        return view
-
-    def advertiser(self, advertiser_id: int) -> Advertiser | None:
-        view: Advertiser | None = self._advertisers.get(advertiser_id)
-        return view
-
-    def alias(self, path: str) -> AliasView | None:
-        """The short link of that path, given without its slash."""
-        view: AliasView | None = self._aliases.get(path)
-        return view
 
     def changed(self, revision: int, changes: Iterable[Change]) -> "Catalog":
         """The next revision; what did not change is shared, this snapshot stays as it is."""

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from msgspec import Raw
-
 from edge.tracking import cookies
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.macro_values import locate
@@ -15,6 +13,7 @@ from storage.journal.events import Click, Impression, Outcome, Session, encode
 MAX_REDIRECT_OFFERS = 3
 UNKNOWN_OFFER = text(404, "unknown offer")
 _NO_FLAGS: list[str] = []
+_CLICK, _IMPRESSION = Kind.CLICK, Kind.IMPRESSION
 
 
 class Delivery(NamedTuple):
@@ -48,14 +47,23 @@ def _partner_refusal(catalog: Catalog, aff_id: int) -> str:
     return "partner_blocked" if partner.status == "blocked" else ""
 
 
+def _resolve(catalog: Catalog, params: dict[str, str], now_ms: int) -> tuple[int, int, OfferView | None, str]:
+    """The ids asked for, the offer that takes the click, and the reason where not all is as it should be."""
+    sent_offer, sent_aff = params.get("offer_id", ""), params.get("aff_id", "")
+    offer, partner = catalog.offer(sent_offer), catalog.partner(sent_aff)
+    if offer is not None and partner is not None and now_ms < offer.open_until_ms and partner.status == "active":
+        return offer.id, partner.id, offer, ""
+    offer_id, aff_id = to_id(sent_offer), to_id(sent_aff)
+    return offer_id, aff_id, *deliver(catalog, offer_id, aff_id, now_ms)
+
+
 def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
     """GET or HEAD `/aff_c`: 302 to the offer, its stand-in or the fallback; 404 when there is none of these."""
     params, headers, now_ms = request.params, request.headers, request.received_ms
-    requested_id, aff_id = to_id(params.get("offer_id", "")), to_id(params.get("aff_id", ""))
-    offer, reason = deliver(state.catalog, requested_id, aff_id, now_ms)
-    session = _open_session(state, request, offer, requested_id, aff_id)
-    encoded = encode(session)
-    flags, first = _flags(state, request), b""
+    offer_id, aff_id, offer, reason = _resolve(state.catalog, params, now_ms)
+    session = _open_session(state, request, offer, offer_id, aff_id)
+    is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out or "url" in params)
+    flags, first = _NO_FLAGS if is_plain else _flags(state, request), b""
     outcome: Outcome = "redirected"
     if offer is not None:
         if headers.cookie:
@@ -65,18 +73,15 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
         has_cookie = not headers.opts_out or not state.honour_gpc
         cookie = cookies.remember(offer, first, session.click_id, is_https=request.is_https) if has_cookie else ""
         answer = Answer(302, location=location, cookie=cookie)
-        if offer.id != requested_id:
-            params = {**params, "requested_offer_id": str(requested_id)}
+        if offer.id != offer_id:
+            params = {**params, "requested_offer_id": str(offer_id)}
     elif state.fallback is not None:
         outcome = "fallback"
         answer = Answer(302, location=locate(state.fallback, None, session, request, state))
     else:
         outcome, answer = "rejected", UNKNOWN_OFFER
-    event = encode(
-        Click(Raw(encoded), outcome, reason, flags, alias, params, headers.referrer, headers.language, first)
-    )
-    known = encoded if offer is not None else b""
-    return Handled(Kind.CLICK, outcome, answer, event, True, session.click_id, known)
+    event = encode(Click(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first))
+    return Handled(_CLICK, outcome, answer, event, True, session if offer is not None else None)
 
 
 def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled:
@@ -87,12 +92,12 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
     reason = "unknown_offer"
     if offer is not None:
         reason = offer.refusal(request.received_ms) or _partner_refusal(state.catalog, aff_id)
-    session = encode(_open_session(state, request, offer, offer_id, aff_id))
+    session = _open_session(state, request, offer, offer_id, aff_id)
     outcome: Outcome = "recorded" if offer is not None else "rejected"
     first = cookies.first_click(request, offer, state.ids) if offer is not None else b""
     flags = _flags(state, request)
-    event = Impression(Raw(session), outcome, reason, flags, alias, params, headers.referrer, headers.language, first)
-    return Handled(Kind.IMPRESSION, outcome, GIF, encode(event), is_droppable=True)
+    event = Impression(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first)
+    return Handled(_IMPRESSION, outcome, GIF, encode(event), is_droppable=True)
 
 
 def _open_session(state: EdgeState, request: Request, offer: OfferView | None, offer_id: int, aff_id: int) -> Session:
@@ -117,13 +122,9 @@ def _landing_page(offer: OfferView | None, url_id: int) -> int:
 
 def _flags(state: EdgeState, request: Request) -> list[str]:
     headers = request.headers
-    opts_out = headers.opts_out and state.honour_gpc
-    is_prefetch = headers.is_prefetch or request.method == "HEAD"
-    if not (is_prefetch or opts_out or "url" in request.params):
-        return _NO_FLAGS
-    flags = ["prefetch"] if is_prefetch else []
+    flags = ["prefetch"] if headers.is_prefetch or request.method == "HEAD" else []
     if "url" in request.params:
         flags.append("deep_link_refused")
-    if opts_out:
+    if headers.opts_out and state.honour_gpc:
         flags.append("opted_out")
     return flags

@@ -2,7 +2,8 @@
 
     48 bits milliseconds | version 7 | 12 sequence | variant 10 | 6 worker | 10 node | 46 tag
 
-The tag is a keyed BLAKE2b over the 82 bits before it. Written as 32 lower-case hex digits (`bytes.hex`).
+The tag is a keyed BLAKE2b over the 82 bits before it, which are hashed as the 11 bytes that hold them, the tag's own
+first six bits being 0. Written as 32 lower-case hex digits (`bytes.hex`).
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Protocol
 
-TAG_BITS = 46
-TAG_MASK = (1 << TAG_BITS) - 1
-PREFIX_BYTES = 11
+HEAD_BYTES = 11
+"""What is hashed: the id with its last 5 bytes cut off, and a 0 for the tag's first 6 bits."""
+HEAD_MASK = 0xC0
 LAST_SEQUENCE = 4095
+NEXT_SEQUENCE = 1 << 24
 VERSION_AND_VARIANT = 7 << 76 | 2 << 62
 VERSION_AND_VARIANT_MASK = 15 << 76 | 3 << 62
 
@@ -36,7 +38,7 @@ class Lease(Protocol):
 class ClickIds:
     """Mints the ids of one worker and verifies those of all. Not thread-safe: one event loop owns it."""
 
-    __slots__ = ("_hashers", "_lease", "_low_bits", "_ms", "_sequence", "_signer")
+    __slots__ = ("_hashers", "_head", "_lease", "_low_bits", "_ms", "_sequence", "_signer", "_turning")
 
     def __init__(self, secrets: Sequence[str], node_id: int, worker_id: int, lease: Lease) -> None:
         """The first of `secrets` signs, all verify. ValueError: no secret, node beyond 1023, worker beyond 63."""
@@ -44,31 +46,39 @@ class ClickIds:
             raise ValueError(f"{len(secrets)} secrets, node {node_id}, worker {worker_id}")
         self._hashers = tuple(_keyed_hasher(secret) for secret in secrets)
         self._signer = self._hashers[0]
-        self._low_bits = 7 << 30 | 2 << 16 | worker_id << 10 | node_id
+        self._low_bits = (7 << 30 | 2 << 16 | worker_id << 10 | node_id) << 6
+        # The byte that node and tag share, for each first byte that a digest may have.
+        self._turning = [bytes([self._low_bits & HEAD_MASK | first & ~HEAD_MASK]) for first in range(256)]
         self._lease = lease
         self._ms = lease.start_ms
         self._sequence = LAST_SEQUENCE
+        self._head = 0
 
     def mint(self, now_ms: int) -> bytes:
         """A new id, above all earlier ones whatever the clock does; 16 bytes. Raises what the lease raises."""
-        if now_ms > self._ms:
-            self._ms = now_ms
-            self._sequence = 0
-        elif self._sequence < LAST_SEQUENCE:
+        if now_ms <= self._ms and self._sequence < LAST_SEQUENCE:
             self._sequence += 1
+            self._head += NEXT_SEQUENCE
         else:
-            self._ms += 1
-            self._sequence = 0
-        if self._ms > self._lease.through_ms:
-            self._lease.cover(self._ms)
-        return _sign(self._signer, self._ms << 34 | self._sequence << 18 | self._low_bits)
+            self._begin(max(now_ms, self._ms + 1))
+        head = self._head.to_bytes(HEAD_BYTES, "big")
+        hasher = self._signer.copy()  # `_sign`, in place: one is minted for each click
+        hasher.update(head)
+        tag = hasher.digest()
+        return head[:10] + self._turning[tag[0]] + tag[1:]
 
     def floor(self, now_ms: int) -> int:
         """A millisecond that no minted id is above and no later id is below."""
-        if now_ms > self._ms:
-            self._ms = now_ms
-            self._sequence = -1
-        return self._ms
+        if now_ms <= self._ms:
+            return self._ms
+        self._ms, self._sequence = now_ms - 1, LAST_SEQUENCE
+        return now_ms
+
+    def _begin(self, ms: int) -> None:
+        if ms > self._lease.through_ms:
+            self._lease.cover(ms)
+        self._ms, self._sequence = ms, 0
+        self._head = ms << 40 | self._low_bits
 
     def parse(self, text: str) -> bytes | None:
         """The 16 bytes of an id that one of the secrets signed; None for any other text."""
@@ -76,9 +86,8 @@ class ClickIds:
         if value is None:
             return None
         click_id = value.to_bytes(16, "big")
-        prefix = value >> TAG_BITS
         for hasher in self._hashers:
-            if compare_digest(_sign(hasher, prefix), click_id):
+            if compare_digest(_sign(hasher, click_id), click_id):
                 return click_id
         return None
 
@@ -114,11 +123,13 @@ def _keyed_hasher(secret: str) -> blake2b:
     return blake2b(key=key, digest_size=6)
 
 
-def _sign(hasher: blake2b, prefix: int) -> bytes:
-    """The id with this prefix (82 bits). Copying a keyed hasher saves hashing the key block: 0.5 against 0.65 us."""
-    tag = hasher.copy()
-    tag.update(prefix.to_bytes(PREFIX_BYTES, "big"))
-    return (prefix << TAG_BITS | int.from_bytes(tag.digest(), "big") & TAG_MASK).to_bytes(16, "big")
+def _sign(hasher: blake2b, click_id: bytes) -> bytes:
+    """The id with its tag as it should be. Copying a keyed hasher saves hashing the key block: 0.5 against 0.65 us."""
+    head = click_id[:10] + bytes([click_id[10] & HEAD_MASK])
+    hasher = hasher.copy()
+    hasher.update(head)
+    tag = hasher.digest()
+    return head[:10] + bytes([head[10] | tag[0] & ~HEAD_MASK]) + tag[1:]
 
 
 def _well_formed_value(text: str) -> int | None:

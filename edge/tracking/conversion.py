@@ -10,7 +10,7 @@ from edge.tracking.parameters import to_id
 from edge.tracking.replies import SCRIPT, failure, success
 from edge.tracking.request import GIF, Answer, Handled, Kind, Request
 from edge.tracking.state import EdgeState
-from storage.journal.events import Conversion, Via, decode_session, encode
+from storage.journal.events import Conversion, Via, encode
 
 MAX_TRANSACTION_ID_CHARS = 64
 HIT = cell("edge_session_lookups_total", "hit")
@@ -74,7 +74,7 @@ def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handle
 def _session_offer(state: EdgeState, click_id: bytes) -> OfferView | None:
     """The offer of the click, where this worker knows it: it beats the postback's own `offer_id`."""
     session = state.sessions.get(click_id)
-    return state.catalog.offer(decode_session(session).offer_id) if session else None
+    return state.catalog.offer(session.offer_id) if session else None
 
 
 def _goal_id(offer: OfferView | None, params: dict[str, str]) -> int:
@@ -121,7 +121,7 @@ def _event(
             via,
             transaction_id,
             click_id,
-            session or b"",
+            encode(session) if session else b"",
             offer.id if offer else 0,
             goal_id,
             request.params,

@@ -44,6 +44,6 @@ def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
 
 def remember(offer: OfferView, first: bytes, click_id: bytes, *, is_https: bool) -> str:
     """The Set-Cookie value that makes the browser remember `click_id` as its last click of the offer."""
-    ids = f"{(first or click_id).hex()}.{click_id.hex()}"
+    last = click_id.hex()
     secure = "; SameSite=None; Secure" if is_https else ""
-    return f"ce_{offer.id}={ids}; Max-Age={offer.click_window_s}; Path=/; HttpOnly{secure}"
+    return f"{offer.cookie_name}{first.hex() if first else last}.{last}{offer.cookie_attributes}{secure}"

@@ -53,6 +53,8 @@ KINDS: dict[str, _KindRow] = {
 _BY_PATH: dict[str, list[Dialect]] = {}
 for _row in TABLE:
     _BY_PATH.setdefault(_row.path, []).append(_row)
+# The paths that need no telling: most requests are answered by their row without a search.
+_PLAIN = {path: KINDS[rows[0].kind] for path, rows in _BY_PATH.items() if rows[0].tell is None}
 
 RESERVED_PATHS = frozenset(path.strip("/") for path in _BY_PATH) | {"clk", "edge.js", "livez", "readyz"}
 UNTOLD = text(400, "the parameter a must be lsr or l")
@@ -65,6 +67,9 @@ def is_hot(state: EdgeState, path: str) -> bool:
 
 def dispatch(state: EdgeState, request: Request) -> Handled:
     """The answer to `request`, and the event to journal before it leaves."""
+    plain = _PLAIN.get(request.path)
+    if plain is not None and request.method in plain.methods:
+        return plain.handle(state, request, "")
     rows = _BY_PATH.get(request.path)
     if rows is None:
         return _by_alias(state, request)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from edge.tracking.catalog import OfferView
-from edge.tracking.macros import Template
+from edge.tracking.macros import Template, encode_macro
 from edge.tracking.request import Request
 from edge.tracking.state import EdgeState
 from edge.tracking.urls import encode_value
@@ -98,8 +98,14 @@ _SOURCES: dict[str, Source] = {
 
 def locate(template: Template, offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
     """Where a click goes: for each macro our own value, else the click's parameter of that name."""
-    get, values = request.params.get, []
-    for _, name in template.slots:
+    get = request.params.get
+    pieces = template.pieces.copy()
+    for index, name in template.slots:
+        if name == "transaction_id":  # in nearly every template; the rest is looked up
+            pieces[index] = session.click_id.hex()
+            continue
         source = _SOURCES.get(name)
-        values.append(source(offer, session, request, state) if source else get(name))
-    return template.fill(values)
+        value = source(offer, session, request, state) if source else get(name)
+        if value:  # most are plain tokens, which need no encoding
+            pieces[index] = value if value.isalnum() and value.isascii() else encode_macro(name, value)
+    return "".join(pieces)

@@ -1,7 +1,7 @@
 """URL templates: `{macro}`s in offer URLs and postbacks, compiled when the catalog loads, filled in per request."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from edge.tracking.urls import encode_url, encode_value
 
@@ -50,30 +50,28 @@ def find_unknown_macros(url: str) -> list[str]:
 
 
 class Template:
-    """A compiled URL. `slots`: the places of its macros, and their canonical names."""
+    """A compiled URL: its pieces with an empty string for each macro, whose places and canonical names are the slots."""
 
-    __slots__ = ("_pieces", "slots")
+    __slots__ = ("pieces", "slots")
 
     def __init__(self, pieces: list[str], slots: list[tuple[int, str]]) -> None:
-        """`pieces`: literals with an empty string for each macro; `slots`: those strings' places and macros."""
-        self._pieces = pieces
+        self.pieces = pieces
         self.slots = slots
 
     def expand(self, values: Values) -> str:
         """The URL, printable ASCII. `values` by canonical name; what is missing expands to nothing."""
         get = values if callable(values) else values.get
-        return self.fill([get(name) for _, name in self.slots])
-
-    def fill(self, values: Iterable[str | None]) -> str:
-        """The URL, printable ASCII; `values` in the order of `slots`."""
-        pieces = self._pieces.copy()
-        for (index, name), value in zip(self.slots, values, strict=True):
-            if value:  # most are plain tokens, which need no encoding and no call
-                if value.isalnum() and value.isascii():
-                    pieces[index] = value
-                else:
-                    pieces[index] = encode_value(value) if name != _WHOLE_QUERY else encode_url(value)
+        pieces = self.pieces.copy()
+        for index, name in self.slots:
+            value = get(name)
+            if value:
+                pieces[index] = encode_macro(name, value)
         return "".join(pieces)
+
+
+def encode_macro(name: str, value: str) -> str:
+    """A macro's value for its place in a URL, printable ASCII."""
+    return encode_value(value) if name != _WHOLE_QUERY else encode_url(value)
 
 
 def compile_template(url: str) -> Template:

@@ -5,9 +5,10 @@ from enum import IntEnum
 import msgspec
 
 from edge.tracking.headers import Headers
+from storage.journal.events import Session
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request, parsed. `params`: cleaned, see `parameters`; `received_ms`: Unix milliseconds."""
 
     method: str
@@ -19,7 +20,7 @@ class Request(msgspec.Struct, frozen=True):
     received_ms: int
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What goes out. `location` is the compiled URL, byte for byte; `cookie` is a whole Set-Cookie value."""
 
     status: int
@@ -41,7 +42,7 @@ class Kind(IntEnum):
     OTHER = 4
 
 
-class Handled(msgspec.Struct, frozen=True):
+class Handled(msgspec.Struct, frozen=True, gc=False):
     """A handler's result. `event` is journalled before `answer` leaves.
 
     A click whose event finds no room is answered all the same and counted as dropped; a conversion is not
@@ -53,8 +54,7 @@ class Handled(msgspec.Struct, frozen=True):
     answer: Answer
     event: bytes = b""
     is_droppable: bool = False
-    session_id: bytes = b""
-    session: bytes = b""
+    session: Session | None = None
     """To be remembered once `event` is journalled: no verdict may hang on a click that never was."""
 
 

@@ -7,6 +7,7 @@ from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.macros import Template
 from edge.tracking.sessions import Sessions
+from storage.journal.events import Session
 
 REFUSALS_PER_S = 10
 REFUSALS_BURST = 100
@@ -18,7 +19,7 @@ class EdgeState:
 
     catalog: Catalog
     ids: ClickIds
-    sessions: Sessions
+    sessions: Sessions[Session]
     counters: Counters
     fallback: Template | None = None
     honour_gpc: bool = True

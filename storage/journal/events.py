@@ -1,8 +1,8 @@
 """What a worker writes into its journal: one msgpack array per event, the kind first.
 
 Every event names the catalog revision in force when it happened. Strings are clean: no control bytes, valid UTF-8.
-Ids are 16 bytes; 0 and "" stand for "none". A session is encoded once, and the same bytes serve the click's event,
-the worker's session memory and the conversion that meets it there; hence `Raw`.
+Ids are 16 bytes; 0 and "" stand for "none". A click's session is an array within its event; the conversion that meets
+it in the worker's memory carries it encoded, as bytes that may be empty.
 """
 
 from typing import Literal
@@ -30,7 +30,7 @@ class Session(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Click(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
     """A click, answered. `params`: the request's parameters, an alias's frozen ones merged in."""
 
-    session: msgspec.Raw
+    session: Session
     outcome: Outcome
     reason: str
     flags: list[str]
@@ -45,7 +45,7 @@ class Click(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
 class Impression(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
     """An ad seen; the fields are a click's."""
 
-    session: msgspec.Raw
+    session: Session
     outcome: Outcome
     reason: str
     flags: list[str]
@@ -96,6 +96,6 @@ def decode(payload: bytes) -> Event:
     return event
 
 
-def decode_session(payload: msgspec.Raw | bytes) -> Session:
+def decode_session(payload: bytes) -> Session:
     """The session in `payload`; msgspec.DecodeError or ValidationError if it is none."""
     return _session_decoder.decode(payload)

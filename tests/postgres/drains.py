@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from msgspec import Raw
-
 from edge.admin.catalog_apply import apply_text
 from edge.counters import Counters
 from edge.drain.process import Drain
@@ -143,7 +141,7 @@ class Scribe:
     ) -> bytes:
         """A click; `fields` are the session's. Its id."""
         session = session or self.session(**fields)
-        event = Click(Raw(encode(session)), outcome, reason, flags or [], "", params or {}, "", "", b"")
+        event = Click(session, outcome, reason, flags or [], "", params or {}, "", "", b"")
         self.raw(encode(event), "click", session.click_id)
         return session.click_id
 
@@ -152,7 +150,7 @@ class Scribe:
     ) -> bytes:
         """An impression; its id."""
         session = self.session(**fields)
-        event = Impression(Raw(encode(session)), "recorded", "", flags or [], "", params or {}, "", "", b"")
+        event = Impression(session, "recorded", "", flags or [], "", params or {}, "", "", b"")
         self.raw(encode(event), "impression", session.click_id)
         return session.click_id
 

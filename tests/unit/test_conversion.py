@@ -9,7 +9,7 @@ from edge.tracking.click import handle_click
 from edge.tracking.conversion import handle_goal_postback, handle_pixel, handle_postback
 from edge.tracking.request import GIF, Handled, Kind
 from edge.tracking.state import REFUSALS_BURST, EdgeState
-from storage.journal.events import Conversion, decode
+from storage.journal.events import Conversion, decode, decode_session
 from tests.wire.port import NOW_MS, build_catalog, build_state, request_of
 
 CATALOG = build_catalog()
@@ -27,7 +27,8 @@ def clicked(
 ) -> tuple[str, str]:
     """A click's id and its cookie, once it is journalled."""
     handled = handle_click(state, request_of(query, headers), "")
-    state.sessions.put(handled.session_id, handled.session)
+    assert handled.session is not None
+    state.sessions.put(handled.session.click_id, handled.session)
     answer = handled.answer
     name_and_value = answer.cookie.partition(";")[0]
     return name_and_value.rpartition(".")[2], name_and_value
@@ -55,7 +56,7 @@ def test_a_postback_carries_the_session_that_this_worker_holds() -> None:
     event = converted(handled)
     assert (handled.kind, handled.outcome, handled.is_droppable) == (Kind.POSTBACK, "recorded", False)
     assert handled.answer.body == SUCCESS
-    assert event.session == state.sessions.get(bytes.fromhex(sent))
+    assert decode_session(event.session) == state.sessions.get(bytes.fromhex(sent))
     assert (event.transaction_id, event.click_id.hex(), event.via, event.revision) == (sent, sent, "postback", 7)
     assert (event.offer_id, event.goal_id, event.received_ms, event.ip) == (17, 0, NOW_MS, "203.0.113.9")
     assert (event.user_agent, event.referrer) == ("shop/1", "https://shop.example.com/thanks")

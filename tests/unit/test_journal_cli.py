@@ -18,7 +18,7 @@ CLICK_MS = 1_700_000_000_000
 CLICK_ID = CLICK_MS.to_bytes(6, "big") + bytes.fromhex("7000a000000000000001")
 SESSION = events.Session(CLICK_ID, 3, 17, 2, 0, 0, "", "192.0.2.1", "curl")
 CLICK = events.Click(
-    session=msgspec.Raw(events.encode(SESSION)),
+    session=SESSION,
     outcome="redirected",
     reason="",
     flags=["bot"],
@@ -116,7 +116,7 @@ def test_verify_fails_on_damage(data_dir: Path) -> None:
 def test_verify_fails_on_a_record_that_is_no_event(tmp_path: Path) -> None:
     """A frame that verifies but does not decode is reported, not a traceback."""
     writer = write_events(tmp_path, CLICK)
-    broken = msgspec.structs.replace(CLICK, session=msgspec.Raw(b"\x01"))
+    broken = msgspec.structs.replace(CLICK, alias=msgspec.Raw(b"\x01"))
     writer.write([b"\xc1", events.encode(broken)])
     writer.close()
     result = run("verify", tmp_path)

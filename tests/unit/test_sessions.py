@@ -18,7 +18,7 @@ def key(number: int) -> bytes:
 @given(st.integers(1, 12), st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=200))
 def test_a_small_memory_is_an_exact_lru(capacity: int, steps: list[tuple[bool, int]]) -> None:
     """Any sequence of puts and gets answers as an ordered dict of the same size does."""
-    sessions, model = Sessions(capacity), OrderedDict[bytes, bytes]()
+    sessions, model = Sessions[bytes](capacity), OrderedDict[bytes, bytes]()
     for step, (is_put, number) in enumerate(steps):
         if is_put:
             value = b"%d" % step
@@ -37,7 +37,7 @@ def test_a_small_memory_is_an_exact_lru(capacity: int, steps: list[tuple[bool, i
 @pytest.mark.parametrize("capacity", [SHARD_ENTRIES, SHARD_ENTRIES + 1, 1000, 4321])
 def test_there_are_never_more_entries_than_the_capacity(capacity: int) -> None:
     """Five times as many puts as places; what is left is nearly all of the capacity."""
-    sessions = Sessions(capacity)
+    sessions = Sessions[bytes](capacity)
     for number in range(5 * capacity):
         sessions.put(key(number), b"session")
         if number % 97 == 0:
@@ -47,7 +47,7 @@ def test_there_are_never_more_entries_than_the_capacity(capacity: int) -> None:
 
 def test_a_large_memory_keeps_the_recently_used() -> None:
     """Among many shards the newest half of the capacity is held whole, and what is used again stays."""
-    sessions = Sessions(20_000)
+    sessions = Sessions[bytes](20_000)
     sessions.put(key(10**9), b"popular")
     for number in range(60_000):
         sessions.put(key(number), b"session")
@@ -59,7 +59,7 @@ def test_a_large_memory_keeps_the_recently_used() -> None:
 
 def test_the_garbage_collector_sees_no_entry() -> None:
     """Shards of bytes are not tracked, so a million sessions lengthen no collection."""
-    sessions = Sessions(2000)
+    sessions = Sessions[bytes](2000)
     for number in range(5000):
         sessions.put(key(number), b"session")
     assert not any(gc.is_tracked(shard) for shard in sessions._shards)

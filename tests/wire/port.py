@@ -23,7 +23,7 @@ from edge.tracking.request import Request
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
 from storage.journal.commit import GroupCommit
-from storage.journal.events import Click, Conversion, Event, Heartbeat, Impression, Session, decode, decode_session
+from storage.journal.events import Click, Conversion, Event, Heartbeat, Impression, Session, decode
 from storage.journal.filesystem import REAL_FILESYSTEM, Filesystem
 from storage.journal.reader import JournalReader
 from storage.journal.writer import JournalWriter
@@ -315,7 +315,7 @@ class Port:
 
 def session_of(event: Click | Impression) -> Session:
     """The session inside, decoded."""
-    return decode_session(event.session)
+    return event.session
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from uuid import UUID
 import aiohttp
 import pytest
 
-from storage.journal.events import Click, Conversion
+from storage.journal.events import Click, Conversion, encode
 from tests.journal_disk import FaultyDisk
 from tests.wire.port import Port, serving
 
@@ -39,7 +39,7 @@ async def test_a_postback_is_success_and_its_event_has_all_that_was_sent(tmp_pat
         assert reply.get("content-type") == "text/plain; charset=utf-8"
         assert reply.get("cache-control") == "no-store"
         event = port.last(Conversion)
-        assert event.session == bytes(port.last(Click).session)
+        assert event.session == encode(port.last(Click).session)
         assert (event.via, event.transaction_id, event.click_id.hex()) == ("postback", click_id, click_id)
         assert (event.ip, event.user_agent, event.offer_id, event.goal_id) == ("127.0.0.1", "shop/1", 17, 0)
         assert event.params == {
