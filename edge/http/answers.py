@@ -42,7 +42,7 @@ class Dated:
         self._tail = f"Cache-Control: no-store\r\nServer: clickedge\r\nDate: {date}\r\n"
         self._redirect = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n{self._tail}Location: "
 
-    def to_bytes(self, answer: Answer, *, is_head: bool, is_last: bool) -> bytes:
+    def to_bytes(self, answer: Answer, is_head: bool, is_last: bool) -> bytes:
         """The whole answer on the wire; `is_last`: the connection closes after it."""
         if answer.cookie and answer.status == 302 and not is_last:
             return f"{self._redirect}{answer.location}\r\nSet-Cookie: {answer.cookie}\r\n\r\n".encode("ascii")

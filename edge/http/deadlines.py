@@ -24,11 +24,14 @@ class Clock:
 
     def __init__(self, on_second: Callable[[], None]) -> None:
         self.now_s = 0
+        self.idle_s = IDLE_S
+        """When a connection that says nothing from now on is idle for too long."""
         self._on_second = on_second
 
     def move_on(self) -> None:
         """A second has passed."""
         self.now_s += 1
+        self.idle_s += 1
         self._on_second()
 
 

@@ -17,11 +17,10 @@ from collections import deque
 from ipaddress import IPv4Network, IPv6Network
 
 import httptools
-import msgspec
 
 from edge.http.answers import Dated
 from edge.http.client_address import client_address, is_https
-from edge.http.deadlines import HEAD_S, IDLE_S, Clock
+from edge.http.deadlines import HEAD_S, Clock
 from edge.http.known_blocks import Block, KnownBlocks, read_block
 from edge.http.proxy_protocol import read_proxy_header
 from edge.http.routes import (
@@ -41,6 +40,7 @@ MAX_UNANSWERED = 32
 
 _VERSION = b" HTTP/1.1"
 _END = b"\r\n\r\n"
+_SPACE = ord(" ")  # looking for b" " costs an exception that CPython raises and drops within
 MAX_TARGET_BYTES = MAX_REQUEST_LINE_BYTES - len("HEAD  HTTP/1.1")
 
 HEAD_TOO_SLOW = text(408, "the head did not arrive in time")
@@ -66,8 +66,9 @@ class LanePort:
         self.is_on = is_on
         self.has_proxy = has_proxy
         self.max_connections = max_connections
-        self.dated = Dated()
-        self.clock = Clock(self.dated.refresh)
+        dated = Dated()
+        self.dated = dated
+        self.clock = Clock(dated.refresh)
         self.blocks = KnownBlocks()
         self.connections: set[Lane] = set()
 
@@ -82,22 +83,26 @@ class LanePort:
             connection.abort()
 
 
-class _Unanswered(msgspec.Struct, eq=False):
+class _Unanswered:
     """A request whose answer waits for the journal, or for the answers before it."""
 
-    lane: "Lane"
+    __slots__ = ("answer", "handled", "is_head", "is_last", "lane")
+
+    answer: bytes
+    """What to write; empty while the journal has not spoken."""
     handled: Handled
     is_head: bool
     is_last: bool
-    answer: bytes = b""
-    """What to write; empty while the journal has not spoken."""
+
+    def __init__(self, lane: "Lane") -> None:
+        self.lane = lane
 
     def done(self, is_written: bool) -> None:
         """The journal has the event, or never will."""
         lane = self.lane
         port = lane.port
         answer = port.tracker.settle(self.handled, is_written)
-        self.answer = port.dated.to_bytes(answer, is_head=self.is_head, is_last=self.is_last)
+        self.answer = port.dated.to_bytes(answer, self.is_head, self.is_last)
         lane.release()
 
 
@@ -116,6 +121,8 @@ class Lane(asyncio.Protocol):
         "_parser",
         "_peer",
         "_queue",
+        "_spare",
+        "_tell_spare",
         "_transport",
         "_wants_proxy",
         "deadline_s",
@@ -126,6 +133,9 @@ class Lane(asyncio.Protocol):
         self.port = port
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[_Unanswered] = deque()
+        # Most connections have one request at a time, and so need one of these.
+        self._spare = _Unanswered(self)
+        self._tell_spare = self._spare.done
         self._buffer = b""
         self._handover = b""
         self._is_complete = False
@@ -166,7 +176,8 @@ class Lane(asyncio.Protocol):
             or len(self._queue) >= MAX_UNANSWERED
         ):
             end = data.find(_VERSION)
-            block = self.port.blocks.find(data[end + len(_VERSION) :])
+            find = self.port.blocks.find
+            block = find(data[end + len(_VERSION) :])
             if block is not None and data.startswith(b"GET ") and self._answer("GET", data[4:end], block):
                 return
         self._receive(data)
@@ -212,7 +223,7 @@ class Lane(asyncio.Protocol):
         if self._is_write_paused or (self._is_last and not self._queue):
             self._transport.abort()  # closed already, perhaps, but the peer does not take what was sent
         elif self._queue:
-            self.deadline_s = self.port.clock.now_s + IDLE_S
+            self.deadline_s = self.port.clock.idle_s
         elif self._buffer:
             self._refuse(HEAD_TOO_SLOW)
         else:
@@ -220,7 +231,7 @@ class Lane(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
-        self.deadline_s = self.port.clock.now_s + IDLE_S
+        self.deadline_s = self.port.clock.idle_s
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -232,17 +243,16 @@ class Lane(asyncio.Protocol):
         if self._is_lost:  # uvloop raises at a write to a closed transport
             return
         queue, transport = self._queue, self._transport
-        was_full = len(queue) >= MAX_UNANSWERED
         while queue and queue[0].answer:
             transport.write(queue.popleft().answer)
-        self.deadline_s = self.port.clock.now_s + IDLE_S
+        self.deadline_s = self.port.clock.idle_s
         if queue:
             return
         if self._handover:
             self._hand_over()
         elif self._is_last:
             transport.close()
-        elif was_full or self._buffer:
+        elif self._buffer:
             self._resume()
 
     def _take(self, head: bytes) -> bool:
@@ -292,7 +302,7 @@ class Lane(asyncio.Protocol):
             params = parse_clean_query(query)
         except ValueError:  # not ASCII, or a control character
             return False
-        if not is_hot(tracker.state, path) or b" " in target or len(target) > MAX_TARGET_BYTES:
+        if not is_hot(tracker.state, path) or _SPACE in target or len(target) > MAX_TARGET_BYTES:
             return False
         client_ip, secure = self._client_ip, self._is_https
         if port.trusted:
@@ -301,18 +311,27 @@ class Lane(asyncio.Protocol):
         now_ms = tracker.turn_ms or tracker.begin_turn()
         handled = tracker.handle(Request(method, path, params, block.headers, client_ip, secure, now_ms))
         self._is_last = self._is_last or block.is_last
-        unanswered = _Unanswered(self, handled, method == "HEAD", self._is_last)
+        unanswered, done = self._spare, self._tell_spare
+        if self._queue:
+            unanswered = _Unanswered(self)
+            done = unanswered.done
+        unanswered.answer = b""
+        unanswered.handled = handled
+        unanswered.is_head = method == "HEAD"
+        unanswered.is_last = self._is_last
         self._queue.append(unanswered)
         if handled.event:
-            tracker.submit(handled, unanswered.done)
+            tracker.submit(handled, done)
         else:
-            unanswered.done(True)
+            done(True)
         return True
 
     def _refuse(self, answer: Answer) -> None:
         """One short answer after those before it, then close (N6)."""
         self._is_last = True
-        refused = _Unanswered(self, Handled(Kind.OTHER, "bad_request", answer), False, True)
+        refused = _Unanswered(self)
+        refused.answer, refused.handled = b"", Handled(Kind.OTHER, "bad_request", answer)
+        refused.is_head, refused.is_last = False, True
         self._queue.append(refused)
         refused.done(True)
 

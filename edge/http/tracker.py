@@ -77,9 +77,7 @@ class Tracker:
 
     def submit(self, handled: Handled, done: Callable[[bool], None]) -> None:
         """Journal the event; `done` says whether it is there, and `settle` what to answer then."""
-        self._journal.append(
-            handled.event, done, is_droppable=handled.is_droppable, is_durable=self._is_durable[handled.kind]
-        )
+        self._journal.append(handled.event, done, handled.is_droppable, self._is_durable[handled.kind])
 
     def settle(self, handled: Handled, is_written: bool) -> Answer:
         """The answer, counted. A request without an event counts as written."""

@@ -13,7 +13,7 @@ from storage.journal.events import Click, Impression, Outcome, Session, encode
 MAX_REDIRECT_OFFERS = 3
 UNKNOWN_OFFER = text(404, "unknown offer")
 _NO_FLAGS: list[str] = []
-_CLICK, _IMPRESSION = Kind.CLICK, Kind.IMPRESSION
+_CLICK, _IMPRESSION = Kind.CLICK.value, Kind.IMPRESSION.value
 
 
 class Delivery(NamedTuple):
@@ -47,20 +47,18 @@ def _partner_refusal(catalog: Catalog, aff_id: int) -> str:
     return "partner_blocked" if partner.status == "blocked" else ""
 
 
-def _resolve(catalog: Catalog, params: dict[str, str], now_ms: int) -> tuple[int, int, OfferView | None, str]:
-    """The ids asked for, the offer that takes the click, and the reason where not all is as it should be."""
-    sent_offer, sent_aff = params.get("offer_id", ""), params.get("aff_id", "")
-    offer, partner = catalog.offer(sent_offer), catalog.partner(sent_aff)
-    if offer is not None and partner is not None and now_ms < offer.open_until_ms and partner.status == "active":
-        return offer.id, partner.id, offer, ""
-    offer_id, aff_id = to_id(sent_offer), to_id(sent_aff)
-    return offer_id, aff_id, *deliver(catalog, offer_id, aff_id, now_ms)
-
-
 def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
     """GET or HEAD `/aff_c`: 302 to the offer, its stand-in or the fallback; 404 when there is none of these."""
     params, headers, now_ms = request.params, request.headers, request.received_ms
-    offer_id, aff_id, offer, reason = _resolve(state.catalog, params, now_ms)
+    catalog = state.catalog
+    find_offer, find_partner = catalog.offer, catalog.partner
+    sent_offer, sent_aff = params.get("offer_id", ""), params.get("aff_id", "")
+    offer, partner = find_offer(sent_offer), find_partner(sent_aff)
+    if offer is not None and partner is not None and now_ms < offer.open_until_ms and partner.status == "active":
+        offer_id, aff_id, reason = offer.id, partner.id, ""
+    else:
+        offer_id, aff_id = to_id(sent_offer), to_id(sent_aff)
+        offer, reason = deliver(catalog, offer_id, aff_id, now_ms)
     session = _open_session(state, request, offer, offer_id, aff_id)
     is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out or "url" in params)
     flags, first = _NO_FLAGS if is_plain else _flags(state, request), b""
@@ -101,8 +99,8 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
 
 
 def _open_session(state: EdgeState, request: Request, offer: OfferView | None, offer_id: int, aff_id: int) -> Session:
-    get = request.params.get
-    url_id, file_id = get("url_id"), get("file_id")
+    params = request.params
+    url_id, file_id = params.get("url_id"), params.get("file_id")
     return Session(
         state.ids.mint(request.received_ms),
         state.catalog.revision,
@@ -110,7 +108,7 @@ def _open_session(state: EdgeState, request: Request, offer: OfferView | None, o
         aff_id,
         _landing_page(offer, to_id(url_id)) if url_id else 0,
         to_id(file_id) if file_id else 0,
-        get("contact_id", ""),
+        params.get("contact_id", ""),
         request.client_ip,
         request.headers.user_agent,
     )

@@ -68,8 +68,10 @@ def is_hot(state: EdgeState, path: str) -> bool:
 def dispatch(state: EdgeState, request: Request) -> Handled:
     """The answer to `request`, and the event to journal before it leaves."""
     plain = _PLAIN.get(request.path)
-    if plain is not None and request.method in plain.methods:
-        return plain.handle(state, request, "")
+    if plain is not None:
+        handle, _, methods = plain
+        if request.method in methods:
+            return handle(state, request, "")
     rows = _BY_PATH.get(request.path)
     if rows is None:
         return _by_alias(state, request)

@@ -67,21 +67,24 @@ def _extras(offer: OfferView | None, session: Session, request: Request, state: 
     )
 
 
+# What can only be digits and small letters: it stands in a URL as it is.
+_TOKENS: dict[str, Callable[[Session], str]] = {
+    "transaction_id": lambda session: session.click_id.hex(),
+    "offer_id": lambda session: str(session.offer_id or ""),
+    "aff_id": lambda session: str(session.aff_id or ""),
+    "url_id": lambda session: str(session.landing_page_id or ""),
+    "file_id": lambda session: str(session.creative_id or ""),
+}
 _SOURCES: dict[str, Source] = {
-    "transaction_id": lambda offer, session, request, state: session.click_id.hex(),
-    "offer_id": lambda offer, session, request, state: str(session.offer_id or ""),
     "offer_name": lambda offer, session, request, state: offer.name if offer else "",
     "offer_ref": lambda offer, session, request, state: offer.ref if offer else "",
     "advertiser_ref": _advertiser_ref,
     "advertiser_id": lambda offer, session, request, state: str(offer.advertiser_id) if offer else "",
-    "aff_id": lambda offer, session, request, state: str(session.aff_id or ""),
     "affiliate_name": _partner_name,
     "affiliate_ref": _partner_ref,
     "file_name": _file_name,
     "google_aid_sha1": _sha1_of("google_aid"),
     "ios_ifa_sha1": _sha1_of("ios_ifa"),
-    "url_id": lambda offer, session, request, state: str(session.landing_page_id or ""),
-    "file_id": lambda offer, session, request, state: str(session.creative_id or ""),
     "currency": lambda offer, session, request, state: offer.currency if offer else "",
     "payout": _payout,
     "revenue": _revenue,
@@ -98,14 +101,15 @@ _SOURCES: dict[str, Source] = {
 
 def locate(template: Template, offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
     """Where a click goes: for each macro our own value, else the click's parameter of that name."""
-    get = request.params.get
+    params = request.params
     pieces = template.pieces.copy()
     for index, name in template.slots:
-        if name == "transaction_id":  # in nearly every template; the rest is looked up
-            pieces[index] = session.click_id.hex()
+        token = _TOKENS.get(name)
+        if token is not None:
+            pieces[index] = token(session)
             continue
         source = _SOURCES.get(name)
-        value = source(offer, session, request, state) if source else get(name)
-        if value:  # most are plain tokens, which need no encoding
+        value = source(offer, session, request, state) if source else params.get(name)
+        if value:  # most are plain words, which need no encoding
             pieces[index] = value if value.isalnum() and value.isascii() else encode_macro(name, value)
     return "".join(pieces)

@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kind(IntEnum):
-    """What a request is, for counting; the order is `counters.KINDS`."""
+    """What a request is, for counting; the order is `counters.KINDS`. Plain numbers index faster: use `.value`."""
 
     CLICK = 0
     IMPRESSION = 1
@@ -49,7 +49,7 @@ class Handled(msgspec.Struct, frozen=True, gc=False):
     (`is_droppable`): its sender gets `UNAVAILABLE` and tries again.
     """
 
-    kind: Kind
+    kind: int
     outcome: str
     answer: Answer
     event: bytes = b""

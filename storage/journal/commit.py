@@ -72,7 +72,7 @@ class GroupCommit:
         """Whether clicks are answered without being journalled."""
         return self.undrained_bytes >= self._max_bytes * DROPPABLE_SHARE
 
-    def append(self, payload: bytes, done: Done, *, is_droppable: bool, is_durable: bool) -> None:
+    def append(self, payload: bytes, done: Done, is_droppable: bool, is_durable: bool) -> None:
         """Write `payload` at the end of this loop turn, then call `done` (C1, C3)."""
         if len(payload) > MAX_PAYLOAD_BYTES:
             self._loop.call_soon(done, False)
