@@ -4,12 +4,24 @@ A block is everything from the end of the request line to the empty line. It is 
 with it, so that of a request with a known block only the first line is to be looked at.
 """
 
+import re
+
 import msgspec
 
-from edge.tracking.headers import Headers, read_headers
+from edge.tracking.headers import (
+    MAX_LANGUAGE_CHARS,
+    MAX_REFERRER_CHARS,
+    MAX_USER_AGENT_CHARS,
+    PREFETCH_NAMES,
+    Headers,
+    read_headers,
+)
 
 MAX_KNOWN = 1024
 MAX_KNOWN_BYTES = 2048
+_TAB = ord("\t")
+_RARE_NAMES = ("cookie", "sec-gpc", "expect", "upgrade", "x-forwarded-for", "x-forwarded-proto", *PREFETCH_NAMES)
+_RARE = re.compile(f"\n(?:{'|'.join(_RARE_NAMES)}):".encode()).search
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
@@ -25,9 +37,30 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     forwarded_proto: str
 
 
-def read_block(block: bytes, *, is_hot: bool, is_last: bool) -> Block:
+def read_block(sent: bytes, *, is_hot: bool, is_last: bool) -> Block:
     """The facts in a block that llhttp has accepted: no folded lines, no bare line feeds, names without spaces."""
-    lines = block.decode("utf-8", "surrogateescape").split("\r\n")
+    lower = sent.lower()
+    if _RARE(lower) or lower.count(b"\nhost:") != 1 or _TAB in sent or not sent.isascii():
+        return _read_lines(sent, is_hot=is_hot, is_last=is_last)
+    # What most requests send: three values at most, nothing to clean; a third of what reading line by line takes.
+    headers = Headers(
+        _find_value(sent, lower, b"\nuser-agent:", MAX_USER_AGENT_CHARS),
+        _find_value(sent, lower, b"\nreferer:", MAX_REFERRER_CHARS),
+        _find_value(sent, lower, b"\naccept-language:", MAX_LANGUAGE_CHARS),
+    )
+    return Block(headers, is_hot, is_last, True, "", "")
+
+
+def _find_value(sent: bytes, lower: bytes, needle: bytes, max_chars: int) -> str:
+    start = lower.find(needle)
+    if start < 0:
+        return ""
+    start += len(needle)
+    return sent[start : sent.find(b"\r", start)].strip(b" ")[:max_chars].decode("ascii")
+
+
+def _read_lines(sent: bytes, *, is_hot: bool, is_last: bool) -> Block:
+    lines = sent.decode("utf-8", "surrogateescape").split("\r\n")
     pairs = []
     hosts, forwarded_for, forwarded_proto = 0, [], ""
     for line in lines[1:-2]:

@@ -9,9 +9,9 @@ from edge.tracking.parameters import clean
 MAX_USER_AGENT_CHARS = 512
 MAX_REFERRER_CHARS = 1024
 MAX_LANGUAGE_CHARS = 64
-_PREFETCH_NAMES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+PREFETCH_NAMES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _PREFETCH_WORDS = ("prefetch", "preview", "prerender")
-_READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", *_PREFETCH_NAMES))
+_READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", *PREFETCH_NAMES))
 
 
 class Headers(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +39,6 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> Headers:
         clean(get("referer", "")[:MAX_REFERRER_CHARS]),
         clean(get("accept-language", "")[:MAX_LANGUAGE_CHARS]),
         get("cookie", ""),
-        any(word in get(name, "").lower() for name in _PREFETCH_NAMES for word in _PREFETCH_WORDS),
+        any(word in sent[name].lower() for name in PREFETCH_NAMES if name in sent for word in _PREFETCH_WORDS),
         get("sec-gpc", "") == "1",
     )

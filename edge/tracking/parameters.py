@@ -55,7 +55,8 @@ def _read_pair(pair: str) -> tuple[str, str]:
     if clean(pair) != pair:
         raise ValueError("a control character or half a surrogate pair")
     name, _, value = pair.partition("=")
-    name, value = _decode(name), _decode(value)
+    if "%" in pair or "+" in pair:
+        name, value = _decode(name), _decode(value)
     return (_ALIASES.get(name) or name[:MAX_NAME_CHARS], value) if name else ("", "")
 
 

@@ -1,6 +1,8 @@
 """edge/tracking/headers.py and edge/http/known_blocks.py: what a request's header lines say, read once."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.http import known_blocks
 from edge.http.known_blocks import Block, KnownBlocks, read_block
@@ -79,3 +81,20 @@ def test_only_hot_blocks_of_a_common_size_are_remembered(monkeypatch: pytest.Mon
     known.add(b"\r\nHost: y\r\n\r\n", read(common))
     assert known.find(common) is None
     assert known.find(b"\r\nHost: y\r\n\r\n") is not None
+
+
+LINE = st.sampled_from(
+    [
+        b"User-Agent: Mozilla/5.0", b"user-agent:  x ", b"Referer: https://blog.example/" + b"r" * 1100, b"REFERER:",
+        b"Accept-Language: en-US,en;q=0.9", b"Accept:\ta", b"Cookie: a=b", b"Sec-GPC: 1", b"Purpose: prefetch",
+        b"X-Moz: none", b"Host: x", b"Expect: 100-continue", b"Upgrade: h2c", b"X-Forwarded-For: 1.1.1.1",
+        b"x-forwarded-proto: https", b"Referer: \xc3\xbc", b"X-Purpose:", b"X: user-agent: y",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(LINE, max_size=6), st.booleans())
+def test_the_short_way_reads_what_the_long_way_reads(lines: list[bytes], has_host: bool) -> None:
+    """Of the blocks that most requests send, three values are looked up instead of all lines read."""
+    sent = b"".join(b"\r\n" + line for line in [b"Host: edge.example"] * has_host + lines) + b"\r\n\r\n"
+    assert read(sent) == known_blocks._read_lines(sent, is_hot=True, is_last=False)
