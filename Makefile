@@ -4,9 +4,12 @@ ifneq ($(words $(abspath $(lastword $(MAKEFILE_LIST)))) $(words $(filter-out $(M
 $(error make cannot work in a folder whose path has a space in it: move the clone to one without)
 endif
 ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The system's own first: distributions build it with profile-guided optimization, which pyenv and the like leave out.
+PYTHON ?= $(shell for name in /usr/bin/python3 python3.11 python3; do \
+	$$name -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 VENV := $(ROOT)/.venv
 BIN := $(VENV)/bin
+PEERS_VENV := $(ROOT)/.venv-peers
 IS_ROOT := $(filter 0,$(shell id -u))
 
 PORT ?= 8080
@@ -15,18 +18,19 @@ ADMIN_PORT ?= 8081
 ROOT_DATA_DIR = /var/lib/clickedge/$(shell printf %s '$(ROOT)' | sha256sum | cut -c1-12)
 DATA_DIR ?= $(if $(IS_ROOT),$(ROOT_DATA_DIR),$(ROOT)/data)
 
-# Debian packages that tests use beside the Python ones.
-SYSTEM_PACKAGES := postgresql-15
+# Debian packages that tests and measurements use beside the Python ones.
+SYSTEM_PACKAGES := postgresql-15 nginx wrk
 MISSING_PACKAGES = $(shell for name in $(SYSTEM_PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done)
 
 PYTEST_ARGS ?=
+GUARD_ARGS ?=
 LOCK_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header $(LOCK_ARGS) pyproject.toml
+	--no-emit-index-url --no-header $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench run test check system missing faults bench lock clean
+.PHONY: help setup setup-dev setup-bench setup-peers run test check system missing faults guard bench lock clean
 
 help:  ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
@@ -54,6 +58,14 @@ $(VENV)/.bench-installed: $(ROOT)/requirements/bench.txt $(VENV)/.run-installed
 	$(PIP_INSTALL) --require-hashes -r '$(ROOT)/requirements/bench.txt'
 	@touch '$@'
 
+# The servers that ours is measured beside; their versions need not fit ours.
+setup-peers: $(PEERS_VENV)/.installed
+
+$(PEERS_VENV)/.installed: $(ROOT)/requirements/peers.txt
+	$(PYTHON) -m venv '$(PEERS_VENV)'
+	'$(PEERS_VENV)/bin/python' -m pip install --quiet --disable-pip-version-check --require-hashes -r '$<'
+	@touch '$@'
+
 run: setup  ## starts ClickEdge with the example catalog: PORT= ADMIN_PORT= DATA_DIR=
 	@exec '$(BIN)/clickedge' serve --port $(PORT) --admin-port $(ADMIN_PORT) --data-dir '$(DATA_DIR)' \
 		--apply '$(ROOT)/examples/catalog.toml'
@@ -70,7 +82,7 @@ check: setup-dev  ## lints, checks types and the layers
 missing:
 	@echo $(MISSING_PACKAGES)
 
-system:  ## installs the Debian packages that tests use (as root)
+system:  ## installs the Debian packages that tests and measurements use (as root)
 	@set -e; missing='$(MISSING_PACKAGES)'; [ -n "$$missing" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "make: no apt-get here to install $$missing"; exit 0; }; \
 	apt-get update -qq; \
@@ -82,16 +94,21 @@ system:  ## installs the Debian packages that tests use (as root)
 faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills disks, and counts what arrived
 	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
 
-bench: setup-bench  ## measures; needs a quiet machine
+guard: setup-bench $(if $(IS_ROOT),system)  ## has a click become dearer, is what was sent stored: GUARD_ARGS=
+	cd '$(ROOT)' && $(BIN)/python -m benchmarks guard $(GUARD_ARGS)
+
+bench: setup-bench $(if $(IS_ROOT),system)  ## measures; needs a quiet machine
+	@$(MAKE) -f '$(ROOT)/Makefile' setup-peers || echo 'make: the peers cannot be installed and are left out'
 	cd '$(ROOT)' && $(BIN)/python -m benchmarks
 
 lock: $(VENV)/.run-installed  ## resolves requirements/*.txt anew: LOCK_ARGS=--upgrade for newer versions
 	$(PIP_INSTALL) uv
-	$(LOCK) --output-file requirements/run.txt
-	$(LOCK) --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
-	$(LOCK) --extra bench --constraints requirements/run.txt --output-file requirements/bench.txt
+	$(LOCK) pyproject.toml --output-file requirements/run.txt
+	$(LOCK) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --extra bench --constraints requirements/run.txt --output-file requirements/bench.txt
+	$(LOCK) --group pyproject.toml:peers --output-file requirements/peers.txt
 
 clean:  ## removes what was built; data stays
-	rm -rf '$(VENV)' '$(ROOT)/build' '$(ROOT)'/*.egg-info '$(ROOT)/.mypy_cache' '$(ROOT)/.ruff_cache' \
+	rm -rf '$(VENV)' '$(PEERS_VENV)' '$(ROOT)/build' '$(ROOT)'/*.egg-info '$(ROOT)/.mypy_cache' '$(ROOT)/.ruff_cache' \
 		'$(ROOT)/.pytest_cache' '$(ROOT)/.hypothesis'
 	find '$(ROOT)' -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,26 +2,64 @@
 
 import argparse
 import sys
-from types import ModuleType
+import traceback
+from importlib import import_module
+from pathlib import Path
 
-from benchmarks import drain
+from benchmarks import report
 
-BENCHMARKS: dict[str, ModuleType] = {"drain": drain}
-"""By name; each module has `SUMMARY`, `add_arguments(parser)` and `run(arguments)`."""
+BENCHMARKS: dict[str, str] = {
+    "drain": "benchmarks.drain",
+    "handlers": "benchmarks.handlers",
+    "peers": "benchmarks.peers.compare",
+    "workers": "benchmarks.workers",
+}
+"""By name; each module has `SUMMARY`, `add_arguments(parser)` and `run(arguments)`, and is imported when it is run."""
 
 
 def main() -> int:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Without a name: all of them.")
-    commands = parser.add_subparsers(dest="name", metavar="NAME")
-    for name, module in BENCHMARKS.items():
-        module.add_arguments(commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY))
-    chosen = parser.parse_args().name
-    for name in [chosen] if chosen else BENCHMARKS:
-        print(f"== {name}: {BENCHMARKS[name].SUMMARY}")
-        # For a name of its own the command line again, now with that benchmark's options; else its defaults.
-        BENCHMARKS[name].run(parser.parse_args(sys.argv[1:] if chosen else [name]))
-    return 0
+    """Run what the command line asks for; 1 when a measurement failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Without a name: all of them, with their defaults."
+    )
+    parser.add_argument("--list", action="store_true", help="say what there is")
+    parser.add_argument("--results", type=Path, help="keep figures and plots there instead of in benchmarks/results")
+    parser.add_argument("name", nargs="?", metavar="NAME", choices=BENCHMARKS, help=f"one of: {', '.join(BENCHMARKS)}")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="…", help="of that one; NAME --help lists them")
+    arguments = parser.parse_args()
+    if arguments.results:
+        report.RESULTS = arguments.results
+    if arguments.list:
+        for name, module in BENCHMARKS.items():
+            print(f"{name:<10} {import_module(module).SUMMARY}")
+        return 0
+    if arguments.name:
+        _run(arguments.name, arguments.options)
+        return 0
+    return _run_all()
+
+
+def _run(name: str, options: list[str]) -> None:
+    module = import_module(BENCHMARKS[name])
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=module.SUMMARY)
+    module.add_arguments(parser)
+    chosen = parser.parse_args(options)
+    print(f"== {name}: {module.SUMMARY}", flush=True)
+    module.run(chosen)
+
+
+def _run_all() -> int:
+    """One that fails does not keep the others from their turn."""
+    failed = []
+    for name in BENCHMARKS:
+        try:
+            _run(name, [])
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

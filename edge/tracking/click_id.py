@@ -16,8 +16,6 @@ HEAD_BYTES = 11
 HEAD_MASK = 0xC0
 LAST_SEQUENCE = 4095
 NEXT_SEQUENCE = 1 << 24
-VERSION_AND_VARIANT = 7 << 76 | 2 << 62
-VERSION_AND_VARIANT_MASK = 15 << 76 | 3 << 62
 
 
 class Lease(Protocol):
@@ -82,10 +80,9 @@ class ClickIds:
 
     def parse(self, text: str) -> bytes | None:
         """The 16 bytes of an id that one of the secrets signed; None for any other text."""
-        value = _well_formed_value(text)
-        if value is None:
+        click_id = read_well_formed(text)
+        if click_id is None:
             return None
-        click_id = value.to_bytes(16, "big")
         for hasher in self._hashers:
             if compare_digest(_sign(hasher, click_id), click_id):
                 return click_id
@@ -94,13 +91,21 @@ class ClickIds:
 
 def is_well_formed(text: str) -> bool:
     """Whether `text` is a UUIDv7 in a form that `parse` reads; its tag is not looked at."""
-    return _well_formed_value(text) is not None
+    return read_well_formed(text) is not None
 
 
 def read_well_formed(text: str) -> bytes | None:
     """The 16 bytes of a UUIDv7; None for any other text. Its tag is not looked at."""
-    value = _well_formed_value(text)
-    return None if value is None else value.to_bytes(16, "big")
+    if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
+        text = text.replace("-", "")
+    if len(text) != 32:
+        return None
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        return None
+    # fromhex skips white space, so that 32 characters may be fewer than 16 bytes.
+    return raw if len(raw) == 16 and raw[6] >> 4 == 7 and raw[8] >> 6 == 2 else None
 
 
 def ms_of(click_id: bytes) -> int:
@@ -130,17 +135,3 @@ def _sign(hasher: blake2b, click_id: bytes) -> bytes:
     hasher.update(head)
     tag = hasher.digest()
     return head[:10] + bytes([head[10] | tag[0] & ~HEAD_MASK]) + tag[1:]
-
-
-def _well_formed_value(text: str) -> int | None:
-    if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
-        text = text.replace("-", "")
-    if len(text) != 32:
-        return None
-    try:
-        raw = bytes.fromhex(text)
-    except ValueError:
-        return None
-    # fromhex skips white space, so 32 characters may be fewer than 16 bytes; the version check refuses these too.
-    value = int.from_bytes(raw, "big")
-    return value if value & VERSION_AND_VARIANT_MASK == VERSION_AND_VARIANT else None

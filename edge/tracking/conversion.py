@@ -10,9 +10,10 @@ from edge.tracking.parameters import to_id
 from edge.tracking.replies import SCRIPT, failure, success
 from edge.tracking.request import GIF, Answer, Handled, Kind, Request
 from edge.tracking.state import EdgeState
-from storage.journal.events import Conversion, Via, encode
+from storage.journal.events import Conversion, Session, Via, encode
 
 MAX_TRANSACTION_ID_CHARS = 64
+_POSTBACK, _PIXEL = Kind.POSTBACK.value, Kind.PIXEL.value
 HIT = cell("edge_session_lookups_total", "hit")
 MISS = cell("edge_session_lookups_total", "miss")
 FORGED = cell("edge_forged_ids_total")
@@ -39,12 +40,13 @@ def handle_pixel(state: EdgeState, request: Request, alias: str) -> Handled:
     else:
         click_id = cookies.click_of(request, offer, offer.attribution, state.ids) if offer else b""
     if not click_id and not _may_store(state, request, is_forged=bool(sent)):
-        return Handled(Kind.PIXEL, "refused", _pixel_reply(request))
+        return Handled(_PIXEL, "refused", _pixel_reply(request))
     goal_id = _goal_id(offer, params)
     if goal_id < 0:  # the drain stores it, as one of an unknown goal
         goal_id = to_id(params.get("goal_id", ""))
-    event = _event(state, request, "pixel", sent, click_id, offer, goal_id)
-    return Handled(Kind.PIXEL, "recorded", _pixel_reply(request), event)
+    session = state.sessions.get(click_id) if click_id else None
+    event = _event(state, request, "pixel", sent, click_id, offer, goal_id, session)
+    return Handled(_PIXEL, "recorded", _pixel_reply(request), event)
 
 
 def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handled:
@@ -55,26 +57,22 @@ def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handle
     if not click_id:
         answer = failure("Invalid Trans. ID", sent, as_json=as_json)
         if not sent or not _may_store(state, request, is_forged=True):
-            return Handled(Kind.POSTBACK, "refused", answer)
+            return Handled(_POSTBACK, "refused", answer)
         event = _event(state, request, "postback", sent[:MAX_TRANSACTION_ID_CHARS], b"", None, 0)
-        return Handled(Kind.POSTBACK, "refused", answer, event)
+        return Handled(_POSTBACK, "refused", answer, event)
     offer_id = params.get("offer_id", "")
     offer = state.catalog.offer(to_id(offer_id))
     if offer_id and offer is None:
-        return Handled(Kind.POSTBACK, "refused", failure("Invalid Offer ID", offer_id, as_json=as_json))
-    offer = _session_offer(state, click_id) or offer
+        return Handled(_POSTBACK, "refused", failure("Invalid Offer ID", offer_id, as_json=as_json))
+    session = state.sessions.get(click_id)
+    if session is not None:  # the click's offer, where this worker knows it, beats the postback's own `offer_id`
+        offer = state.catalog.offer(session.offer_id) or offer
     goal_id = _goal_id(offer, params)
     if goal_id < 0 or (needs_goal and not (params.get("goal_id") or params.get("goal_name"))):
         goal = params.get("goal_id") or params.get("goal_name", "")
-        return Handled(Kind.POSTBACK, "refused", failure("Invalid Goal ID", goal, as_json=as_json))
-    event = _event(state, request, "postback", sent, click_id, offer, goal_id)
-    return Handled(Kind.POSTBACK, "recorded", success(as_json=as_json), event)
-
-
-def _session_offer(state: EdgeState, click_id: bytes) -> OfferView | None:
-    """The offer of the click, where this worker knows it: it beats the postback's own `offer_id`."""
-    session = state.sessions.get(click_id)
-    return state.catalog.offer(session.offer_id) if session else None
+        return Handled(_POSTBACK, "refused", failure("Invalid Goal ID", goal, as_json=as_json))
+    event = _event(state, request, "postback", sent, click_id, offer, goal_id, session)
+    return Handled(_POSTBACK, "recorded", success(as_json=as_json), event)
 
 
 def _goal_id(offer: OfferView | None, params: dict[str, str]) -> int:
@@ -108,11 +106,10 @@ def _event(
     click_id: bytes,
     offer: OfferView | None,
     goal_id: int,
+    session: Session | None = None,
 ) -> bytes:
-    session = None
     if click_id:
-        session = state.sessions.get(click_id)
-        state.counters.cells[HIT if session else MISS] += 1
+        state.counters.cells[MISS if session is None else HIT] += 1
     return encode(
         Conversion(
             state.ids.mint(request.received_ms),
