@@ -27,6 +27,7 @@ from storage.journal.writer import JournalWriter
 
 CONNECTIONS = 64
 """Fed in one turn of the loop, as those of a busy worker are."""
+REDIRECT = b"HTTP/1.1 302 "
 _SECRET = "a secret of the benchmark's own"
 _NO_LIMIT_BYTES = 2**50
 
@@ -42,15 +43,18 @@ class _Forever:
 
 
 class _Transport:
-    """What the lane writes to; it counts the redirects."""
+    """What the lane writes to; it keeps the last answer, and counts those with what is `wanted` in them."""
 
-    redirects = 0
+    wanted = REDIRECT
+    found = 0
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self.last = b""
 
     def write(self, data: bytes) -> None:
-        _Transport.redirects += data.startswith(b"HTTP/1.1 302 ")
+        self.last = data
+        _Transport.found += _Transport.wanted in data
 
     def get_extra_info(self, name: str) -> Any:
         return (self._address, 40_000) if name == "peername" else None
@@ -74,10 +78,13 @@ def load_catalog(text: str) -> Catalog:
 class InProcessWorker:
     """Used in an `async with`. Its journal is a real one, in a folder of its own below `directory`, removed at the end."""
 
-    def __init__(self, catalog: Catalog, *, session_capacity: int, directory: str) -> None:
+    def __init__(
+        self, catalog: Catalog, *, session_capacity: int, directory: str, durable_conversions: bool = True
+    ) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="clickedge-bench-", dir=directory))
         self.sessions: Sessions[Any] = Sessions(session_capacity)
         self._catalog = catalog
+        self._durable_conversions = durable_conversions
 
     async def __aenter__(self) -> Self:
         writer = JournalWriter.create(
@@ -94,10 +101,11 @@ class InProcessWorker:
             on_broken=_raise,
             trusted=(),
             durable_clicks=False,
-            durable_conversions=True,
+            durable_conversions=self._durable_conversions,
             max_connections=1000,
         )
-        self._kept = [self._connect("127.0.0.1") for _ in range(CONNECTIONS)]
+        self._transports = [_Transport("127.0.0.1") for _ in range(CONNECTIONS)]
+        self._kept = [self._connect(transport) for transport in self._transports]
         return self
 
     async def __aexit__(
@@ -106,31 +114,37 @@ class InProcessWorker:
         await self._journal.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
-    async def serve(self, requests: Sequence[bytes]) -> None:
-        """Answer them on 64 kept connections. RuntimeError unless each is redirected."""
-        before = _Transport.redirects
+    async def serve(self, requests: Sequence[bytes], wanted: bytes = REDIRECT) -> None:
+        """Answer them on 64 kept connections. RuntimeError unless `wanted` is in each answer."""
+        before, _Transport.wanted = _Transport.found, wanted
         for start in range(0, len(requests), CONNECTIONS):
             for connection, request in zip(self._kept, requests[start : start + CONNECTIONS], strict=False):
                 connection.data_received(request)
             await _turn()
-        _check(len(requests), _Transport.redirects - before)
+        _check(len(requests), _Transport.found - before)
+
+    async def answers(self, requests: Sequence[bytes]) -> list[bytes]:
+        """What is said to at most 64 requests, one on each connection."""
+        await self.serve(requests)
+        return [transport.last for transport in self._transports[: len(requests)]]
 
     async def serve_visitors(self, requests: Iterable[bytes], addresses: Sequence[str]) -> None:
         """Answer each on a connection and from an address of its own. RuntimeError unless each is redirected."""
-        before, count = _Transport.redirects, 0
+        before, count, _Transport.wanted = _Transport.found, 0, REDIRECT
         for visits in _bursts(zip(requests, cycle(addresses), strict=False)):
-            connections = [self._connect(address) for _, address in visits]
+            # An address of its own, as a socket's is: no string that other connections share.
+            connections = [self._connect(_Transport("".join(address))) for _, address in visits]
             for connection, (request, _) in zip(connections, visits, strict=True):
                 connection.data_received(request)
             await _turn()
             for connection in connections:
                 connection.connection_lost(None)
             count += len(visits)
-        _check(count, _Transport.redirects - before)
+        _check(count, _Transport.found - before)
 
-    def _connect(self, address: str) -> Any:
+    def _connect(self, transport: _Transport) -> Any:
         connection: Any = self._port()
-        connection.connection_made(_Transport("".join(address)))
+        connection.connection_made(transport)
         return connection
 
 
@@ -146,9 +160,9 @@ def _bursts(visits: Iterable[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, s
         yield burst
 
 
-def _check(asked: int, redirected: int) -> None:
-    if redirected != asked:
-        raise RuntimeError(f"{asked} clicks asked, {redirected} redirected")
+def _check(asked: int, found: int) -> None:
+    if found != asked:
+        raise RuntimeError(f"{asked} requests, {found} answered with {_Transport.wanted!r}")
 
 
 def _raise(error: BaseException) -> None:

@@ -15,6 +15,7 @@ from edge.tracking.headers import (
     PREFETCH_NAMES,
     Headers,
     read_headers,
+    share,
 )
 
 MAX_KNOWN = 1024
@@ -44,7 +45,7 @@ def read_block(sent: bytes, *, is_hot: bool, is_last: bool) -> Block:
         return _read_lines(sent, is_hot=is_hot, is_last=is_last)
     # What most requests send: three values at most, nothing to clean; a third of what reading line by line takes.
     headers = Headers(
-        _find_value(sent, lower, b"\nuser-agent:", MAX_USER_AGENT_CHARS),
+        share(_find_value(sent, lower, b"\nuser-agent:", MAX_USER_AGENT_CHARS)),
         _find_value(sent, lower, b"\nreferer:", MAX_REFERRER_CHARS),
         _find_value(sent, lower, b"\naccept-language:", MAX_LANGUAGE_CHARS),
     )

@@ -1,6 +1,7 @@
 """What the headers of a request say, as far as a handler asks: read once, kept as plain clean text."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -12,6 +13,12 @@ MAX_LANGUAGE_CHARS = 64
 PREFETCH_NAMES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _PREFETCH_WORDS = ("prefetch", "preview", "prerender")
 _READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", *PREFETCH_NAMES))
+
+
+@lru_cache(4096)
+def share(user_agent: str) -> str:
+    """The same text, and of what was seen lately the same object: sessions keep it, most of them one of a few."""
+    return user_agent
 
 
 class Headers(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +42,7 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> Headers:
             sent[lower] = value
     get = sent.get
     return Headers(
-        clean(get("user-agent", "")[:MAX_USER_AGENT_CHARS]),
+        share(clean(get("user-agent", "")[:MAX_USER_AGENT_CHARS])),
         clean(get("referer", "")[:MAX_REFERRER_CHARS]),
         clean(get("accept-language", "")[:MAX_LANGUAGE_CHARS]),
         get("cookie", ""),

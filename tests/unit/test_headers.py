@@ -98,3 +98,11 @@ def test_the_short_way_reads_what_the_long_way_reads(lines: list[bytes], has_hos
     """Of the blocks that most requests send, three values are looked up instead of all lines read."""
     sent = b"".join(b"\r\n" + line for line in [b"Host: edge.example"] * has_host + lines) + b"\r\n\r\n"
     assert read(sent) == known_blocks._read_lines(sent, is_hot=True, is_last=False)
+
+
+def test_sessions_of_one_browser_share_its_user_agent() -> None:
+    """Whatever else their requests say, and whichever way these are read."""
+    blocks = [b"\r\nHost: x\r\nUser-Agent: Mozilla/5.0 (X11)\r\nReferer: https://%d.example/\r\n\r\n" % n for n in (1, 2)]
+    first, second = (read(sent).headers.user_agent for sent in blocks)
+    assert first is second
+    assert read_headers([("User-Agent", "Mozilla/5.0 " + "(X11)")]).user_agent is first
