@@ -83,6 +83,7 @@ class InProcessWorker:
     ) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="clickedge-bench-", dir=directory))
         self.sessions: Sessions[Any] = Sessions(session_capacity)
+        self.counters = Counters.private()
         self._catalog = catalog
         self._durable_conversions = durable_conversions
 
@@ -95,7 +96,7 @@ class InProcessWorker:
         )
         ids = ClickIds([_SECRET], 0, 0, _Forever())
         self._port = PublicPort(
-            EdgeState(self._catalog, ids, self.sessions, Counters.private()),
+            EdgeState(self._catalog, ids, self.sessions, self.counters),
             self._journal,
             readiness=lambda: (200, "ready"),
             on_broken=_raise,

@@ -11,19 +11,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.peers.loads import LOADS, Account, Sample, measure, write_postbacks
-from benchmarks.peers.servers import PEERS, PEERS_PYTHON, Target, running, running_node
+from benchmarks.peers.servers import PEERS, PEERS_VENV, Target, running, running_node
 from benchmarks.peers.table import Figures, draw, markdown, rewrite_readme, summarise
 from benchmarks.report import publish, surroundings
 from benchmarks.serving import Node, run_wrk
 
 SUMMARY = "requests/s of the whole click and postback beside nginx, aiohttp, BlackSheep, Sanic, Robyn and FastAPI"
 OURS, OURS_ON_DISK = "ClickEdge", "ClickEdge, conversions on disk"
+PEER_PACKAGES = ("blacksheep", "fastapi", "httptools", "robyn", "sanic", "uvicorn", "uvloop")
 POSTBACKS = 20_000
 WARM_UP_S = 1
+_WHOLE = "the whole click: in the journal before the answer"
 
 
 class Row(NamedTuple):
@@ -38,15 +41,19 @@ class Row(NamedTuple):
         return f"{self.server}: {self.load}"
 
 
+CLIENT = "constant bytes (uvloop)"
 ROWS = (
-    Row(OURS, "clicks", "the whole click, in the journal before the answer"),
-    Row(OURS, "varied clicks", "the whole click, in the journal before the answer"),
-    *(Row(name, "clicks", peer.does) for name, peer in PEERS.items()),
-    *(Row(name, "varied clicks", PEERS[name].does) for name in ("nginx + log", "aiohttp", "constant bytes (uvloop)")),
-    Row(OURS, "impressions", "a GIF; in the journal before the answer"),
-    Row(OURS, "postbacks", "finds its click in memory; in the journal (kernel) before the answer"),
     Row(OURS_ON_DISK, "postbacks", "the same, and an fsync before the answer"),
+    Row(OURS, "postbacks", "finds its click in memory; in the journal before the answer"),
+    Row(OURS, "impressions", "a GIF; in the journal before the answer"),
+    *(
+        Row(name, "clicks", does)
+        for name, does in ((OURS, _WHOLE), *((name, peer.does) for name, peer in PEERS.items()))
+    ),
+    Row(OURS, "varied clicks", _WHOLE),
+    *(Row(name, "varied clicks", PEERS[name].does) for name in ("nginx + log", "aiohttp", CLIENT)),
 )
+"""In the order of a round: what is compared with each other stands together."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,12 +179,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peer_versions() -> dict[str, str]:
-    script = (
-        "import importlib.metadata as m, json; names = 'blacksheep fastapi httptools robyn sanic uvicorn uvloop'.split();"
-        "print(*(f'{name} {m.version(name)}' for name in names), sep='\\n')"
-    )
-    said = subprocess.run([str(PEERS_PYTHON), "-c", script], capture_output=True, text=True, check=False).stdout
-    return dict(line.split() for line in said.splitlines())
+    found = distributions(path=[str(path) for path in PEERS_VENV.glob("lib/python*/site-packages")])
+    return {one.name: one.version for one in found if one.name in PEER_PACKAGES}
 
 
 def _plain(rows: dict[str, Figures]) -> dict[str, dict[str, Any]]:

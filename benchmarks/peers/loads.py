@@ -6,15 +6,18 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from benchmarks.peers.servers import Target
-from benchmarks.serving import Node, run_wrk
+from benchmarks.serving import Cpu, Node, run_wrk
+from benchmarks.serving import Load as WrkRun
 
 SCRIPT = Path(__file__).parent.parent / "clicks.lua"
 CLICK = "/aff_c?offer_id=17&aff_id=2&aff_sub=abc123&source=news"
 IMPRESSION = "/aff_i?offer_id=17&aff_id=2&aff_sub=abc123&source=news"
 POSTBACK = "/aff_lsr?transaction_id={id}&amount=9.99&adv_sub=o-{number}"
+PROBES = 2
+"""Requests of `measure` itself: one before and one after."""
 SETTLE_S = 0.3
 """Between wrk's end and the counters: what it had under way is answered, or found closed."""
 
@@ -48,6 +51,19 @@ class Sample(NamedTuple):
     requests: int
     failures: int
 
+    @classmethod
+    def of(cls, seen: WrkRun, used: Cpu, failures: int) -> Self:
+        """What wrk saw and the server used meanwhile."""
+        return cls(
+            seen.rate_per_s,
+            used.user_s / seen.requests * 1e6,
+            used.system_s / seen.requests * 1e6,
+            seen.p50_us,
+            seen.p99_us,
+            seen.requests,
+            failures,
+        )
+
 
 def measure(target: Target, load: Load, paths: Path, *, seconds: int, connections: int) -> Sample:
     """Load the server; any answer but the expected one to a request before or after counts as a failure.
@@ -65,15 +81,7 @@ def measure(target: Target, load: Load, paths: Path, *, seconds: int, connection
     )
     after = target.cpu()
     failures += seen.failures + _wrong_answers(target, load, paths)
-    return Sample(
-        seen.rate_per_s,
-        (after.user_s - before.user_s) / seen.requests * 1e6,
-        (after.system_s - before.system_s) / seen.requests * 1e6,
-        seen.p50_us,
-        seen.p99_us,
-        seen.requests,
-        failures,
-    )
+    return Sample.of(seen, Cpu(after.user_s - before.user_s, after.system_s - before.system_s), failures)
 
 
 def _wrong_answers(target: Target, load: Load, paths: Path) -> int:
@@ -96,21 +104,19 @@ def _wrong_answers(target: Target, load: Load, paths: Path) -> int:
 class Account:
     """A node's own counters, against which everything that wrk saw is checked."""
 
-    PROBES = 2
-
     def __init__(self, node: Node) -> None:
         self._node = node
         self._since_s = time.monotonic()
         self._requests, self._journalled = self._answered(), node.metric("edge_events_journalled_total")
 
-    def check_round(self, load: Load, connections: int, measured: Callable[[], Sample]) -> Sample:
+    def check_round(self, load: Load, connections: int, measured: Callable[[], Sample], probes: int = PROBES) -> Sample:
         """The sample; RuntimeError unless just its requests were answered as expected, postbacks with their click."""
         before = self._count(load)
         sample = measured()
         time.sleep(SETTLE_S)
         for name, count in self._count(load).items():
             # When wrk hangs up it has a request under way on each connection.
-            surplus = count - before[name] - sample.requests - self.PROBES
+            surplus = count - before[name] - sample.requests - probes
             if not 0 <= surplus <= connections:
                 raise RuntimeError(f"{name}: {surplus:+.0f} beside the {sample.requests} that wrk counted")
         return sample
@@ -119,7 +125,8 @@ class Account:
         """Answered and journalled in all; RuntimeError when an answered request is not in the journal."""
         answered = self._answered() - self._requests
         journalled = self._node.metric("edge_events_journalled_total") - self._journalled
-        heartbeats_at_most = time.monotonic() - self._since_s + 2
+        # One a second and worker.
+        heartbeats_at_most = (time.monotonic() - self._since_s + 2) * len(self._node.pids("worker"))
         dropped = self._node.metric("edge_events_dropped_total")
         if dropped or not 0 <= journalled - answered <= heartbeats_at_most:
             raise RuntimeError(f"{answered:.0f} answered, {journalled:.0f} journalled, {dropped:.0f} dropped")

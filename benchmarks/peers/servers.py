@@ -12,7 +12,8 @@ from typing import NamedTuple
 from benchmarks.serving import SERVER_CPU, Cpu, Node, cpu_of_family, free_port, start, wait_until_answers
 
 HERE = Path(__file__).parent
-PEERS_PYTHON = HERE.parent.parent / ".venv-peers" / "bin" / "python"
+PEERS_VENV = HERE.parent.parent / ".venv-peers"
+PEERS_PYTHON = PEERS_VENV / "bin" / "python"
 PATIENCE_S = 5.0
 JOURNAL_MAX_BYTES = "1000GiB"
 """Nothing is drained while clicks are counted, and none may be dropped for want of room."""
@@ -62,8 +63,8 @@ _OURS = Path(sys.executable)
 _REDIRECTS = "redirects, records nothing"
 PEERS = {
     "nginx + log": Peer("redirects, writes a buffered access log", _nginx("access.log combined buffer=64k flush=1s")),
-    "nginx": Peer(_REDIRECTS, _nginx("off")),
     "aiohttp": Peer(_REDIRECTS, _app("aiohttp_app", _OURS)),
+    "nginx": Peer(_REDIRECTS, _nginx("off")),
     "BlackSheep + uvicorn": Peer(_REDIRECTS, _app("blacksheep_app")),
     "Sanic": Peer(_REDIRECTS, _app("sanic_app")),
     "Robyn": Peer(_REDIRECTS, _app("robyn_app")),

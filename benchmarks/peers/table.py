@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks import report
-from benchmarks.peers.loads import Sample
+from benchmarks.peers.loads import LOADS, Sample
 
+_COLUMNS = (
+    "server", "does", "requests", "req/s (lowest-highest)", "÷ nginx + log", "÷ aiohttp", "÷ our click",
+    "CPU µs a request: user + system", "wrk's p50, p99 ms", "failures",
+)  # fmt: skip
 LOGGING, BARE, OURS = "nginx + log", "aiohttp", "ClickEdge"
 
 
@@ -80,17 +84,24 @@ def markdown(
     rows: Mapping[str, Figures], absent: Mapping[str, str], facts: Mapping[str, Any], arguments: argparse.Namespace
 ) -> str:
     """The table, what it was measured on above it, and who is missing below it."""
-    lines = [
+    measured_on = (
         f"{facts['measured_at'][:10]}, commit {facts['commit']}, {facts['cpu']}, Python {facts['python']};"
-        f" medians of {arguments.rounds} rounds of {arguments.seconds} s, {arguments.connections} connections.",
+        f" medians of {arguments.rounds} rounds of {arguments.seconds} s, {arguments.connections} connections."
+    )
+    lines = [
+        measured_on,
         "",
-        "| server | does | requests | req/s (lowest-highest) | ÷ nginx + log | ÷ aiohttp | ÷ our click"
-        " | CPU µs a request, user + system | wrk p50, p99 ms | failures |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(_line(figures) for figures in rows.values()),
-        *(f"| {server} | not measured: {reason} |||||||||" for server, reason in absent.items()),
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
+        *(_line(figures) for figures in sorted(rows.values(), key=_place)),
+        *(f"| {server} | not measured: {reason} {'|' * (len(_COLUMNS) - 1)}" for server, reason in absent.items()),
     ]
     return "\n".join(lines)
+
+
+def _place(figures: Figures) -> tuple[int, int]:
+    """By what is asked, the fastest first."""
+    return list(LOADS).index(figures.load), -figures.rate_per_s
 
 
 def _line(figures: Figures) -> str:

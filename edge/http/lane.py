@@ -32,7 +32,7 @@ from edge.http.routes import (
     ConnectionFactory,
 )
 from edge.http.tracker import Tracker
-from edge.tracking.dialects import is_hot
+from edge.tracking.dialects import HOT_PATHS
 from edge.tracking.parameters import parse_clean_query
 from edge.tracking.request import Answer, Handled, Kind, Request, text
 
@@ -302,7 +302,11 @@ class Lane(asyncio.Protocol):
             params = parse_clean_query(query)
         except ValueError:  # not ASCII, or a control character
             return False
-        if not is_hot(tracker.state, path) or _SPACE in target or len(target) > MAX_TARGET_BYTES:
+        if (
+            _SPACE in target
+            or len(target) > MAX_TARGET_BYTES
+            or not (path in HOT_PATHS or tracker.state.catalog.alias(path[1:]))
+        ):
             return False
         client_ip, secure = self._client_ip, self._is_https
         if port.trusted:

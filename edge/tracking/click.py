@@ -63,19 +63,20 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
     is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out or "url" in params)
     flags, first = _NO_FLAGS if is_plain else _flags(state, request), b""
     outcome: Outcome = "redirected"
+    id_text = session.click_id.hex()
     if offer is not None:
         if headers.cookie:
             first = cookies.first_click(request, offer, state.ids)
         template = offer.template_of(session.landing_page_id)
-        location = locate(template, offer, session, request, state)
+        location = locate(template, offer, session, id_text, request, state)
         has_cookie = not headers.opts_out or not state.honour_gpc
-        cookie = cookies.remember(offer, first, session.click_id, is_https=request.is_https) if has_cookie else ""
+        cookie = cookies.remember(offer, first, id_text, is_https=request.is_https) if has_cookie else ""
         answer = Answer(302, location=location, cookie=cookie)
         if offer.id != offer_id:
             params = {**params, "requested_offer_id": str(offer_id)}
     elif state.fallback is not None:
         outcome = "fallback"
-        answer = Answer(302, location=locate(state.fallback, None, session, request, state))
+        answer = Answer(302, location=locate(state.fallback, None, session, id_text, request, state))
     else:
         outcome, answer = "rejected", UNKNOWN_OFFER
     event = encode(Click(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first))

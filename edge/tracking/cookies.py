@@ -42,8 +42,7 @@ def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
     return click_of(request, offer, "first", ids)
 
 
-def remember(offer: OfferView, first: bytes, click_id: bytes, *, is_https: bool) -> str:
-    """The Set-Cookie value that makes the browser remember `click_id` as its last click of the offer."""
-    last = click_id.hex()
+def remember(offer: OfferView, first: bytes, last: str, *, is_https: bool) -> str:
+    """The Set-Cookie value that makes the browser remember the id written `last` as its last click of the offer."""
     secure = "; SameSite=None; Secure" if is_https else ""
     return f"{offer.cookie_name}{first.hex() if first else last}.{last}{offer.cookie_attributes}{secure}"

@@ -53,16 +53,13 @@ KINDS: dict[str, _KindRow] = {
 _BY_PATH: dict[str, list[Dialect]] = {}
 for _row in TABLE:
     _BY_PATH.setdefault(_row.path, []).append(_row)
+HOT_PATHS = frozenset(_BY_PATH)
+"""Those of the dialects; every alias is hot too."""
 # The paths that need no telling: most requests are answered by their row without a search.
 _PLAIN = {path: KINDS[rows[0].kind] for path, rows in _BY_PATH.items() if rows[0].tell is None}
 
 RESERVED_PATHS = frozenset(path.strip("/") for path in _BY_PATH) | {"clk", "edge.js", "livez", "readyz"}
 UNTOLD = text(400, "the parameter a must be lsr or l")
-
-
-def is_hot(state: EdgeState, path: str) -> bool:
-    """Whether `path` is a dialect's or an alias."""
-    return path in _BY_PATH or state.catalog.alias(path[1:]) is not None
 
 
 def dispatch(state: EdgeState, request: Request) -> Handled:

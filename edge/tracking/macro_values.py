@@ -69,7 +69,6 @@ def _extras(offer: OfferView | None, session: Session, request: Request, state: 
 
 # What can only be digits and small letters: it stands in a URL as it is.
 _TOKENS: dict[str, Callable[[Session], str]] = {
-    "transaction_id": lambda session: session.click_id.hex(),
     "offer_id": lambda session: str(session.offer_id or ""),
     "aff_id": lambda session: str(session.aff_id or ""),
     "url_id": lambda session: str(session.landing_page_id or ""),
@@ -99,11 +98,16 @@ _SOURCES: dict[str, Source] = {
 }
 
 
-def locate(template: Template, offer: OfferView | None, session: Session, request: Request, state: EdgeState) -> str:
+def locate(
+    template: Template, offer: OfferView | None, session: Session, id_text: str, request: Request, state: EdgeState
+) -> str:
     """Where a click goes: for each macro our own value, else the click's parameter of that name."""
     params = request.params
     pieces = template.pieces.copy()
     for index, name in template.slots:
+        if name == "transaction_id":
+            pieces[index] = id_text
+            continue
         token = _TOKENS.get(name)
         if token is not None:
             pieces[index] = token(session)

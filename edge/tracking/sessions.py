@@ -30,7 +30,9 @@ class Sessions(Generic[S]):
         """Keep `session`, forgetting the least recently used of its shard if there is no room."""
         # High bits of the hash, which the dict computes anyway: its low bits choose the slot within the shard.
         shard = self._shards[(hash(session_id) >> 32) % self._shard_count]
-        if shard.pop(session_id, None) is None and len(shard) >= self._shard_capacity:
+        if session_id in shard:
+            del shard[session_id]
+        elif len(shard) >= self._shard_capacity:
             del shard[next(iter(shard))]
         shard[session_id] = session
 

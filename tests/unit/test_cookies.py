@@ -62,13 +62,13 @@ def test_no_cookie_makes_it_fail(header: str) -> None:
 
 def test_a_first_click_is_both_first_and_last() -> None:
     """Max-Age is the offer's window; scripts cannot read it; every path gets it."""
-    value = cookies.remember(offer(18), b"", LAST, is_https=False)
+    value = cookies.remember(offer(18), b"", LAST.hex(), is_https=False)
     assert value == f"ce_18={LAST.hex()}.{LAST.hex()}; Max-Age=1209600; Path=/; HttpOnly"
 
 
 def test_a_later_click_keeps_the_first_one() -> None:
     """Only the last changes."""
-    value = cookies.remember(offer(), FIRST, LAST, is_https=True)
+    value = cookies.remember(offer(), FIRST, LAST.hex(), is_https=True)
     assert value == f"ce_17={BOTH}; Max-Age=2592000; Path=/; HttpOnly; SameSite=None; Secure"
 
 
