@@ -22,19 +22,21 @@ from edge.http.answers import Dated
 from edge.http.client_address import client_address, is_https
 from edge.http.deadlines import HEAD_S, Clock
 from edge.http.known_blocks import Block, KnownBlocks, read_block
-from edge.http.proxy_protocol import read_proxy_header
-from edge.http.routes import (
+from edge.http.limits import (
     BAD_REQUEST,
     HEAD_TOO_LARGE,
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
+    HEAD_TOO_SLOW,
     MAX_REQUEST_LINE_BYTES,
-    ConnectionFactory,
+    NO_SUCH_VERSION,
+    find_fault_in_part,
+    is_too_large,
 )
+from edge.http.proxy_protocol import read_proxy_header
+from edge.http.routes import ConnectionFactory
 from edge.http.tracker import Tracker
 from edge.tracking.dialects import HOT_PATHS
 from edge.tracking.parameters import parse_clean_query
-from edge.tracking.request import Answer, Handled, Kind, Request, text
+from edge.tracking.request import Answer, Handled, Kind, Request
 
 MAX_UNANSWERED = 32
 
@@ -42,9 +44,6 @@ _VERSION = b" HTTP/1.1"
 _END = b"\r\n\r\n"
 _SPACE = ord(" ")  # looking for b" " costs an exception that CPython raises and drops within
 MAX_TARGET_BYTES = MAX_REQUEST_LINE_BYTES - len("HEAD  HTTP/1.1")
-
-HEAD_TOO_SLOW = text(408, "the head did not arrive in time")
-NO_SUCH_VERSION = text(505, "HTTP/1.1, please")
 
 
 class LanePort:
@@ -288,10 +287,7 @@ class Lane(asyncio.Protocol):
             self._is_complete = False
         except httptools.HttpParserError:
             return BAD_REQUEST
-        # llhttp has refused bare line feeds; a single byte is counted in a third of the time of two.
-        if len(line) > MAX_REQUEST_LINE_BYTES or len(head) > MAX_HEAD_BYTES or head.count(b"\n") > MAX_HEADERS + 2:
-            return HEAD_TOO_LARGE
-        return None
+        return HEAD_TOO_LARGE if is_too_large(head, line) else None
 
     def _answer(self, method: str, target: bytes, block: Block) -> bool:
         """Handle the request if it is a hot one. llhttp has accepted its block, but perhaps not yet seen its target."""
@@ -371,13 +367,9 @@ class Lane(asyncio.Protocol):
             self.data_received(data)
 
     def _await_rest(self, data: bytes) -> None:
-        line_bytes = data.find(b"\n")
-        if len(data) > MAX_HEAD_BYTES or (line_bytes < 0 and len(data) > MAX_REQUEST_LINE_BYTES):
-            self._refuse(HEAD_TOO_LARGE)
-            return
-        if not (data[:1].isalpha() or data == b"\r") or data.count(b"\n") != data.count(b"\r\n"):
-            # No method, or a bare line feed: the end of this head may never come.
-            self._refuse(BAD_REQUEST)
+        fault = find_fault_in_part(data)
+        if fault is not None:
+            self._refuse(fault)
             return
         # Only its first bytes set the deadline: one byte a second does not put it off.
         self.deadline_s = min(self.deadline_s, self.port.clock.now_s + HEAD_S)

@@ -13,19 +13,15 @@ from aiohttp.web_protocol import RequestHandler
 
 from edge.http.answers import to_response
 from edge.http.client_address import client_address, is_https
+from edge.http.limits import BAD_REQUEST, HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_HEADERS, MAX_REQUEST_LINE_BYTES
 from edge.http.tracker import Tracker
 from edge.tracking.headers import read_headers
 from edge.tracking.parameters import clean_form, parse_query
 from edge.tracking.request import Answer, Request, text
 
-MAX_REQUEST_LINE_BYTES = 8192
-MAX_HEAD_BYTES = 32 * 1024
-MAX_HEADERS = 100
 MAX_BODY_BYTES = 64 * 1024
 BODY_S = 30.0
 IDLE_S = 75
-BAD_REQUEST = text(400, "bad request")
-HEAD_TOO_LARGE = text(431, "the request line may have 8192 bytes, the head 32768")
 BODY_TOO_LARGE = text(413, "the body may have 65536 bytes")
 BODY_TOO_SLOW = text(408, "the body did not arrive in time")
 ENCODED_BODY = text(415, "the body must not be compressed")
