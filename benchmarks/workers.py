@@ -7,13 +7,12 @@ a worker with a core to itself.
 
 import argparse
 import os
-import resource
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from benchmarks.peers.loads import LOADS, SCRIPT, Account, Sample
+from benchmarks.peers.loads import LOADS, SCRIPT, Account, ClientUsage, Sample
 from benchmarks.peers.servers import running_node
 from benchmarks.report import publish, surroundings
 from benchmarks.serving import Cpu, Node, cpu_of, run_wrk
@@ -24,11 +23,10 @@ _LOAD = LOADS["clicks"]
 
 
 class Round(NamedTuple):
-    """What one round said: of wrk, and CPU seconds of wrk and of each worker."""
+    """What one round said, and each worker's CPU seconds."""
 
     sample: Sample
     seconds: int
-    client_s: float
     workers: Sequence[Cpu]
 
 
@@ -68,11 +66,9 @@ def _client_cpu(node: Node, cores: int) -> int | None:
 def _measure(node: Node, account: Account, arguments: argparse.Namespace, client_cpu: int | None) -> Round:
     pids = sorted(node.pids("worker"))
     used: list[Cpu] = []
-    client_s = 0.0
 
     def measured() -> Sample:
-        nonlocal client_s
-        before, client_before_s = [cpu_of(pid) for pid in pids], _children_s()
+        before, client = [cpu_of(pid) for pid in pids], ClientUsage()
         seen = run_wrk(
             node.origin + _LOAD.path,
             seconds=arguments.seconds,
@@ -81,20 +77,15 @@ def _measure(node: Node, account: Account, arguments: argparse.Namespace, client
             arguments=[_LOAD.mode],
             cpu=client_cpu,
         )
-        client_s = _children_s() - client_before_s
+        client_cores = client.cores()
         for pid, began in zip(pids, before, strict=True):
             ended = cpu_of(pid)
             used.append(Cpu(ended.user_s - began.user_s, ended.system_s - began.system_s))
-        return Sample.of(seen, Cpu(sum(one.user_s for one in used), sum(one.system_s for one in used)), seen.failures)
+        together = Cpu(sum(one.user_s for one in used), sum(one.system_s for one in used))
+        return Sample.of(seen, together, seen.failures, client_cores)
 
     sample = account.check_round(_LOAD, arguments.connections, measured, probes=0)
-    return Round(sample, arguments.seconds, client_s, used)
-
-
-def _children_s() -> float:
-    """CPU of the programs that this process has started and seen end: wrk."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return Round(sample, arguments.seconds, used)
 
 
 def _summarise(rounds: Mapping[int, Sequence[Round]], cores: int) -> dict[str, dict[str, Any]]:
@@ -118,6 +109,6 @@ def _figures(number: int, taken: Sequence[Round], first: Sequence[float], cores:
         "cores_used_by_each_worker": [
             round(statistics.median(share[index] for share in shares), 2) for index in range(number)
         ],
-        "cores_used_by_wrk": round(statistics.median(one.client_s / one.seconds for one in taken), 2),
+        "cores_used_by_wrk": round(statistics.median(one.sample.client_cores for one in taken), 2),
         "failures": sum(one.sample.failures for one in taken),
     }

@@ -5,6 +5,8 @@ core, not how fast an answer is.
 """
 
 import argparse
+import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -180,7 +182,18 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _peer_versions() -> dict[str, str]:
     found = distributions(path=[str(path) for path in PEERS_VENV.glob("lib/python*/site-packages")])
-    return {one.name: one.version for one in found if one.name in PEER_PACKAGES}
+    programs = {"nginx": _version("nginx", "/usr/sbin"), "wrk": _version("wrk")}
+    return programs | {one.name: one.version for one in found if one.name in PEER_PACKAGES}
+
+
+def _version(program: str, *directories: str) -> str:
+    """What it says to -v, of which the first number counts: nginx says it on stderr, wrk with a usage page and code 1."""
+    place = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), *directories]))
+    if place is None:
+        return "missing"
+    said = subprocess.run([place, "-v"], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.[\d.]+", said.stdout + said.stderr)
+    return found[0] if found else "unknown"
 
 
 def _plain(rows: dict[str, Figures]) -> dict[str, dict[str, Any]]:

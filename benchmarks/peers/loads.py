@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -50,10 +51,12 @@ class Sample(NamedTuple):
     p99_us: float
     requests: int
     failures: int
+    client_cores: float
+    """What wrk used of its core: near 1, the client is what was measured."""
 
     @classmethod
-    def of(cls, seen: WrkRun, used: Cpu, failures: int) -> Self:
-        """What wrk saw and the server used meanwhile."""
+    def of(cls, seen: WrkRun, used: Cpu, failures: int, client_cores: float) -> Self:
+        """What wrk saw, and what the server and wrk used meanwhile."""
         return cls(
             seen.rate_per_s,
             used.user_s / seen.requests * 1e6,
@@ -62,6 +65,7 @@ class Sample(NamedTuple):
             seen.p99_us,
             seen.requests,
             failures,
+            client_cores,
         )
 
 
@@ -71,7 +75,7 @@ def measure(target: Target, load: Load, paths: Path, *, seconds: int, connection
     wrk counts statuses from 400 on by itself; for the others see `Account`.
     """
     failures = _wrong_answers(target, load, paths)
-    before = target.cpu()
+    before, client = target.cpu(), ClientUsage()
     seen = run_wrk(
         target.origin + load.path,
         seconds=seconds,
@@ -79,9 +83,25 @@ def measure(target: Target, load: Load, paths: Path, *, seconds: int, connection
         script=SCRIPT,
         arguments=[load.mode, str(paths)],
     )
-    after = target.cpu()
+    after, client_cores = target.cpu(), client.cores()
     failures += seen.failures + _wrong_answers(target, load, paths)
-    return Sample.of(seen, Cpu(after.user_s - before.user_s, after.system_s - before.system_s), failures)
+    used = Cpu(after.user_s - before.user_s, after.system_s - before.system_s)
+    return Sample.of(seen, used, failures, client_cores)
+
+
+class ClientUsage:
+    """Cores used since this was made by programs that have begun and ended meanwhile: by wrk, its start included."""
+
+    def __init__(self) -> None:
+        self._began_s, self._used_s = time.monotonic(), self._ended_programs_s()
+
+    def cores(self) -> float:
+        """Of one core, as wrk has one thread."""
+        return (self._ended_programs_s() - self._used_s) / (time.monotonic() - self._began_s)
+
+    def _ended_programs_s(self) -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
 
 
 def _wrong_answers(target: Target, load: Load, paths: Path) -> int:

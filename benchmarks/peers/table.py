@@ -11,7 +11,7 @@ from benchmarks.peers.loads import LOADS, Sample
 
 _COLUMNS = (
     "server", "does", "requests", "req/s (lowest-highest)", "÷ nginx + log", "÷ aiohttp", "÷ our click",
-    "CPU µs a request: user + system", "wrk's p50, p99 ms", "failures",
+    "CPU µs a request: user + system", "wrk's p50, p99 ms", "wrk's core", "failures",
 )  # fmt: skip
 LOGGING, BARE, OURS = "nginx + log", "aiohttp", "ClickEdge"
 
@@ -47,6 +47,8 @@ class Figures(NamedTuple):
     p50_us: int
     p99_us: int
     failures: int
+    client_cores: float
+    """What wrk used of its core."""
 
 
 def summarise(samples: Mapping[str, Sequence[Sample]], rows: Mapping[str, Row]) -> dict[str, Figures]:
@@ -72,6 +74,7 @@ def _figures(row: Row, taken: Sequence[Sample], samples: Mapping[str, Sequence[S
         round(statistics.median(sample.p50_us for sample in taken)),
         round(statistics.median(sample.p99_us for sample in taken)),
         sum(sample.failures for sample in taken),
+        round(statistics.median(sample.client_cores for sample in taken), 2),
     )
 
 
@@ -114,6 +117,7 @@ def _line(figures: Figures) -> str:
         *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         f"{figures.user_us:.1f} + {figures.system_us:.1f}",
         f"{figures.p50_us / 1000:.2f}, {figures.p99_us / 1000:.2f}",
+        f"{figures.client_cores:.0%}",
         str(figures.failures),
     ]
     return f"| {' | '.join(cells)} |"
