@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +125,8 @@ class _Bench:
         """Rounds over all rows, every second one backwards, so that none always follows the same other."""
         rows = [row for row in ROWS if row.server in self.targets]
         for server in dict.fromkeys(row.server for row in rows):
-            run_wrk(self.targets[server].origin + LOADS["clicks"].path, seconds=WARM_UP_S)
+            with self._unless_peer_fails(server):
+                run_wrk(self.targets[server].origin + LOADS["clicks"].path, seconds=WARM_UP_S)
         for number in range(self.arguments.rounds):
             print(f"round {number + 1} of {self.arguments.rounds}")
             for row in rows if number % 2 == 0 else reversed(rows):
@@ -142,15 +144,20 @@ class _Bench:
     def _measure(self, row: Row) -> None:
         if row.server in self.absent:
             return
-        try:
+        with self._unless_peer_fails(row.server):
             sample = self._sample(row)
-        except (OSError, subprocess.CalledProcessError, ZeroDivisionError) as error:
-            if row.server in self.nodes:
+            self.samples.setdefault(row.name, []).append(sample)
+            print(f"  {row.name:<46} {sample.rate_per_s:>9,.0f}/s  {sample.failures} failures")
+
+    @contextmanager
+    def _unless_peer_fails(self, server: str) -> Iterator[None]:
+        """A peer that fails is asked no more, and named in the table; when we fail, so does the run."""
+        try:
+            yield
+        except (OSError, HTTPException, subprocess.CalledProcessError, ZeroDivisionError) as error:
+            if server in self.nodes:
                 raise
-            self.absent[row.server] = f"failed under load: {error}"
-            return
-        self.samples.setdefault(row.name, []).append(sample)
-        print(f"  {row.name:<46} {sample.rate_per_s:>9,.0f}/s  {sample.failures} failures")
+            self.absent[server] = f"failed under load: {error}"
 
     def _sample(self, row: Row) -> Sample:
         load, node = LOADS[row.load], self.nodes.get(row.server)
