@@ -65,9 +65,8 @@ class LanePort:
         self.is_on = is_on
         self.has_proxy = has_proxy
         self.max_connections = max_connections
-        dated = Dated()
-        self.dated = dated
-        self.clock = Clock(dated.refresh)
+        self.dated = Dated()
+        self.clock = Clock(self.dated.refresh)
         self.blocks = KnownBlocks()
         self.connections: set[Lane] = set()
 
@@ -160,6 +159,11 @@ class Lane(asyncio.Protocol):
         self._is_lost = self._is_last = True
         self._buffer = b""
         self._queue.clear()
+        self._break_cycles()
+
+    def _break_cycles(self) -> None:
+        """No more requests: what refers to this connection and is referred to by it waits for no collector."""
+        del self._parser, self._spare, self._tell_spare
 
     def on_message_complete(self) -> None:
         """llhttp: the head that was fed is a whole request."""
@@ -349,6 +353,7 @@ class Lane(asyncio.Protocol):
         cold = self.port.cold()
         if self.port.has_proxy:
             cold.proxied_address = self._peer
+        self._break_cycles()
         self._transport.set_protocol(cold)
         cold.connection_made(self._transport)
         self._transport.resume_reading()

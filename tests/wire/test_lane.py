@@ -1,6 +1,7 @@
 """The lane beside aiohttp: the same answers and events either way; order, limits and deadlines of a connection."""
 
 import asyncio
+import gc
 import re
 import ssl
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge.http.lane import Lane
 from edge.http.tls import load_tls
 from edge.settings import Settings
 from storage.journal.events import Click, Impression
@@ -172,6 +174,23 @@ async def test_connections_beyond_the_limit_are_closed_at_once(tmp_path: Path) -
             return await port.try_get("/livez") == 200
 
         await eventually(has_room, 10)
+
+
+async def test_a_closed_connection_waits_for_no_collector(tmp_path: Path) -> None:
+    """Answered here or handed over, it is gone when it is closed: memory does not wait for a full collection."""
+
+    async def is_gone() -> bool:
+        return not any(isinstance(one, Lane) for one in gc.get_objects())
+
+    async with serving(tmp_path) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            for target in ("/aff_c?offer_id=17&aff_id=2", "/livez", "/aff_c?%"):
+                await port.get(target)
+            await eventually(is_gone, 5)
+        finally:
+            gc.enable()
 
 
 async def test_a_peer_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
