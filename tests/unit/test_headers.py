@@ -68,15 +68,17 @@ def test_a_request_has_one_host(hosts: int, is_one: bool) -> None:
 
 
 def test_only_hot_blocks_of_a_common_size_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no more than there is room for: then all are forgotten, and the common ones come back."""
+    """None that names a visitor, and no more than there is room for: then all are forgotten, the common ones come back."""
     monkeypatch.setattr(known_blocks, "MAX_KNOWN", 2)
     known = KnownBlocks()
     common, large = b"\r\nHost: x\r\n\r\n", b"\r\nHost: " + b"x" * 4000 + b"\r\n\r\n"
-    for sent, is_hot in [(large, True), (b"\r\nHost: cold\r\n\r\n", False), (b"\r\n\r\n", True)]:
+    cookie, address = (b"\r\nHost: x\r\n" + line + b"\r\n\r\n" for line in (b"Cookie: a=b", b"X-Forwarded-For: 1.1.1.1"))
+    cold = b"\r\nHost: cold\r\n\r\n"
+    for sent, is_hot in [(large, True), (cold, False), (b"\r\n\r\n", True), (cookie, True), (address, True)]:
         known.add(sent, read(sent, is_hot=is_hot))
         assert known.find(sent) is None
     known.add(common, read(common))
-    known.add(SENT, read(SENT))
+    known.add(b"\r\nHost: z\r\n\r\n", read(common))
     assert known.find(common) is not None
     known.add(b"\r\nHost: y\r\n\r\n", read(common))
     assert known.find(common) is None
