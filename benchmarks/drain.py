@@ -25,9 +25,9 @@ from benchmarks.report import percentile, publish, surroundings
 from benchmarks.traffic import ADDRESSES, USER_AGENTS, Traffic, catalog_text
 from edge.admin.catalog_apply import apply_text
 from edge.counters import BLOCK_BYTES, Counters, cell
-from edge.drain.enrich import Enricher
 from edge.drain.process import Drain
 from edge.drain.rows import RowMaker
+from edge.enrich import Enricher
 from edge.logs import configure_logs
 from edge.processes import ChildOrders
 from edge.settings import Settings

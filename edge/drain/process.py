@@ -10,11 +10,10 @@ import structlog
 
 from edge.counters import Counters, cell
 from edge.drain.catalogs import CatalogHistory
-from edge.drain.enrich import Enricher
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
-from edge.drain.settle import Settler
 from edge.drain.storing import Entry, Store
+from edge.enrich import Enricher
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
 from edge.tracking.sessions import Sessions
@@ -59,7 +58,7 @@ class Drain:
         rows = RowMaker(Enricher(Path(settings.geoip_db) if settings.geoip_db else None, time.monotonic), settings)
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
-        self._store = Store(rows, Settler(history, rows, settings), history, sessions, counters)
+        self._store = Store(rows, settings, history, sessions, counters)
         self._stop = stop_requested()
         self._next: dict[str, float] = {}
         self._backoff_s = FIRST_BACKOFF_S

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
-from edge.drain.enrich import Device, Enricher, Place
+from edge.enrich import Device, Enricher, Place
 from edge.settings import Settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ms_of, node_of

@@ -1,25 +1,21 @@
-"""Conversions into verdicts and rows: find the click, decide, claim, book. All of it inside the batch's transaction."""
+"""Conversions into verdicts and rows: decide, book. All of it inside the batch's transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
-from uuid import UUID
+from typing import NamedTuple
 
 from edge.drain.catalogs import CatalogHistory
+from edge.drain.matching import Matcher, Received
 from edge.drain.rows import RowMaker, Touched, extras_of, hour_of, moment
-from edge.settings import Settings
 from edge.tracking.attribution import decide
-from edge.tracking.click_id import ms_of, node_of, worker_of
+from edge.tracking.click_id import ms_of, node_of
 from edge.tracking.payouts import ZERO
 from edge.tracking.verdict import ConversionFacts, Verdict, touch_of
-from storage.journal.events import Conversion, Session, decode, decode_session
-from storage.postgres.connection import Connection
-from storage.postgres.conversions import ChangeRow, ConversionRow, Recalled, WaitingRow
+from storage.journal.events import Conversion
+from storage.postgres.conversions import ChangeRow, ConversionRow, WaitingRow
 from storage.postgres.copy import Uuid
-from storage.postgres.positions import vouched_through
-from storage.postgres.sessions import find_sessions
 from storage.postgres.stats import Deltas, StatsKey
 
 _COLUMNS = ["adv_sub1", "adv_sub2", "adv_sub3", "adv_sub4", "adv_sub5", "conversion_unique_id", "promo_code"]
@@ -28,29 +24,6 @@ _NOT_EXTRA = frozenset(
     (*_COLUMNS, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "security_token", "ip", "format", "a")
 )
 UNKNOWN_CLICK = "unknown_click"
-
-
-class SessionsAtHand(Protocol):
-    """Sessions by click id."""
-
-    def get(self, click_id: bytes, /) -> Session | None: ...
-
-
-class Received(NamedTuple):
-    """A conversion to decide. `was_decided`: it is stored already, as one whose click is unknown."""
-
-    event: Conversion
-    payload: bytes
-    journal_id: UUID
-    was_decided: bool = False
-
-
-def received_again(recalled: Recalled) -> Received:
-    """A conversion that waited."""
-    event = decode(recalled.event)
-    if not isinstance(event, Conversion):
-        raise TypeError("only conversions wait")
-    return Received(event, recalled.event, recalled.journal_id, recalled.was_decided)
 
 
 class Decided(NamedTuple):
@@ -76,49 +49,10 @@ class Settled:
 class Settler:
     """Decides the conversions of one drain."""
 
-    def __init__(self, history: CatalogHistory, rows: RowMaker, settings: Settings) -> None:
+    def __init__(self, history: CatalogHistory, rows: RowMaker, matcher: Matcher) -> None:
         self._history = history
         self._rows = rows
-        self._wait = timedelta(seconds=settings.conversion_wait_s)
-
-    async def find_clicks(
-        self, conn: Connection, received: Sequence[Received], at_hand: SessionsAtHand
-    ) -> tuple[dict[bytes, Touched], dict[tuple[int, int], int]]:
-        """The touched sessions by click id, and how far the minters of those not found are drained.
-
-        In this order: a click committed between the two look-ups must not be taken for lost.
-        """
-        touched: dict[bytes, Touched] = {}
-        missing: set[bytes] = set()
-        for one in received:
-            click_id = one.event.click_id
-            if not click_id or click_id in touched:
-                continue
-            session = at_hand.get(click_id)
-            if session is None and one.event.session:
-                session = decode_session(one.event.session)
-            if session is None:
-                missing.add(click_id)
-            else:
-                touched[click_id] = self._rows.touched(session)
-        if not missing:
-            return touched, {}
-        vouched = await vouched_through(conn, sorted({(node_of(one), worker_of(one)) for one in missing}))
-        for click_id, stored in (await find_sessions(conn, missing)).items():
-            known = Session(*stored[:7], ip="", user_agent="")
-            touched[click_id] = Touched(known, stored.country, stored.device_type)
-        return touched, vouched
-
-    def must_wait(
-        self, one: Received, touched: Mapping[bytes, Touched], vouched: Mapping[tuple[int, int], int], now: datetime
-    ) -> bool:
-        """Whether the click may still be on its way."""
-        click_id = one.event.click_id
-        if not click_id or click_id in touched or one.was_decided:
-            return False
-        if vouched.get((node_of(click_id), worker_of(click_id)), -1) >= ms_of(click_id):
-            return False
-        return now < moment(one.event.received_ms) + self._wait
+        self._matcher = matcher
 
     def revisions(self, received: Sequence[Received], touched: Mapping[bytes, Touched]) -> set[int]:
         """The catalog revisions that `decide` will ask for."""
@@ -148,23 +82,6 @@ class Settler:
         partner = catalog.partner(touch.aff_id)
         verdict = decide(facts, touch, click_offer, offer, partner, advertiser, forged=False)
         return Decided(one, touched, verdict, offer.advertiser_id if offer else 0)
-
-    def waiting_row(self, one: Received, decided_at: datetime | None) -> WaitingRow:
-        """The conversion kept until its click comes."""
-        event = one.event
-        received_at = moment(event.received_ms)
-        return WaitingRow(
-            Uuid(event.conversion_id),
-            Uuid(event.click_id),
-            node_of(event.click_id),
-            worker_of(event.click_id),
-            ms_of(event.click_id),
-            received_at,
-            received_at + self._wait,
-            one.payload,
-            one.journal_id,
-            decided_at,
-        )
 
     def book(self, decided: Decided, now: datetime, settled: Settled) -> None:
         """Add the conversion's row, its change and its roll-up to `settled`."""
@@ -203,7 +120,7 @@ class Settler:
             )
         )
         if verdict.reason == UNKNOWN_CLICK and decided.received.event.click_id:
-            settled.waiting.append(self.waiting_row(decided.received, now))
+            settled.waiting.append(self._matcher.waiting_row(decided.received, now))
 
     def _row(self, decided: Decided) -> ConversionRow:
         event, verdict, touched = decided.received.event, decided.verdict, decided.touched

@@ -14,9 +14,12 @@ import structlog
 
 from edge.counters import BATCH_BUCKETS_US, Counters, cell
 from edge.drain.catalogs import CatalogHistory
+from edge.drain.claims import claim
+from edge.drain.matching import Matcher, Received, received_again
 from edge.drain.rows import RowMaker
-from edge.drain.settle import Decided, Received, Settled, Settler, received_again
+from edge.drain.settle import Decided, Settled, Settler
 from edge.logs import RateLimited
+from edge.settings import Settings
 from edge.tracking.click_id import ms_of
 from edge.tracking.sessions import Sessions
 from storage.journal.events import (
@@ -35,7 +38,6 @@ from storage.journal.reader import Damaged
 from storage.postgres.connection import Connection, is_missing_partition, is_poison
 from storage.postgres.conversions import (
     Recalled,
-    claim_keys,
     decided_clicks,
     insert_changes,
     insert_conversions,
@@ -129,10 +131,11 @@ class Store:
     """Stores the batches of one drain."""
 
     def __init__(
-        self, rows: RowMaker, settler: Settler, history: CatalogHistory, sessions: Sessions[bytes], counters: Counters
+        self, rows: RowMaker, settings: Settings, history: CatalogHistory, sessions: Sessions[bytes], counters: Counters
     ) -> None:
         self._rows = rows
-        self._settler = settler
+        self._matcher = Matcher(rows, settings)
+        self._settler = Settler(history, rows, self._matcher)
         self._history = history
         self._sessions = sessions
         self._counters = counters
@@ -293,16 +296,16 @@ class Store:
             return settled, []
         now = datetime.now(UTC)
         known = _Chained(at_hand, self._sessions)
-        touched, vouched = await self._settler.find_clicks(conn, received, known)
+        touched, vouched = await self._matcher.find_clicks(conn, received, known)
         ready = []
         for one in received:
-            if not is_due and self._settler.must_wait(one, touched, vouched, now):
-                settled.waiting.append(self._settler.waiting_row(one, None))
+            if not is_due and self._matcher.must_wait(one, touched, vouched, now):
+                settled.waiting.append(self._matcher.waiting_row(one, None))
             else:
                 ready.append(one)
         await self._history.load(conn, self._settler.revisions(ready, touched))
         decided = [self._settler.decide(one, touched.get(one.event.click_id)) for one in ready]
-        verdicts = await _claim(conn, decided)
+        verdicts = await claim(conn, decided)
         for verdict in verdicts:
             self._settler.book(verdict, now, settled)
         return settled, verdicts
@@ -348,20 +351,3 @@ class _Chained:
         if session is None and (encoded := self._earlier.get(click_id)):
             session = decode_session(encoded)
         return session
-
-
-async def _claim(conn: Connection, decided: Sequence[Decided]) -> list[Decided]:
-    """The verdicts that stand: of several claims to a key the first of this batch is tried, the others are duplicates."""
-    holders: dict[str, Uuid] = {}
-    for one in decided:
-        for key in one.verdict.claims:
-            holders.setdefault(key, Uuid(one.received.event.conversion_id))
-    won = await claim_keys(conn, holders)
-    return [_judge(one, holders, won) for one in decided]
-
-
-def _judge(one: Decided, holders: dict[str, Uuid], won: set[str]) -> Decided:
-    mine = Uuid(one.received.event.conversion_id)
-    if all(key in won and holders[key] == mine for key in one.verdict.claims):
-        return one
-    return one._replace(verdict=one.verdict.as_duplicate())

@@ -12,7 +12,7 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 from structlog.testing import capture_logs
 
-from edge.drain.enrich import UNKNOWN_DEVICE, UNKNOWN_PLACE, Device, Enricher, Place
+from edge.enrich import UNKNOWN_DEVICE, UNKNOWN_PLACE, Device, Enricher, Place
 
 CHROME = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0"
 IPHONE = (
