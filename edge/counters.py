@@ -78,6 +78,12 @@ METRICS = (
         "Conversions by the drain's verdict.",
         {"status": ("approved", "pending", "rejected")},
     ),
+    Metric(
+        "edge_conversion_changes_total",
+        "counter",
+        "Changes of earlier conversions by later ones.",
+        {"kind": ("approved", "rejected", "reversed", "adjusted")},
+    ),
     Metric("edge_drain_batch_seconds", "histogram", "One drain transaction, decoding included.", {}, BATCH_BUCKETS_US),
     Metric(
         "edge_drained_through_seconds", "gauge", "Unix time up to which journalled events are stored.", {}, (), 1e-3

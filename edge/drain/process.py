@@ -24,6 +24,7 @@ from storage.journal.reader import Batch
 from storage.journal.segments import Position
 from storage.postgres.connection import Connection, connect, is_retryable
 from storage.postgres.conversions import count_waiting, forget_decided
+from storage.postgres.installation import remember
 from storage.postgres.positions import PositionMoved
 
 log = structlog.get_logger()
@@ -73,6 +74,7 @@ class Drain:
                     command_timeout_s=STATEMENT_TIMEOUT_S,
                 )
                 try:
+                    await remember(conn, "timezone", self._settings.timezone)
                     self._feeds.forget_all()
                     log.info("drain_ready")
                     await self._follow(conn)

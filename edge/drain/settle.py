@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
 from typing import NamedTuple
+from uuid import UUID
 
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.matching import Matcher, Received
@@ -14,13 +15,14 @@ from edge.tracking.click_id import ms_of, node_of
 from edge.tracking.payouts import ZERO
 from edge.tracking.verdict import ConversionFacts, Verdict, touch_of
 from storage.journal.events import Conversion
+from storage.postgres.changes import Held
 from storage.postgres.conversions import ChangeRow, ConversionRow, WaitingRow
 from storage.postgres.copy import Uuid
 from storage.postgres.stats import Deltas, StatsKey
 
 _COLUMNS = ["adv_sub1", "adv_sub2", "adv_sub3", "adv_sub4", "adv_sub5", "conversion_unique_id", "promo_code"]
 # The token is a secret; the rest has a column, or only said how to answer.
-_NOT_EXTRA = frozenset(
+NOT_EXTRA = frozenset(
     (*_COLUMNS, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "security_token", "ip", "format", "a")
 )
 UNKNOWN_CLICK = "unknown_click"
@@ -33,6 +35,9 @@ class Decided(NamedTuple):
     touched: Touched | None
     verdict: Verdict
     advertiser_id: int
+    holder: Uuid | None = None
+    """The conversion that holds a key which this one asks for."""
+    is_repeated: bool = False
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Settled:
     new: list[ConversionRow] = field(default_factory=list)
     replaced: list[ConversionRow] = field(default_factory=list)
     changes: list[ChangeRow] = field(default_factory=list)
+    changed: dict[UUID, Held] = field(default_factory=dict)
+    """Conversions that were changed, as they are now."""
     waiting: list[WaitingRow] = field(default_factory=list)
     deltas: Deltas = field(default_factory=Deltas)
 
@@ -83,8 +90,8 @@ class Settler:
         verdict = decide(facts, touch, click_offer, offer, partner, advertiser, forged=False)
         return Decided(one, touched, verdict, offer.advertiser_id if offer else 0)
 
-    def book(self, decided: Decided, now: datetime, settled: Settled) -> None:
-        """Add the conversion's row, its change and its roll-up to `settled`."""
+    def book(self, decided: Decided, now: datetime, settled: Settled) -> ConversionRow:
+        """Add the conversion's row, its change and its roll-up to `settled`; the row."""
         row = self._row(decided)
         verdict, hour = decided.verdict, hour_of(now)
         was_decided = decided.received.was_decided
@@ -93,11 +100,11 @@ class Settler:
         amount, payout, revenue = (
             value if earned else ZERO for value in (verdict.amount, verdict.payout, verdict.revenue)
         )
-        settled.deltas.add(_key(row, hour), amount=amount, payout=payout, revenue=revenue, **counts)
+        settled.deltas.add(stats_key(row, hour), amount=amount, payout=payout, revenue=revenue, **counts)
         if was_decided:
             settled.replaced.append(row)
             before = self._row(self.decide(decided.received, None))
-            settled.deltas.add(_key(before, hour), rejected=-1)
+            settled.deltas.add(stats_key(before, hour), rejected=-1)
             counts["rejected"] -= 1
         else:
             settled.new.append(row)
@@ -117,16 +124,23 @@ class Settler:
                 counts["pending"],
                 counts["rejected"],
                 verdict.explanation,
+                verdict.amount,
+                verdict.payout,
+                verdict.revenue,
             )
         )
         if verdict.reason == UNKNOWN_CLICK and decided.received.event.click_id:
             settled.waiting.append(self._matcher.waiting_row(decided.received, now))
+        return row
 
     def _row(self, decided: Decided) -> ConversionRow:
         event, verdict, touched = decided.received.event, decided.verdict, decided.touched
         params = event.params
         session = touched.session if touched else None
-        extras = extras_of(params, _NOT_EXTRA)
+        extras = extras_of(params, NOT_EXTRA)
+        extras.pop("repeated", None)  # the mark is ours to make
+        if decided.is_repeated:
+            extras["repeated"] = "1"
         if verdict.amount_note:
             extras["amount_sent"] = verdict.amount_note
         return ConversionRow(
@@ -163,6 +177,7 @@ class Settler:
             touched.device_type if touched else "",
             extras,
             event.revision,
+            verdict.tier,
         )
 
 
@@ -178,7 +193,8 @@ def _visitor_address(event: Conversion) -> str:
 _COUNTED = (("conversions", "approved"), ("pending", "pending"), ("rejected", "rejected"))
 
 
-def _key(row: ConversionRow, hour: datetime) -> StatsKey:
+def stats_key(row: ConversionRow | Held, hour: datetime) -> StatsKey:
+    """Where a conversion is counted in that hour."""
     return StatsKey(
         hour,
         row.node_id,

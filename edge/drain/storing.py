@@ -6,20 +6,24 @@ What the data itself makes impossible is cut out by bisection and quarantined; e
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 import structlog
 
 from edge.counters import BATCH_BUCKETS_US, Counters, cell
 from edge.drain.catalogs import CatalogHistory
+from edge.drain.changing import store_settled
 from edge.drain.claims import claim
 from edge.drain.matching import Matcher, Received, received_again
+from edge.drain.resolving import Ledger, Resolver
 from edge.drain.rows import RowMaker
 from edge.drain.settle import Decided, Settled, Settler
 from edge.logs import RateLimited
 from edge.settings import Settings
+from edge.tracking.changes import Kind
 from edge.tracking.click_id import ms_of
 from edge.tracking.sessions import Sessions
 from storage.journal.events import (
@@ -39,18 +43,14 @@ from storage.postgres.connection import Connection, is_missing_partition, is_poi
 from storage.postgres.conversions import (
     Recalled,
     decided_clicks,
-    insert_changes,
-    insert_conversions,
-    insert_waiting,
     recall_due,
     recall_for_clicks,
-    replace_conversions,
 )
 from storage.postgres.copy import TouchRow, Uuid, copy_rows, quarantine
 from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.positions import advance
 from storage.postgres.sessions import find_sessions
-from storage.postgres.stats import Deltas, upsert
+from storage.postgres.stats import Deltas
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
 
@@ -66,6 +66,7 @@ _STORED = {
     for table in ("clicks", "impressions", "conversions", "conversions_waiting", "quarantine")
 }
 _DECIDED = {status: cell("edge_conversions_decided_total", status) for status in ("approved", "pending", "rejected")}
+_CHANGED = {kind: cell("edge_conversion_changes_total", kind) for kind in get_args(Kind)}
 
 
 class Quarantined(NamedTuple):
@@ -136,6 +137,7 @@ class Store:
         self._rows = rows
         self._matcher = Matcher(rows, settings)
         self._settler = Settler(history, rows, self._matcher)
+        self._resolver = Resolver(self._settler, history, ZoneInfo(settings.timezone))
         self._history = history
         self._sessions = sessions
         self._counters = counters
@@ -306,17 +308,12 @@ class Store:
         await self._history.load(conn, self._settler.revisions(ready, touched))
         decided = [self._settler.decide(one, touched.get(one.event.click_id)) for one in ready]
         verdicts = await claim(conn, decided)
-        for verdict in verdicts:
-            self._settler.book(verdict, now, settled)
-        return settled, verdicts
+        ledger = Ledger()
+        await ledger.lock(conn, verdicts)
+        return settled, await self._resolver.resolve(conn, verdicts, ledger, now, settled)
 
     async def _write(self, conn: Connection, settled: Settled, deltas: Deltas) -> None:
-        await insert_conversions(conn, settled.new)
-        await replace_conversions(conn, settled.replaced)
-        await insert_changes(conn, settled.changes)
-        await insert_waiting(conn, settled.waiting)
-        deltas.merge(settled.deltas)
-        await upsert(conn, deltas)
+        await store_settled(conn, settled, deltas)
 
     async def _quarantine(
         self, conn: Connection, journal_id: UUID, before: Place, row: Quarantined, after: Place
@@ -337,6 +334,9 @@ class Store:
         cells[_STORED["conversions_waiting"]] += len(settled.waiting)
         for one in decided:
             cells[_DECIDED[one.verdict.status]] += 1
+        for change in settled.changes:
+            if change.kind != "decided":
+                cells[_CHANGED[change.kind]] += 1
 
 
 class _Chained:

@@ -7,34 +7,35 @@ claims `Verdict.claims` in the database and takes `as_duplicate()` when one of t
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from hashlib import blake2b
 from hmac import compare_digest
+from typing import Literal
 
 import msgspec
 
 from edge.tracking.addresses import is_allowed
+from edge.tracking.asking import ask_of, claims_of, late_ask, place_of, said_of
 from edge.tracking.parameters import to_id
 from edge.tracking.payouts import (
     MONEY_LIMIT,
     ZERO,
     Money,
-    conversion_money,
     parse_amount,
     round_money,
     uses_percentage,
 )
-from edge.tracking.status_codes import APPROVED, PENDING, Reason, rejection_code
+from edge.tracking.status_codes import APPROVED, PENDING, Reason, Status, rejection_code
 from edge.tracking.verdict import (
     AdvertiserView,
+    Ask,
     ConversionFacts,
     ConversionTerms,
     OfferView,
     PartnerView,
+    Pricing,
     Touch,
     Verdict,
 )
 
-MAX_KEY_CHARS = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -92,8 +93,12 @@ def decide(
     case = _Case(conversion, touch, click_offer, offer, partner, advertiser, goal_id, converted_ms)
     for reason, find_fault in _CHECKS:
         if fault := find_fault(case):
-            return _refuse(case, reason, fault)
-    return _accept(case)
+            others = (other for other, find_other in _CHECKS if other != reason and find_other(case))
+            return _refuse(case, reason, fault, ask=late_ask(case, [reason, *others]) if said_of(case.sent) else None)
+    said = said_of(case.sent)
+    if said in ("rejected", "reversed"):
+        return _refuse(case, "advertiser", f"the advertiser says that it is {said}", ask=ask_of(case))
+    return _accept(case, said)
 
 
 def parse_datetime(text: str) -> int | None:
@@ -229,7 +234,7 @@ def _refuse_unmatched(conversion: ConversionFacts, reason: Reason, explanation: 
     )
 
 
-def _refuse(case: _Case, reason: Reason, explanation: str) -> Verdict:
+def _refuse(case: _Case, reason: Reason, explanation: str, ask: Ask | None = None) -> Verdict:
     amount, amount_note = _amount(case)
     return Verdict(
         status="rejected",
@@ -240,20 +245,22 @@ def _refuse(case: _Case, reason: Reason, explanation: str) -> Verdict:
         amount=amount,
         amount_note=amount_note,
         currency=case.offer.currency,
+        ask=ask,
+        pricing=_pricing(case) if ask else None,
         explanation=explanation,
     )
 
 
-def _accept(case: _Case) -> Verdict:
-    is_manual = case.offer.approval == "manual"
+def _accept(case: _Case, said: Status | Literal[""]) -> Verdict:
+    is_pending = case.offer.approval == "manual" or said == "pending"
     money = _money(case)
     amount, amount_note = _amount(case)
     sent_datetime = case.sent.params.get("datetime", "")
     is_ignored = sent_datetime and parse_datetime(sent_datetime) != case.converted_ms
     note = "; its datetime was not used: no valid token, unreadable, or not between click and receipt"
     return Verdict(
-        status="pending" if is_manual else "approved",
-        status_code=PENDING if is_manual else APPROVED[case.sent.via],
+        status="pending" if is_pending else "approved",
+        status_code=PENDING if is_pending else APPROVED[case.sent.via],
         goal_id=case.goal_id,
         converted_ms=case.converted_ms,
         amount=amount,
@@ -261,7 +268,10 @@ def _accept(case: _Case) -> Verdict:
         payout=money.payout,
         revenue=money.revenue,
         currency=case.offer.currency,
-        claims=_claims(case),
+        claims=claims_of(case),
+        repeat_key=f"r:{place_of(case)}" if case.terms.duplicates == "new_repeated" else "",
+        ask=ask_of(case, is_accepted=True),
+        pricing=_pricing(case),
         explanation=f"{_span(case.elapsed_ms)} after the click, by {case.sent.via}{note if is_ignored else ''}",
     )
 
@@ -274,36 +284,19 @@ def _amount(case: _Case) -> tuple[Decimal, str]:
     return round_money(amount), ""
 
 
-def _money(case: _Case) -> Money:
-    params = case.sent.params
-    money = conversion_money(case.terms, parse_amount(params.get("amount", "")) or ZERO)
-    if not case.offer.advertiser_sets_amounts:
-        return money
-    payout, revenue = parse_amount(params.get("payout", "")), parse_amount(params.get("revenue", ""))
-    return Money(
-        money.payout if payout is None else round_money(payout),
-        money.revenue if revenue is None else round_money(revenue),
+def _pricing(case: _Case) -> Pricing:
+    params, is_set = case.sent.params, case.offer.advertiser_sets_amounts
+    return Pricing(
+        case.terms,
+        None if case.is_foreign else parse_amount(params.get("amount", "")),
+        parse_amount(params.get("payout", "")) if is_set else None,
+        parse_amount(params.get("revenue", "")) if is_set else None,
     )
 
 
-def _claims(case: _Case) -> tuple[str, ...]:
-    """The uniqueness keys; `update` and `increment` find their holder by the key that `reject` claims."""
-    if unique_id := case.sent.params.get("conversion_unique_id"):
-        return (f"u:{_key_part(unique_id)}",)
-    duplicates = case.terms.duplicates
-    if duplicates in ("new", "new_repeated"):
-        return ()
-    click_and_goal = f"{case.touch.click_id.hex()}:{case.goal_id}"
-    if duplicates == "by_event_id":
-        return (f"e:{click_and_goal}:{_key_part(case.sent.params.get('adv_unique1', ''))}",)
-    return (f"c:{click_and_goal}",)
-
-
-def _key_part(value: str) -> str:
-    """`value`, or its hash when it is long: Postgres refuses index entries above 2.7 kB."""
-    if len(value) <= MAX_KEY_CHARS:
-        return value
-    return "blake2b-" + blake2b(value.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+def _money(case: _Case) -> Money:
+    # Not the pricing's amount: a flat payout does not mind one in another currency, and a share of it is refused.
+    return _pricing(case).of(parse_amount(case.sent.params.get("amount", "")) or ZERO, 0)
 
 
 def _span(ms: int) -> str:

@@ -20,6 +20,7 @@ from edge.tracking.catalog_document import (
     Partner,
     PayoutType,
     TermsPart,
+    Tier,
 )
 from edge.tracking.macros import Template, compile_template
 
@@ -39,6 +40,21 @@ class Terms(NamedTuple):
     revenue: Decimal
     revenue_percent: Decimal
     duplicates: Duplicates
+    tiers: tuple[Tier, ...] = ()
+    """Only where the payout is the offer's own: a goal's or a partner's own payout has no tiers."""
+
+    def tier(self, rank: int) -> int:
+        """The tier of the partner's `rank`-th conversion of the month, by its `from_conversions`; 0: none."""
+        return max((tier.from_conversions for tier in self.tiers if tier.from_conversions <= rank), default=0)
+
+    def at_tier(self, from_conversions: int) -> "Terms":
+        """The terms with that tier's payout; unchanged where there is no such tier."""
+        for tier in self.tiers:
+            if tier.from_conversions == from_conversions:
+                payout = self.payout if tier.payout is None else tier.payout
+                percent = self.payout_percent if tier.payout_percent is None else tier.payout_percent
+                return self._replace(payout=payout, payout_percent=percent)
+        return self
 
 
 class AliasView(NamedTuple):
@@ -101,6 +117,8 @@ def _merge(offer: Offer, *parts: TermsPart | None) -> Terms:
             value = getattr(part, name, None)
             if value is not None:
                 fields[name] = value
+                if name in ("payout", "payout_percent"):
+                    fields["tiers"] = ()
     return Terms(**fields)
 
 

@@ -129,14 +129,12 @@ def find_warnings(document: Document) -> list[str]:
 
 def _unenforced(offer: Offer) -> Iterator[str]:
     """What a later release will act on."""
-    modes = {offer.duplicates, *(goal.duplicates for goal in offer.goals)}
-    yield from (f"duplicates = {mode}" for mode in ("update", "increment") if mode in modes)
     nothing = type(offer.caps)()
     if offer.caps != nothing or any(override.caps != nothing for override in offer.overrides):
         yield "caps"
     if any(page.weight != 1 for page in offer.landing_pages):
         yield "landing page weights"
-    for name in ("rules", "tiers", "promo_codes", "allowed_domains"):
+    for name in ("rules", "promo_codes", "allowed_domains"):
         if getattr(offer, name):
             yield name
     for name, usual in (("redirect", "302"), ("tracking", "transaction_id"), ("time_zone", "UTC")):

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 from storage.journal.events import Via
 
-Status = Literal["approved", "pending", "rejected"]
+Status = Literal["approved", "pending", "rejected", "reversed"]
 Reason = Literal[
     "",
     "forged_id",
@@ -26,6 +26,7 @@ Reason = Literal[
     "currency_mismatch",
     "duplicate",
     "capped",
+    "advertiser",
 ]
 REJECTIONS: tuple[Reason, ...] = get_args(Reason)[1:]
 
@@ -33,6 +34,8 @@ DUPLICATE = 12
 DUPLICATE_UNIQUE_ID = 18
 PENDING = 31
 APPROVED: dict[Via, int] = {"pixel": 41, "postback": 43}
+LATER: dict[Status, int] = {"rejected": 213, "reversed": 214, "approved": 215}
+"""The code of a conversion whose status was changed after its first decision."""
 
 
 class StatusCode(NamedTuple):
@@ -52,7 +55,7 @@ STATUS_CODES: tuple[StatusCode, ...] = (
     StatusCode(17, "rejected", "capped", "a cap of the offer or the partner was reached"),
     StatusCode(DUPLICATE_UNIQUE_ID, "rejected", "duplicate", "an earlier conversion holds the `conversion_unique_id`"),
     StatusCode(19, "rejected", "bad_token", "the postback's `security_token` is missing or wrong"),
-    StatusCode(PENDING, "pending", "", "the offer's `approval` is `manual`: somebody has to decide"),
+    StatusCode(PENDING, "pending", "", "`approval` is `manual`, or the advertiser said so: it is still to be decided"),
     StatusCode(APPROVED["pixel"], "approved", "", "approved, by a browser pixel"),
     StatusCode(APPROVED["postback"], "approved", "", "approved, by a server postback"),
     StatusCode(201, "rejected", "forged_id", "the `transaction_id` was not minted here, or was mistyped", False),
@@ -66,9 +69,15 @@ STATUS_CODES: tuple[StatusCode, ...] = (
     StatusCode(209, "rejected", "unknown_goal", "the offer has no such goal", False),
     StatusCode(210, "rejected", "invalid_amount", "an amount is no plain decimal, or too large to store", False),
     StatusCode(211, "rejected", "currency_mismatch", "the money depends on an amount in another currency", False),
+    StatusCode(212, "rejected", "advertiser", "the advertiser sent it as rejected or reversed", False),
+    StatusCode(LATER["rejected"], "rejected", "", "rejected later: `reason` is that of the change", False),
+    StatusCode(LATER["reversed"], "reversed", "", "approved, then taken back: `reason` is that of the change", False),
+    StatusCode(LATER["approved"], "approved", "", "approved later, by a person or by the advertiser", False),
 )
 
-_REJECTED = {row.reason: row.code for row in STATUS_CODES if row.code != DUPLICATE_UNIQUE_ID}
+_REJECTED: dict[Reason, int] = {
+    row.reason: row.code for row in STATUS_CODES if row.reason and row.code != DUPLICATE_UNIQUE_ID
+}
 
 
 def rejection_code(reason: Reason) -> int:

@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from edge.tracking.click_id import ms_of
-from edge.tracking.payouts import ZERO, Terms
+from edge.tracking.payouts import ZERO, Money, Terms, conversion_money, round_money
 from edge.tracking.status_codes import DUPLICATE, DUPLICATE_UNIQUE_ID, Reason, Status
 from storage.journal.events import Session, Via
 
 
 class ConversionTerms(Terms, Protocol):
-    """The money terms, and what becomes of a second conversion."""
+    """The money terms, what becomes of a second conversion, and what more of them in a month earn."""
 
     @property
     def duplicates(self) -> str: ...
+    def tier(self, rank: int) -> int: ...
+    def at_tier(self, from_conversions: int) -> "ConversionTerms": ...
 
 
 class GoalView(Protocol):
@@ -88,6 +90,42 @@ class Touch(msgspec.Struct, frozen=True):
     creative_id: int
 
 
+class Pricing(msgspec.Struct, frozen=True):
+    """What a conversion's money follows from. None: not sent, or not the advertiser's to set."""
+
+    terms: ConversionTerms
+    amount: Decimal | None = None
+    payout: Decimal | None = None
+    revenue: Decimal | None = None
+
+    def of(self, amount: Decimal, tier: int) -> Money:
+        """What `amount` earns at that tier."""
+        money = conversion_money(self.terms.at_tier(tier), amount)
+        return Money(
+            money.payout if self.payout is None else round_money(self.payout),
+            money.revenue if self.revenue is None else round_money(self.revenue),
+        )
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conversion asks of an earlier one: to take its status, or its amounts."""
+
+    said: Status | Literal[""] = ""
+    """The status that the advertiser sent."""
+    mode: str = ""
+    """`update` or `increment`, where the conversion was accepted and the offer says so."""
+    click_id: bytes
+    goal_id: int
+    seeks: tuple[str, ...] = ()
+    """The keys of which one is held by the conversion meant; none: the latest of the click and goal."""
+    event_id: str = ""
+    """Then only one with this `adv_unique1`; "": any."""
+    only_pending: bool = False
+    """Then only one that is pending: what is approved already has nothing to do with this one."""
+    is_manual: bool = False
+    """No postback approves what a person has to decide."""
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A decided conversion. A rejected one earns and claims nothing; its amount is kept for the record."""
 
@@ -104,6 +142,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = ""
     claims: tuple[str, ...] = ()
     """Keys that must all be free for this verdict to stand."""
+    repeat_key: str = ""
+    """A key that only tells whether this is the first of its click and goal."""
+    ask: Ask | None = None
+    pricing: Pricing | None = None
+    tier: int = 0
     explanation: str
 
     def as_duplicate(self) -> "Verdict":
@@ -117,6 +160,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             payout=ZERO,
             revenue=ZERO,
             claims=(),
+            repeat_key="",
             explanation=f"an earlier conversion holds {' '.join(self.claims)}",
         )
 

@@ -47,6 +47,7 @@ class ConversionRow(NamedTuple):
     device_type: str
     extras: dict[str, str]
     catalog_revision: int
+    tier: int
 
 
 class ChangeRow(NamedTuple):
@@ -66,6 +67,12 @@ class ChangeRow(NamedTuple):
     pending_delta: int
     rejected_delta: int
     note: str
+    amount_after: Decimal
+    payout_after: Decimal
+    revenue_after: Decimal
+    cause_id: Uuid | None = None
+    """The conversion that, instead of being one of its own, changed this one; `cause_params`: what it sent."""
+    cause_params: dict[str, str] = {}  # noqa: RUF012 - never mutated
 
 
 class WaitingRow(NamedTuple):
@@ -109,6 +116,12 @@ async def insert_changes(conn: asyncpg.Connection, rows: Sequence[ChangeRow]) ->
     """Book decisions and changes."""
     if rows:
         await conn.copy_records_to_table("conversion_changes", records=rows, columns=ChangeRow._fields)
+
+
+async def find_holders(conn: asyncpg.Connection, keys: Sequence[str]) -> dict[str, Uuid]:
+    """The conversions that hold these keys, by key."""
+    rows = await conn.fetch("SELECT key, conversion_id FROM conversion_keys WHERE key = ANY($1)", keys) if keys else ()
+    return {row["key"]: row["conversion_id"] for row in rows}
 
 
 async def claim_keys(conn: asyncpg.Connection, claims: dict[str, Uuid]) -> set[str]:

@@ -78,6 +78,10 @@ CASES = {
     "no goal": Case({}, {"goal_id": 9}, "rejected", "unknown_goal", 209),
     "no amount": Case({"offer_id": 21}, {"amount": "1e3"}, "rejected", "invalid_amount", 210),
     "currency": Case({"offer_id": 21}, {"amount": "10", "currency": "USD"}, "rejected", "currency_mismatch", 211),
+    "its own word": Case({}, {"status": "rejected"}, "rejected", "advertiser", 212),
+    "not yet": Case({}, {"status": "pending"}, "pending", "", 31, "5", "7.5"),
+    "a word unknown": Case({}, {"status": "maybe"}, "approved", "", 43, "5", "7.5"),
+    "a browser's word": Case({}, {"via": "pixel", "status": "rejected"}, "approved", "", 41, "5", "7.5"),
 }
 
 

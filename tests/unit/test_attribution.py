@@ -116,6 +116,8 @@ REJECTED = [
         sent(payout="5", currency="EUR"),
         {"its_offer": offer(advertiser_sets_amounts=True)},
     ),
+    ("advertiser", 212, sent(status="rejected"), {}),
+    ("advertiser", 212, sent(status="Reversed"), {"its_offer": offer(approval="manual")}),
 ]
 
 

@@ -1,0 +1,186 @@
+"""Claimed verdicts, in the journal's order, into rows or into changes of earlier conversions; and prices by tier.
+
+An earlier conversion may be stored already, its row locked beforehand, or be of the same batch. What a batch makes of it
+is kept here until all of it is written: a batch that is rolled back leaves nothing behind.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from edge.drain.catalogs import CatalogHistory
+from edge.drain.changing import Why, book_change, booking_hour, state_of
+from edge.drain.rows import hour_of
+from edge.drain.settle import Decided, Settled, Settler
+from edge.drain.tiers import TierCounts
+from edge.tracking.catalog import OfferView
+from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
+from edge.tracking.payouts import MONEY_LIMIT, ZERO
+from edge.tracking.status_codes import LATER
+from edge.tracking.verdict import Ask
+from storage.postgres.changes import Candidate, Held, find_accepted, lock_conversions
+from storage.postgres.connection import Connection
+from storage.postgres.conversions import ConversionRow
+from storage.postgres.months import ClosedMonth, closed_months
+
+Place = tuple[UUID | None, int]
+
+
+class Ledger:
+    """The conversions that a batch may change, as they are by now."""
+
+    def __init__(self) -> None:
+        self.held: dict[UUID, Held] = {}
+        self.closed: list[ClosedMonth] = []
+        self._stored: dict[Place, list[Candidate]] = defaultdict(list)
+        self._made: dict[Place, list[UUID]] = defaultdict(list)
+
+    async def lock(self, conn: Connection, decided: Sequence[Decided]) -> None:
+        """Find and lock those that are stored, then the months in which they are booked."""
+        asking = [one for one in decided if one.verdict.ask]
+        if not asking:
+            return
+        searching = {UUID(bytes=one.verdict.ask.click_id) for one in asking if one.verdict.ask and _is_search(one)}
+        for found in await find_accepted(conn, searching, LATER["rejected"]) if searching else ():
+            self._stored[found.click_id, found.goal_id].append(found)
+        wanted = {id_ for one in asking if (id_ := one.holder or self._latest_stored(one.verdict.ask))}
+        # Those of this batch are not stored yet, or as what they no longer are.
+        wanted -= {UUID(bytes=one.received.event.conversion_id) for one in decided}
+        if wanted:
+            self.held = {held.conversion_id: held for held in await lock_conversions(conn, wanted)}
+            self.closed = await closed_months(conn)
+
+    def add(self, row: ConversionRow, event_id: str, hour: datetime) -> None:
+        """A conversion that the batch makes."""
+        shared = row._asdict()
+        own = {"event_id": event_id, "booked_hour": hour}
+        held = Held._make(own[name] if name in own else shared[name] for name in Held._fields)
+        self.held[held.conversion_id] = held
+        if held.status != "rejected":
+            self._made[held.click_id, held.goal_id].append(held.conversion_id)
+
+    def find(self, one: Decided) -> Held | None:
+        """The conversion that `one` asks something of; None: there is none, or it is another advertiser's."""
+        ask = one.verdict.ask
+        if ask is None:
+            return None
+        found = one.holder
+        if found is None and _is_search(one):
+            found = self._latest_made(ask) or self._latest_stored(ask)
+        held = self.held.get(found) if found else None
+        return held if held and held.advertiser_id == one.advertiser_id else None
+
+    def _latest_made(self, ask: Ask) -> UUID | None:
+        made = (self.held[id_] for id_ in reversed(self._made.get(_place(ask), ())))
+        return next((one.conversion_id for one in made if _is_meant(one, ask)), None)
+
+    def _latest_stored(self, ask: Ask | None) -> UUID | None:
+        stored = reversed(self._stored.get(_place(ask), ())) if ask else ()
+        return next((one.conversion_id for one in stored if ask and _is_meant(one, ask)), None)
+
+
+class Resolver:
+    """Resolves the claimed verdicts of one drain."""
+
+    def __init__(self, settler: Settler, history: CatalogHistory, zone: ZoneInfo) -> None:
+        self._settler = settler
+        self._history = history
+        self._zone = zone
+
+    async def resolve(
+        self, conn: Connection, decided: Sequence[Decided], ledger: Ledger, now: datetime, settled: Settled
+    ) -> list[Decided]:
+        """Book every conversion, as one of its own or as a change; those of their own."""
+        counts = TierCounts(self._zone)
+        self._need(counts, decided, ledger, now)
+        await counts.lock(conn)
+        booked = []
+        for one in decided:
+            if not self._change(one, ledger, counts, now, settled):
+                booked.append(self._book(one, ledger, counts, now, settled))
+            elif one.received.was_decided:  # it has a row of its own already, which cannot earn as well
+                booked.append(
+                    self._book(one._replace(verdict=one.verdict.as_duplicate()), ledger, counts, now, settled)
+                )
+        await counts.write(conn)
+        return booked
+
+    def _need(self, counts: TierCounts, decided: Iterable[Decided], ledger: Ledger, now: datetime) -> None:
+        hour = hour_of(now)
+        for one in decided:
+            offer = self._offer_of(one)
+            if one.touched is None or offer is None:
+                continue
+            if offer.tiers:
+                counts.need(offer.id, one.touched.session.aff_id, hour, is_tiered=True)
+            if held := ledger.find(one):
+                at = booking_hour(held, ledger.closed, now)
+                counts.need(held.offer_id, held.aff_id, at, is_tiered=held.offer_id == offer.id and bool(offer.tiers))
+
+    def _change(self, one: Decided, ledger: Ledger, counts: TierCounts, now: datetime, settled: Settled) -> bool:
+        """Change the earlier conversion as `one` asks; False: it stands for itself."""
+        held, verdict = ledger.find(one), one.verdict
+        if held is None or verdict.ask is None or verdict.pricing is None:
+            return False
+        ask, hour = verdict.ask, booking_hour(held, ledger.closed, now)
+        if _place(ask) != (held.click_id, held.goal_id):  # the same unique id elsewhere: only the status may follow
+            ask = msgspec.structs.replace(ask, mode="")
+        try:
+            after = answer(state_of(held), ask, verdict.pricing, counts.rank(held.offer_id, held.aff_id, hour))
+        except ChangeRefused:
+            after = None
+        if after is None:
+            return False
+        is_told = after.status != held.status
+        why = Why("postback", ADVERTISER if is_told else verdict.ask.mode, verdict.explanation, one.received.event)
+        ledger.held[held.conversion_id] = book_change(settled, held, after, hour, why)
+        counts.add(held.offer_id, held.aff_id, hour, settled.changes[-1].conversions_delta)
+        return True
+
+    def _book(self, one: Decided, ledger: Ledger, counts: TierCounts, now: datetime, settled: Settled) -> Decided:
+        one = self._priced(one, counts, now)
+        row = self._settler.book(one, now, settled)
+        ledger.add(row, one.received.event.params.get("adv_unique1", ""), hour_of(now))
+        if row.status == "approved":
+            counts.add(row.offer_id, row.aff_id, hour_of(now), 1)
+        return one
+
+    def _priced(self, one: Decided, counts: TierCounts, now: datetime) -> Decided:
+        """With the payout of the tier that it reaches, unless the advertiser has set it."""
+        verdict, pricing = one.verdict, one.verdict.pricing
+        if verdict.status != "approved" or pricing is None or pricing.payout is not None or one.touched is None:
+            return one
+        session = one.touched.session
+        rank = counts.rank(session.offer_id, session.aff_id, hour_of(now))
+        if not (tier := pricing.terms.tier(rank)):
+            return one
+        payout = pricing.of(pricing.amount or ZERO, tier).payout
+        if payout >= MONEY_LIMIT:
+            return one
+        note = f"{verdict.explanation}; the partner's number {rank} this month, so of the tier from {tier}"
+        return one._replace(verdict=msgspec.structs.replace(verdict, payout=payout, tier=tier, explanation=note))
+
+    def _offer_of(self, one: Decided) -> OfferView | None:
+        if one.touched is None:
+            return None
+        session = one.touched.session
+        return self._history.at(max(one.received.event.revision, session.revision)).offer(session.offer_id)
+
+
+def _is_search(one: Decided) -> bool:
+    """Whether it means the latest of its click and goal, whatever key that holds."""
+    ask = one.verdict.ask
+    return ask is not None and not ask.seeks and ask.said not in ("", "pending")
+
+
+def _is_meant(found: Candidate | Held, ask: Ask) -> bool:
+    is_named = not ask.event_id or found.event_id == ask.event_id
+    return is_named and (found.status == "pending" or not ask.only_pending)
+
+
+def _place(ask: Ask) -> Place:
+    return UUID(bytes=ask.click_id), ask.goal_id

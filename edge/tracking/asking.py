@@ -1,0 +1,96 @@
+"""What makes a conversion count once, and what a later one asks of an earlier: the keys, the mode, the advertiser's word."""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Literal, Protocol, get_args
+
+from edge.tracking.status_codes import Reason, Status
+from edge.tracking.verdict import Ask, ConversionFacts, ConversionTerms, OfferView, Touch
+
+MAX_KEY_CHARS = 256
+_SAID: dict[str, Status] = {status: status for status in get_args(Status)}
+_LATE: frozenset[Reason] = frozenset(
+    ("offer_inactive", "unknown_partner", "partner_blocked", "outside_window", "too_soon")
+)
+"""What refuses a new conversion, but not the advertiser's word on an earlier one."""
+_LATE_ENDS: frozenset[Reason] = _LATE | {"invalid_amount", "currency_mismatch"}
+"""Nor its taking one back, to which amounts do not matter."""
+
+
+class Case(Protocol):
+    """What is asked about."""
+
+    @property
+    def sent(self) -> ConversionFacts: ...
+    @property
+    def touch(self) -> Touch: ...
+    @property
+    def offer(self) -> OfferView: ...
+    @property
+    def terms(self) -> ConversionTerms: ...
+    @property
+    def goal_id(self) -> int: ...
+
+
+def said_of(sent: ConversionFacts) -> Status | Literal[""]:
+    """The status that the advertiser's server sent; browsers have no say, and other words mean nothing."""
+    return _SAID.get(sent.params.get("status", "").lower(), "") if sent.via == "postback" else ""
+
+
+def late_ask(case: Case, faults: Iterable[Reason]) -> Ask | None:
+    """What a conversion that is refused for all these may still ask of an earlier one."""
+    allowed = _LATE_ENDS if said_of(case.sent) in ("rejected", "reversed") else _LATE
+    return ask_of(case) if allowed.issuperset(faults) else None
+
+
+def ask_of(case: Case, *, is_accepted: bool = False) -> Ask | None:
+    """What it asks. `is_accepted`: it would count by itself, if no other stood in its way."""
+    said, mode = said_of(case.sent), case.terms.duplicates
+    changes = mode if is_accepted and mode in ("update", "increment") else ""
+    if not said and not changes:
+        return None
+    event_id = case.sent.params.get("adv_unique1", "") if mode in ("new", "new_repeated", "by_event_id") else ""
+    return Ask(
+        said=said,
+        mode=changes,
+        click_id=case.touch.click_id,
+        goal_id=case.goal_id,
+        seeks=claims_of(case) if is_accepted else _named(claims_of(case), event_id),
+        event_id=event_id,
+        only_pending=is_accepted,
+        is_manual=case.offer.approval == "manual",
+    )
+
+
+def claims_of(case: Case) -> tuple[str, ...]:
+    """The uniqueness keys; `update` and `increment` find their holder by the key that `reject` claims."""
+    params = case.sent.params
+    unique_id, event_id = params.get("conversion_unique_id", ""), params.get("adv_unique1", "")
+    return keys_of(place_of(case), case.terms.duplicates, unique_id, event_id)
+
+
+def keys_of(place: str, duplicates: str, unique_id: str, event_id: str) -> tuple[str, ...]:
+    """The uniqueness keys of a conversion of that click and goal."""
+    if unique_id:
+        return (f"u:{_key_part(unique_id)}",)
+    if duplicates in ("new", "new_repeated"):
+        return ()
+    return (f"e:{place}:{_key_part(event_id)}",) if duplicates == "by_event_id" else (f"c:{place}",)
+
+
+def place_of(case: Case) -> str:
+    """Click and goal, as keys name them."""
+    return f"{case.touch.click_id.hex()}:{case.goal_id}"
+
+
+def _named(claims: tuple[str, ...], event_id: str) -> tuple[str, ...]:
+    """The keys, if they name one conversion among several of a click and goal."""
+    is_named = any(key.startswith("u:") or (key.startswith("e:") and event_id) for key in claims)
+    return claims if is_named else ()
+
+
+def _key_part(value: str) -> str:
+    """`value`, or its hash when it is long: Postgres refuses index entries above 2.7 kB."""
+    if len(value) <= MAX_KEY_CHARS:
+        return value
+    return "blake2b-" + blake2b(value.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()

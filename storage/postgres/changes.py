@@ -1,0 +1,103 @@
+"""Stored conversions to be changed: found, locked in the order of their ids, written back.
+
+The order of all locks of a transaction that changes conversions: conversions_waiting, conversion_keys, conversions,
+tier_counts, the months (`months.py`), stats_hourly; within a table by key. Who keeps to it waits for nobody in a ring.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+
+class Held(NamedTuple):
+    """A stored conversion, its row locked. `booked_hour`: where its decision is booked."""
+
+    conversion_id: UUID
+    click_id: UUID | None
+    node_id: int
+    advertiser_id: int
+    offer_id: int
+    aff_id: int
+    goal_id: int
+    landing_page_id: int
+    creative_id: int
+    country: str
+    device_type: str
+    currency: str
+    received_at: datetime
+    catalog_revision: int
+    conversion_unique_id: str
+    event_id: str
+    status: str
+    reason: str
+    status_code: int
+    amount: Decimal
+    payout: Decimal
+    revenue: Decimal
+    tier: int
+    booked_hour: datetime
+
+
+class Candidate(NamedTuple):
+    """A conversion of a click that a later one may mean."""
+
+    conversion_id: UUID
+    click_id: UUID
+    goal_id: int
+    event_id: str
+    status: str
+
+
+_EVENT_ID = "coalesce(extras ->> 'adv_unique1', '')"
+_SELECTED = ", ".join(f"{_EVENT_ID} AS event_id" if name == "event_id" else name for name in Held._fields[:-1])
+
+
+async def lock_conversions(conn: asyncpg.Connection, ids: Iterable[UUID]) -> list[Held]:
+    """Those of `ids` that are stored, locked."""
+    rows = await conn.fetch(
+        f"SELECT {_SELECTED}, (SELECT max(booked_hour) FROM conversion_changes AS decided WHERE kind = 'decided'"
+        " AND decided.conversion_id = conversions.conversion_id) AS booked_hour"
+        " FROM conversions WHERE conversion_id = ANY($1) ORDER BY conversion_id FOR UPDATE",
+        list(ids),
+    )
+    return [Held(*row) for row in rows]
+
+
+async def find_accepted(conn: asyncpg.Connection, click_ids: Iterable[UUID], later_code: int) -> list[Candidate]:
+    """The conversions of these clicks that once were accepted, the earliest first. `later_code`: of a later rejection."""
+    rows = await conn.fetch(
+        f"SELECT conversion_id, click_id, goal_id, {_EVENT_ID}, status FROM conversions WHERE click_id = ANY($1)"
+        " AND (status <> 'rejected' OR status_code = $2) ORDER BY received_at, conversion_id",
+        list(click_ids),
+        later_code,
+    )
+    return [Candidate(*row) for row in rows]
+
+
+async def update_conversions(conn: asyncpg.Connection, changed: Sequence[Held]) -> None:
+    """Write back what can change of locked conversions."""
+    if changed:
+        await conn.executemany(
+            "UPDATE conversions SET status = $2, reason = $3, status_code = $4, amount = $5, payout = $6, revenue = $7,"
+            " tier = $8 WHERE conversion_id = $1",
+            [(one.conversion_id, *one[Held._fields.index("status") : -1]) for one in changed],
+        )
+
+
+async def end_waiting(conn: asyncpg.Connection, conversion_id: UUID) -> None:
+    """A late click changes this conversion no more; first of all locks, since the drain takes it first."""
+    await conn.execute(
+        "DELETE FROM conversions_waiting WHERE conversion_id = $1 AND decided_at IS NOT NULL", conversion_id
+    )
+
+
+async def find_changed_by(conn: asyncpg.Connection, cause_id: UUID) -> UUID | None:
+    """The conversion that this one changed instead of being one of its own."""
+    found: UUID | None = await conn.fetchval(
+        "SELECT conversion_id FROM conversion_changes WHERE cause_id = $1", cause_id
+    )
+    return found

@@ -1,0 +1,19 @@
+"""What the drains and the commands must agree on, such as the time zone: written by the former, read by the latter."""
+
+import asyncpg
+
+
+async def remember(conn: asyncpg.Connection, name: str, value: str) -> None:
+    """Store a value under its name."""
+    await conn.execute(
+        "INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2"
+        " WHERE installation.value <> $2",
+        name,
+        value,
+    )
+
+
+async def recall(conn: asyncpg.Connection, name: str, default: str) -> str:
+    """The value of that name; `default` where nobody has stored one."""
+    value: str | None = await conn.fetchval("SELECT value FROM installation WHERE name = $1", name)
+    return default if value is None else value

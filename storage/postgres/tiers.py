@@ -1,0 +1,61 @@
+"""How many approved conversions a partner has of an offer in a month: one row each, locked by who prices the next one.
+
+T1  A row is the sum of `conversions_delta` over the changes booked in its month.
+T2  It is made from those changes when it is first needed; from then on whoever books such a change adds to it.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from typing import NamedTuple
+
+import asyncpg
+
+
+class TierKey(NamedTuple):
+    """A row's key; `month`: its first day."""
+
+    offer_id: int
+    aff_id: int
+    month: date
+
+
+_LOCK = "SELECT conversions FROM tier_counts WHERE offer_id = $1 AND aff_id = $2 AND month = $3 FOR UPDATE"
+_SEED = """
+    INSERT INTO tier_counts (offer_id, aff_id, month, conversions)
+    SELECT $1, $2, $3, coalesce(sum(conversions_delta), 0) FROM conversion_changes JOIN conversions USING (conversion_id)
+    WHERE offer_id = $1 AND aff_id = $2 AND booked_hour >= $4 AND booked_hour < $5
+    ON CONFLICT DO NOTHING
+"""
+
+
+async def find_counted(conn: asyncpg.Connection, keys: Iterable[TierKey]) -> set[TierKey]:
+    """Those of `keys` that have a row."""
+    rows = await conn.fetch(
+        "SELECT offer_id, aff_id, month FROM tier_counts WHERE (offer_id, aff_id, month)"
+        " IN (SELECT * FROM unnest($1::int[], $2::int[], $3::date[]))",
+        *map(list, zip(*keys, strict=True)),
+    )
+    return {TierKey(*row) for row in rows}
+
+
+async def lock_counts(
+    conn: asyncpg.Connection, spans: Mapping[TierKey, tuple[datetime, datetime]]
+) -> dict[TierKey, int]:
+    """The counts, their rows locked in key order; `spans`: when the month begins and ends."""
+    counts = {}
+    for key in sorted(spans):
+        count = await conn.fetchval(_LOCK, *key)
+        if count is None:
+            await conn.execute(_SEED, *key, *spans[key])
+            count = await conn.fetchval(_LOCK, *key)
+        counts[key] = count
+    return counts
+
+
+async def write_counts(conn: asyncpg.Connection, counts: Iterable[tuple[TierKey, int]]) -> None:
+    """Set locked counts."""
+    rows = [(*key, count) for key, count in counts]
+    if rows:
+        await conn.executemany(
+            "UPDATE tier_counts SET conversions = $4 WHERE offer_id = $1 AND aff_id = $2 AND month = $3", rows
+        )
