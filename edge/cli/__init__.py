@@ -11,8 +11,10 @@ from storage.errors import StorageError
 
 _COMMANDS = {
     "apply": "edge.cli.apply:apply",
+    "conversion": "edge.cli.conversion:conversion",
     "explain": "edge.cli.explain:explain",
     "journal": "edge.cli.journal:journal",
+    "month": "edge.cli.month:month",
     "psql": "edge.cli.psql:psql",
     "serve": "edge.cli.serve:serve",
 }

@@ -73,7 +73,7 @@ def tell(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[
         yield "no click of this id is stored: it is forged, on its way (about a second), or was never journalled"
     for number, conversion in enumerate(story.conversions, 1):
         yield ""
-        yield from _tell_conversion(number, conversion, story.changes)
+        yield from tell_conversion(f"conversion {number}", conversion, story.changes)
     for waiting in story.waiting:
         yield ""
         yield f"a conversion of {_when(waiting['received_at'])} waits for its click, until {_when(waiting['deadline'])}"
@@ -98,10 +98,11 @@ def _tell_touch(name: str, touch: Row) -> Iterator[str]:
         yield f"    {'flags':<13} {', '.join(touch['flags'])}"
 
 
-def _tell_conversion(number: int, conversion: Row, changes: Sequence[Row]) -> Iterator[str]:
+def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iterator[str]:
+    """A conversion as it is now, and line by line how it became so."""
     because = f" because {conversion['reason']}" if conversion["reason"] else ""
     yield (
-        f"conversion {number}  {_when(conversion['received_at'])}  {conversion['status']}{because}"
+        f"{title}  {_when(conversion['received_at'])}  {conversion['status']}{because}"
         f"  (status code {conversion['status_code']}, by {conversion['via']},"
         f" catalog revision {conversion['catalog_revision']})"
     )
@@ -109,7 +110,22 @@ def _tell_conversion(number: int, conversion: Row, changes: Sequence[Row]) -> It
     yield from _facts(conversion, _CONVERSION_FACTS)
     for change in changes:
         if change["conversion_id"] == conversion["conversion_id"]:
-            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {change['note']}"
+            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {_tell_change(change)}"
+
+
+def _tell_change(change: Row) -> str:
+    """What a change did and why; a first decision has its explanation only."""
+    if change["kind"] == "decided":
+        return str(change["note"])
+    was = "" if change["kind"] == "adjusted" else f"it was {change['status_before']}"
+    because = f"because {change['reason']}" if change["reason"] else ""
+    parts = [*filter(None, (was, because))]
+    parts += [f"{name} now {change[f'{name}_after']}" for name in ("amount", "payout", "revenue")]
+    earned = [f"{change[f'{name}_delta']:+}" for name in ("amount", "payout", "revenue")]
+    parts.append(f"booked {' '.join(earned)} in the hour of {change['booked_hour']:%Y-%m-%d %H:%M}")
+    if change["cause_id"]:
+        parts.append(f"asked for by conversion {change['cause_id']}")
+    return "; ".join(filter(None, (", ".join(parts), _shown(change["note"]))))
 
 
 def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -45,6 +45,13 @@ async def find_story(conn: Connection, transaction_id: str, click_id: bytes | No
     return Story(touches[0], touches[1], conversions, changes, waiting)
 
 
+async def find_conversion(conn: Connection, conversion_id: UUID) -> tuple[Row | None, list[Row]]:
+    """A conversion and its changes; None: there is none of that id."""
+    rows = await _fetch(conn, "SELECT * FROM conversions WHERE conversion_id = $1", conversion_id)
+    query = "SELECT * FROM conversion_changes WHERE conversion_id = $1 ORDER BY change_id"
+    return (rows[0] if rows else None), await _fetch(conn, query, conversion_id)
+
+
 async def _find_touch(conn: Connection, table: str, click_id: bytes) -> Row | None:
     low, high = id_range(day_of_id(click_id))
     rows = await _fetch(
