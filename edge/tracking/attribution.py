@@ -35,6 +35,7 @@ from edge.tracking.verdict import (
 )
 
 MAX_KEY_CHARS = 256
+MAX_BACKDATING_MS = 30 * 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -81,14 +82,14 @@ def decide(
     if forged:
         return _refuse_unmatched(conversion, "forged_id", "the transaction_id was not minted here")
     if touch is None:
-        return _refuse_unmatched(conversion, "unknown_click", "the id is genuine, but its click was never stored")
+        return _refuse_unmatched(conversion, "unknown_click", _unknown(conversion))
     if click_offer is None or offer is None:
         return _refuse_unmatched(conversion, "unknown_offer", f"the catalog has no offer {touch.offer_id}")
     if advertiser is None:
         # Without it neither token nor addresses can be checked, so nothing may pass.
         return _refuse_unmatched(conversion, "unknown_offer", f"offer {touch.offer_id} has no advertiser any more")
     goal_id = _goal_of(conversion, offer)
-    converted_ms = _conversion_time(conversion, touch, advertiser)
+    converted_ms = conversion_time(conversion, touch, advertiser)
     case = _Case(conversion, touch, click_offer, offer, partner, advertiser, goal_id, converted_ms)
     for reason, find_fault in _CHECKS:
         if fault := find_fault(case):
@@ -109,7 +110,8 @@ def parse_datetime(text: str) -> int | None:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MS
 
 
-def _has_valid_token(conversion: ConversionFacts, advertiser: AdvertiserView) -> bool:
+def has_valid_token(conversion: ConversionFacts, advertiser: AdvertiserView) -> bool:
+    """Whether the advertiser has a token and it was sent; in constant time."""
     sent, expected = conversion.params.get("security_token", ""), advertiser.security_token
     # compare_digest takes only ASCII as text, and lone surrogates must not raise here.
     return bool(expected) and compare_digest(
@@ -117,12 +119,16 @@ def _has_valid_token(conversion: ConversionFacts, advertiser: AdvertiserView) ->
     )
 
 
-def _conversion_time(conversion: ConversionFacts, touch: Touch, advertiser: AdvertiserView) -> int:
-    """`datetime` where it can be believed: with a valid token, between click and receipt; else the receipt."""
+def conversion_time(conversion: ConversionFacts, touch: Touch, advertiser: AdvertiserView) -> int:
+    """`datetime` where it can be believed: with a valid token, between click and receipt; else the receipt.
+
+    Without a click it may be up to 30 days back.
+    """
     sent_ms = parse_datetime(conversion.params.get("datetime", ""))
-    if sent_ms is None or not touch.ms <= sent_ms <= conversion.received_ms:
+    earliest_ms = touch.ms if touch.click_id else conversion.received_ms - MAX_BACKDATING_MS
+    if sent_ms is None or not earliest_ms <= sent_ms <= conversion.received_ms:
         return conversion.received_ms
-    return sent_ms if _has_valid_token(conversion, advertiser) else conversion.received_ms
+    return sent_ms if has_valid_token(conversion, advertiser) else conversion.received_ms
 
 
 def _goal_of(conversion: ConversionFacts, offer: OfferView) -> int:
@@ -141,7 +147,7 @@ def _pixel_fault(case: _Case) -> str:
 
 
 def _token_fault(case: _Case) -> str:
-    if case.sent.via == "pixel" or not case.advertiser.security_token or _has_valid_token(case.sent, case.advertiser):
+    if case.sent.via == "pixel" or not case.advertiser.security_token or has_valid_token(case.sent, case.advertiser):
         return ""
     return "the security_token is wrong" if case.sent.params.get("security_token") else "no security_token was sent"
 
@@ -170,13 +176,18 @@ def _blocked_partner_fault(case: _Case) -> str:
 
 
 def _window_fault(case: _Case) -> str:
-    if case.elapsed_ms <= case.click_offer.click_window_s * 1000:
+    if not case.touch.click_id:
         return ""
-    return f"{_span(case.elapsed_ms)} after the click; its window is {_span(case.click_offer.click_window_s * 1000)}"
+    is_click, offer = case.touch.kind != "impression", case.click_offer
+    window_s = offer.click_window_s if is_click else offer.impression_window_s
+    if case.elapsed_ms <= window_s * 1000 and (is_click or window_s):
+        return ""
+    touch = "click" if is_click else "view"
+    return f"{_span(case.elapsed_ms)} after the {touch}; its window is {_span(window_s * 1000)}"
 
 
 def _haste_fault(case: _Case) -> str:
-    if case.elapsed_ms >= case.offer.min_seconds_to_convert * 1000:
+    if not case.touch.click_id or case.elapsed_ms >= case.offer.min_seconds_to_convert * 1000:
         return ""
     return f"{case.elapsed_ms} ms after the click; the offer asks for {case.offer.min_seconds_to_convert} s"
 
@@ -240,7 +251,7 @@ def _refuse(case: _Case, reason: Reason, explanation: str) -> Verdict:
         amount=amount,
         amount_note=amount_note,
         currency=case.offer.currency,
-        explanation=explanation,
+        explanation=f"{explanation}; {case.touch.why}" if case.touch.why else explanation,
     )
 
 
@@ -262,8 +273,25 @@ def _accept(case: _Case) -> Verdict:
         revenue=money.revenue,
         currency=case.offer.currency,
         claims=_claims(case),
-        explanation=f"{_span(case.elapsed_ms)} after the click, by {case.sent.via}{note if is_ignored else ''}",
+        explanation=f"{_credited(case)}{note if is_ignored else ''}",
     )
+
+
+def _credited(case: _Case) -> str:
+    touch = case.touch
+    if not touch.click_id:
+        return f"by {case.sent.via}, {touch.why}"
+    name = "view" if touch.kind == "impression" else "click"
+    why = f"; {touch.why}" if touch.why else ""
+    return f"{_span(case.elapsed_ms)} after the {name}, by {case.sent.via}{why}"
+
+
+def _unknown(conversion: ConversionFacts) -> str:
+    if conversion.is_external:
+        return "the id is not ours, and no click carried it"
+    if not conversion.transaction_id:
+        return "it named no click, and none was found otherwise"
+    return "the id is genuine, but its click was never stored"
 
 
 def _amount(case: _Case) -> tuple[Decimal, str]:
@@ -293,10 +321,16 @@ def _claims(case: _Case) -> tuple[str, ...]:
     duplicates = case.terms.duplicates
     if duplicates in ("new", "new_repeated"):
         return ()
-    click_and_goal = f"{case.touch.click_id.hex()}:{case.goal_id}"
+    event_id = case.sent.params.get("adv_unique1", "")
+    if not case.touch.click_id:
+        # A rebill repeats by nature: only what names the event tells a repetition from the next one.
+        partner_and_goal = f"{case.touch.offer_id}:{case.touch.aff_id}:{case.goal_id}"
+        return (f"p:{partner_and_goal}:{_key_part(event_id)}",) if event_id else ()
+    # The named click's key too: a postback sent again must not count twice because the visitor clicked in between.
+    touches = dict.fromkeys(one.hex() for one in (case.touch.click_id, case.touch.named_id) if one)
     if duplicates == "by_event_id":
-        return (f"e:{click_and_goal}:{_key_part(case.sent.params.get('adv_unique1', ''))}",)
-    return (f"c:{click_and_goal}",)
+        return tuple(f"e:{one}:{case.goal_id}:{_key_part(event_id)}" for one in touches)
+    return tuple(f"c:{one}:{case.goal_id}" for one in touches)
 
 
 def _key_part(value: str) -> str:
