@@ -172,9 +172,9 @@ class Resolver:
 
 
 def _is_search(one: Decided) -> bool:
-    """Whether it means the latest of its click and goal, whatever key that holds."""
+    """Whether it means the latest of its click and goal, whatever key that holds: a partner alone has too many."""
     ask = one.verdict.ask
-    return ask is not None and not ask.seeks and ask.said not in ("", "pending")
+    return ask is not None and not ask.seeks and ask.said not in ("", "pending") and bool(ask.click_id)
 
 
 def _is_meant(found: Candidate | Held, ask: Ask) -> bool:
@@ -183,4 +183,4 @@ def _is_meant(found: Candidate | Held, ask: Ask) -> bool:
 
 
 def _place(ask: Ask) -> Place:
-    return UUID(bytes=ask.click_id), ask.goal_id
+    return UUID(bytes=ask.click_id) if ask.click_id else None, ask.goal_id

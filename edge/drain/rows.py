@@ -13,6 +13,7 @@ from edge.settings import Settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ms_of, node_of
 from edge.tracking.payouts import ZERO, Money, click_money, impression_money, parse_amount
+from edge.tracking.verdict import TouchKind
 from storage.journal.events import Click, Impression, Session
 from storage.postgres.copy import TouchRow, Uuid
 from storage.postgres.stats import Deltas, StatsKey
@@ -43,11 +44,14 @@ _NOT_EXTRA = frozenset((*_TEXT_COLUMNS, "offer_id", "aff_id", "url_id", "file_id
 
 
 class Touched(NamedTuple):
-    """A session with what the drain knows of it besides."""
+    """A session with what the drain knows of it besides; `named_id` and `why` as in `Touch`."""
 
     session: Session
     country: str
     device_type: str
+    kind: TouchKind = "click"
+    named_id: bytes = b""
+    why: str = ""
 
 
 def moment(ms: int) -> datetime:
@@ -142,6 +146,7 @@ class RowMaker:
         currency: str,
     ) -> TouchRow:
         get = event.params.get
+        first = Uuid(event.visitor) if event.visitor else None
         return TouchRow(
             Uuid(session.click_id),
             moment(ms_of(session.click_id)),
@@ -175,7 +180,7 @@ class RowMaker:
             device.browser,
             event.language,
             event.referrer,
-            Uuid(event.visitor or self._visitor(session)),
+            first or Uuid(self._visitor(session)),
             _cost(get("cost")),
             money.payout,
             money.revenue,
@@ -185,6 +190,7 @@ class RowMaker:
             flags,
             extras_of(event.params, _NOT_EXTRA),
             session.revision,
+            first,
         )
 
     def _packed_ip(self, ip: str) -> bytes | None:

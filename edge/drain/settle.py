@@ -1,6 +1,6 @@
 """Conversions into verdicts and rows: decide, book. All of it inside the batch's transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
@@ -8,19 +8,28 @@ from typing import NamedTuple
 from uuid import UUID
 
 from edge.drain.catalogs import CatalogHistory
-from edge.drain.matching import Matcher, Received
+from edge.drain.matching import Matched, Matcher, Received
 from edge.drain.rows import RowMaker, Touched, extras_of, hour_of, moment
 from edge.tracking.attribution import decide
 from edge.tracking.click_id import ms_of, node_of
 from edge.tracking.payouts import ZERO
-from edge.tracking.verdict import ConversionFacts, Verdict, touch_of
+from edge.tracking.verdict import Verdict, facts_of, touch_of
 from storage.journal.events import Conversion
 from storage.postgres.changes import Held
 from storage.postgres.conversions import ChangeRow, ConversionRow, WaitingRow
 from storage.postgres.copy import Uuid
 from storage.postgres.stats import Deltas, StatsKey
 
-_COLUMNS = ["adv_sub1", "adv_sub2", "adv_sub3", "adv_sub4", "adv_sub5", "conversion_unique_id", "promo_code"]
+_COLUMNS = [
+    "adv_sub1",
+    "adv_sub2",
+    "adv_sub3",
+    "adv_sub4",
+    "adv_sub5",
+    "conversion_unique_id",
+    "promo_code",
+    "contact_id",
+]
 # The token is a secret; the rest has a column, or only said how to answer.
 NOT_EXTRA = frozenset(
     (*_COLUMNS, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "security_token", "ip", "format", "a")
@@ -61,26 +70,21 @@ class Settler:
         self._rows = rows
         self._matcher = matcher
 
-    def revisions(self, received: Sequence[Received], touched: Mapping[bytes, Touched]) -> set[int]:
+    def revisions(self, matched: Sequence[Matched]) -> set[int]:
         """The catalog revisions that `decide` will ask for."""
-        return {one.event.revision for one in received} | {known.session.revision for known in touched.values()}
+        touched = {one.touched.session.revision for one in matched if one.touched}
+        return {one.received.event.revision for one in matched} | touched
 
     def decide(self, one: Received, touched: Touched | None) -> Decided:
         """The verdict, claims not yet tried."""
         event = one.event
-        facts = ConversionFacts(
-            event.conversion_id,
-            event.received_ms,
-            event.via,
-            event.transaction_id,
-            event.goal_id,
-            event.params,
-            event.ip,
-        )
-        is_forged = not event.click_id and bool(event.transaction_id)
+        facts = facts_of(event)
+        is_forged = not event.click_id and bool(event.transaction_id) and not event.is_external
         if touched is None:
             return Decided(one, None, decide(facts, None, None, None, None, None, forged=is_forged), 0)
-        touch = touch_of(touched.session)
+        session = touched.session
+        ms = 0 if session.click_id else event.received_ms
+        touch = touch_of(session, touched.kind, touched.named_id, touched.why, ms)
         # A worker that is a moment behind must not judge by a catalog older than the click's.
         catalog = self._history.at(max(event.revision, touch.revision))
         click_offer = self._history.at(touch.revision).offer(touch.offer_id)
@@ -129,7 +133,8 @@ class Settler:
                 verdict.revenue,
             )
         )
-        if verdict.reason == UNKNOWN_CLICK and decided.received.event.click_id:
+        event = decided.received.event
+        if verdict.reason == UNKNOWN_CLICK and (event.click_id or event.is_external):
             settled.waiting.append(self._matcher.waiting_row(decided.received, now))
         return row
 
@@ -137,24 +142,28 @@ class Settler:
         event, verdict, touched = decided.received.event, decided.verdict, decided.touched
         params = event.params
         session = touched.session if touched else None
+        # A partner credited without a click has a session without an id.
+        click_id = session.click_id if session else event.click_id
         extras = extras_of(params, NOT_EXTRA)
         extras.pop("repeated", None)  # the mark is ours to make
         if decided.is_repeated:
             extras["repeated"] = "1"
         if verdict.amount_note:
             extras["amount_sent"] = verdict.amount_note
+        if touched and touched.kind != "click":
+            extras["touch"] = touched.kind
         return ConversionRow(
             Uuid(event.conversion_id),
-            Uuid(event.click_id) if event.click_id else None,
+            Uuid(click_id) if click_id else None,
             event.transaction_id,
-            node_of(session.click_id if session else event.conversion_id),
+            node_of(click_id if session and click_id else event.conversion_id),
             decided.advertiser_id,
             session.offer_id if session else event.offer_id,
             session.aff_id if session else 0,
             verdict.goal_id,
             session.landing_page_id if session else 0,
             session.creative_id if session else 0,
-            moment(ms_of(session.click_id)) if session else None,
+            moment(ms_of(click_id)) if session and click_id else None,
             moment(verdict.converted_ms),
             moment(event.received_ms),
             verdict.amount,
@@ -178,6 +187,8 @@ class Settler:
             extras,
             event.revision,
             verdict.tier,
+            params.get("contact_id") or (session.contact_id if session else ""),
+            Uuid(touched.named_id) if touched and touched.named_id else None,
         )
 
 

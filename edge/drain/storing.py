@@ -17,6 +17,7 @@ from edge.counters import BATCH_BUCKETS_US, Counters, cell
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import store_settled
 from edge.drain.claims import claim
+from edge.drain.external_ids import external_ids_of
 from edge.drain.matching import Matcher, Received, received_again
 from edge.drain.resolving import Ledger, Resolver
 from edge.drain.rows import RowMaker
@@ -45,8 +46,10 @@ from storage.postgres.conversions import (
     decided_clicks,
     recall_due,
     recall_for_clicks,
+    recall_for_external_ids,
 )
 from storage.postgres.copy import TouchRow, Uuid, copy_rows, quarantine
+from storage.postgres.external_ids import awaited_external_ids, remember_external_ids
 from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.positions import advance
 from storage.postgres.sessions import find_sessions
@@ -135,7 +138,7 @@ class Store:
         self, rows: RowMaker, settings: Settings, history: CatalogHistory, sessions: Sessions[bytes], counters: Counters
     ) -> None:
         self._rows = rows
-        self._matcher = Matcher(rows, settings)
+        self._matcher = Matcher(rows, settings, history)
         self._settler = Settler(history, rows, self._matcher)
         self._resolver = Resolver(self._settler, history, ZoneInfo(settings.timezone))
         self._history = history
@@ -196,13 +199,20 @@ class Store:
         return len(recalled)
 
     async def settle_overtaken(self, conn: Connection, since: datetime) -> None:
-        """Decide anew those called unknown_click since then whose click another drain was storing at that moment."""
-        candidates = await decided_clicks(conn, since)
-        found = await find_sessions(conn, [click_id.bytes for click_id in candidates])
+        """Decide anew those called unknown_click since then whose click another drain was storing at that moment.
+
+        And all that wait for an id which was brought in by other means since, from another network.
+        """
+        candidates = [click_id.bytes for click_id in await decided_clicks(conn, since)]
+        awaited = await awaited_external_ids(conn)
+        ids = {*candidates, *awaited.values()}
+        found = {*await find_sessions(conn, ids), *await find_sessions(conn, ids, "impressions")}
+        external_ids = [external_id for external_id, click_id in awaited.items() if click_id in found]
         if not found:
             return
         async with conn.transaction():
             recalled = await recall_for_clicks(conn, map(Uuid, found))
+            recalled += await recall_for_external_ids(conn, external_ids)
             settled, decided = await self._settle_recalled(conn, recalled)
         self._count(settled, decided)
 
@@ -235,8 +245,11 @@ class Store:
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
             at_hand = {session.click_id: session for _, session, _ in contents.clicks}
             received = contents.conversions
-            if clicks and recalls:
-                recalled = await recall_for_clicks(conn, clicks)
+            external_ids = external_ids_of(click for click, *_ in contents.clicks)
+            await remember_external_ids(conn, external_ids)
+            if (clicks or impressions) and recalls:
+                recalled = await recall_for_clicks(conn, [*clicks, *impressions])
+                recalled += await recall_for_external_ids(conn, list(external_ids))
                 self._has_recalled = bool(recalled)
                 received = [*await self._receive_again(conn, recalled), *received]
             settled, decided = await self._settle(conn, received, at_hand)
@@ -298,15 +311,11 @@ class Store:
             return settled, []
         now = datetime.now(UTC)
         known = _Chained(at_hand, self._sessions)
-        touched, vouched = await self._matcher.find_clicks(conn, received, known)
-        ready = []
-        for one in received:
-            if not is_due and self._matcher.must_wait(one, touched, vouched, now):
-                settled.waiting.append(self._matcher.waiting_row(one, None))
-            else:
-                ready.append(one)
-        await self._history.load(conn, self._settler.revisions(ready, touched))
-        decided = [self._settler.decide(one, touched.get(one.event.click_id)) for one in ready]
+        matched = await self._matcher.match(conn, received, known, now, may_wait=not is_due)
+        settled.waiting += [self._matcher.waiting_row(one.received, None) for one in matched if one.must_wait]
+        ready = [one for one in matched if not one.must_wait]
+        await self._history.load(conn, self._settler.revisions(ready))
+        decided = [self._settler.decide(one.received, one.touched) for one in ready]
         verdicts = await claim(conn, decided)
         ledger = Ledger()
         await ledger.lock(conn, verdicts)

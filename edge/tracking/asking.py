@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import chain
 from typing import Literal, Protocol, get_args
 
 from edge.tracking.status_codes import Reason, Status
@@ -63,10 +64,26 @@ def ask_of(case: Case, *, is_accepted: bool = False) -> Ask | None:
 
 
 def claims_of(case: Case) -> tuple[str, ...]:
-    """The uniqueness keys; `update` and `increment` find their holder by the key that `reject` claims."""
-    params = case.sent.params
+    """The uniqueness keys; `update` and `increment` find their holder by the key that `reject` claims.
+
+    The named click's too: a postback sent again must not count twice because the visitor clicked in between.
+    """
+    params, touch, mode = case.sent.params, case.touch, case.terms.duplicates
     unique_id, event_id = params.get("conversion_unique_id", ""), params.get("adv_unique1", "")
-    return keys_of(place_of(case), case.terms.duplicates, unique_id, event_id)
+    if unique_id or touch.click_id:
+        named = [one for one in (touch.click_id, touch.named_id) if one]
+        keys = (keys_of(_place(one, case.goal_id), mode, unique_id, event_id) for one in named or [b""])
+        return tuple(dict.fromkeys(chain.from_iterable(keys)))
+    # A rebill repeats by nature: only what names the event tells a repetition from the next one.
+    if not event_id or mode in ("new", "new_repeated"):
+        return ()
+    return (f"p:{touch.offer_id}:{touch.aff_id}:{case.goal_id}:{_key_part(event_id)}",)
+
+
+def repeat_key_of(case: Case) -> str:
+    """Held by the first of its click and goal, where all count and the later ones are marked; "" where none is."""
+    is_marked = case.terms.duplicates == "new_repeated" and case.touch.click_id
+    return f"r:{_place(case.touch.click_id, case.goal_id)}" if is_marked else ""
 
 
 def keys_of(place: str, duplicates: str, unique_id: str, event_id: str) -> tuple[str, ...]:
@@ -78,9 +95,9 @@ def keys_of(place: str, duplicates: str, unique_id: str, event_id: str) -> tuple
     return (f"e:{place}:{_key_part(event_id)}",) if duplicates == "by_event_id" else (f"c:{place}",)
 
 
-def place_of(case: Case) -> str:
+def _place(click_id: bytes, goal_id: int) -> str:
     """Click and goal, as keys name them."""
-    return f"{case.touch.click_id.hex()}:{case.goal_id}"
+    return f"{click_id.hex()}:{goal_id}"
 
 
 def _named(claims: tuple[str, ...], event_id: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from edge.tracking.addresses import is_allowed
-from edge.tracking.asking import ask_of, claims_of, late_ask, place_of, said_of
+from edge.tracking.asking import ask_of, claims_of, late_ask, repeat_key_of, said_of
 from edge.tracking.parameters import to_id
 from edge.tracking.payouts import (
     MONEY_LIMIT,
@@ -36,6 +36,7 @@ from edge.tracking.verdict import (
     Verdict,
 )
 
+MAX_BACKDATING_MS = 30 * 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -82,14 +83,14 @@ def decide(
     if forged:
         return _refuse_unmatched(conversion, "forged_id", "the transaction_id was not minted here")
     if touch is None:
-        return _refuse_unmatched(conversion, "unknown_click", "the id is genuine, but its click was never stored")
+        return _refuse_unmatched(conversion, "unknown_click", _unknown(conversion))
     if click_offer is None or offer is None:
         return _refuse_unmatched(conversion, "unknown_offer", f"the catalog has no offer {touch.offer_id}")
     if advertiser is None:
         # Without it neither token nor addresses can be checked, so nothing may pass.
         return _refuse_unmatched(conversion, "unknown_offer", f"offer {touch.offer_id} has no advertiser any more")
     goal_id = _goal_of(conversion, offer)
-    converted_ms = _conversion_time(conversion, touch, advertiser)
+    converted_ms = conversion_time(conversion, touch, advertiser)
     case = _Case(conversion, touch, click_offer, offer, partner, advertiser, goal_id, converted_ms)
     for reason, find_fault in _CHECKS:
         if fault := find_fault(case):
@@ -114,7 +115,8 @@ def parse_datetime(text: str) -> int | None:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MS
 
 
-def _has_valid_token(conversion: ConversionFacts, advertiser: AdvertiserView) -> bool:
+def has_valid_token(conversion: ConversionFacts, advertiser: AdvertiserView) -> bool:
+    """Whether the advertiser has a token and it was sent; in constant time."""
     sent, expected = conversion.params.get("security_token", ""), advertiser.security_token
     # compare_digest takes only ASCII as text, and lone surrogates must not raise here.
     return bool(expected) and compare_digest(
@@ -122,12 +124,16 @@ def _has_valid_token(conversion: ConversionFacts, advertiser: AdvertiserView) ->
     )
 
 
-def _conversion_time(conversion: ConversionFacts, touch: Touch, advertiser: AdvertiserView) -> int:
-    """`datetime` where it can be believed: with a valid token, between click and receipt; else the receipt."""
+def conversion_time(conversion: ConversionFacts, touch: Touch, advertiser: AdvertiserView) -> int:
+    """`datetime` where it can be believed: with a valid token, between click and receipt; else the receipt.
+
+    Without a click it may be up to 30 days back.
+    """
     sent_ms = parse_datetime(conversion.params.get("datetime", ""))
-    if sent_ms is None or not touch.ms <= sent_ms <= conversion.received_ms:
+    earliest_ms = touch.ms if touch.click_id else conversion.received_ms - MAX_BACKDATING_MS
+    if sent_ms is None or not earliest_ms <= sent_ms <= conversion.received_ms:
         return conversion.received_ms
-    return sent_ms if _has_valid_token(conversion, advertiser) else conversion.received_ms
+    return sent_ms if has_valid_token(conversion, advertiser) else conversion.received_ms
 
 
 def _goal_of(conversion: ConversionFacts, offer: OfferView) -> int:
@@ -146,7 +152,7 @@ def _pixel_fault(case: _Case) -> str:
 
 
 def _token_fault(case: _Case) -> str:
-    if case.sent.via == "pixel" or not case.advertiser.security_token or _has_valid_token(case.sent, case.advertiser):
+    if case.sent.via == "pixel" or not case.advertiser.security_token or has_valid_token(case.sent, case.advertiser):
         return ""
     return "the security_token is wrong" if case.sent.params.get("security_token") else "no security_token was sent"
 
@@ -175,13 +181,18 @@ def _blocked_partner_fault(case: _Case) -> str:
 
 
 def _window_fault(case: _Case) -> str:
-    if case.elapsed_ms <= case.click_offer.click_window_s * 1000:
+    if not case.touch.click_id:
         return ""
-    return f"{_span(case.elapsed_ms)} after the click; its window is {_span(case.click_offer.click_window_s * 1000)}"
+    is_click, offer = case.touch.kind != "impression", case.click_offer
+    window_s = offer.click_window_s if is_click else offer.impression_window_s
+    if case.elapsed_ms <= window_s * 1000 and (is_click or window_s):
+        return ""
+    touch = "click" if is_click else "view"
+    return f"{_span(case.elapsed_ms)} after the {touch}; its window is {_span(window_s * 1000)}"
 
 
 def _haste_fault(case: _Case) -> str:
-    if case.elapsed_ms >= case.offer.min_seconds_to_convert * 1000:
+    if not case.touch.click_id or case.elapsed_ms >= case.offer.min_seconds_to_convert * 1000:
         return ""
     return f"{case.elapsed_ms} ms after the click; the offer asks for {case.offer.min_seconds_to_convert} s"
 
@@ -247,7 +258,7 @@ def _refuse(case: _Case, reason: Reason, explanation: str, ask: Ask | None = Non
         currency=case.offer.currency,
         ask=ask,
         pricing=_pricing(case) if ask else None,
-        explanation=explanation,
+        explanation=f"{explanation}; {case.touch.why}" if case.touch.why else explanation,
     )
 
 
@@ -269,11 +280,28 @@ def _accept(case: _Case, said: Status | Literal[""]) -> Verdict:
         revenue=money.revenue,
         currency=case.offer.currency,
         claims=claims_of(case),
-        repeat_key=f"r:{place_of(case)}" if case.terms.duplicates == "new_repeated" else "",
+        repeat_key=repeat_key_of(case),
         ask=ask_of(case, is_accepted=True),
         pricing=_pricing(case),
-        explanation=f"{_span(case.elapsed_ms)} after the click, by {case.sent.via}{note if is_ignored else ''}",
+        explanation=f"{_credited(case)}{note if is_ignored else ''}",
     )
+
+
+def _credited(case: _Case) -> str:
+    touch = case.touch
+    if not touch.click_id:
+        return f"by {case.sent.via}, {touch.why}"
+    name = "view" if touch.kind == "impression" else "click"
+    why = f"; {touch.why}" if touch.why else ""
+    return f"{_span(case.elapsed_ms)} after the {name}, by {case.sent.via}{why}"
+
+
+def _unknown(conversion: ConversionFacts) -> str:
+    if conversion.is_external:
+        return "the id is not ours, and no click carried it"
+    if not conversion.transaction_id:
+        return "it named no click, and none was found otherwise"
+    return "the id is genuine, but its click was never stored"
 
 
 def _amount(case: _Case) -> tuple[Decimal, str]:

@@ -19,6 +19,7 @@ from edge.tracking.catalog_document import (
     Override,
     Partner,
     PayoutType,
+    PromoCode,
     TermsPart,
     Tier,
 )
@@ -73,6 +74,8 @@ class OfferView(Offer, frozen=True, kw_only=True):
     goals_by_name: dict[str, Goal]
     overrides_by_key: dict[tuple[int, int], Override]
     known_terms: dict[tuple[int, int], Terms]
+    promo_by_code: dict[str, PromoCode]
+    """By the code without its case."""
     expiry_ms: int
     cookie_name: str
     cookie_attributes: str
@@ -139,6 +142,7 @@ def compile_offer(offer: Offer) -> OfferView:
         goals_by_name={goal.name: goal for goal in offer.goals},
         overrides_by_key={(one.aff_id, one.goal_id): one for one in offer.overrides},
         known_terms={},
+        promo_by_code={promo.code.casefold(): promo for promo in offer.promo_codes},
         expiry_ms=offer.expires_at_ms,
         cookie_name=f"ce_{offer.id}=",
         cookie_attributes=f"; Max-Age={offer.click_window_s}; Path=/; HttpOnly",

@@ -134,9 +134,9 @@ def _unenforced(offer: Offer) -> Iterator[str]:
         yield "caps"
     if any(page.weight != 1 for page in offer.landing_pages):
         yield "landing page weights"
-    for name in ("rules", "promo_codes", "allowed_domains"):
+    for name in ("rules", "allowed_domains"):
         if getattr(offer, name):
             yield name
-    for name, usual in (("redirect", "302"), ("tracking", "transaction_id"), ("time_zone", "UTC")):
+    for name, usual in (("redirect", "302"), ("time_zone", "UTC")):
         if getattr(offer, name) != usual:
             yield f"{name} = {getattr(offer, name)}"

@@ -166,6 +166,8 @@ class PromoCode(Part, frozen=True, kw_only=True):
 
     code: Name
     aff_id: Id
+    wins: bool = False
+    """Whether its partner is paid also where a click names another."""
 
 
 class Offer(Part, frozen=True, kw_only=True):

@@ -51,6 +51,9 @@ def _faults_of_offer(offer: Offer, look: _Look) -> Iterator[Fault]:
         yield from _faults_of_override(f"{here}.overrides[{override.aff_id}]", override, offer, look)
     for promo in offer.promo_codes:
         yield from look.fault(f"{here}.promo_codes[{promo.code}].aff_id", "partners", promo.aff_id)
+    for code, count in Counter(promo.code.casefold() for promo in offer.promo_codes).items():
+        if count > 1:
+            yield Fault(f"{here}.promo_codes", f"the code {code!r} is there {count} times: case does not count")
     for position, rule in enumerate(offer.rules, 1):
         yield from _faults_of_rule(f"{here}.rules[#{position}].then", rule, offer, look)
     for name, count in Counter(goal.name for goal in offer.goals).items():

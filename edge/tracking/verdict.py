@@ -9,7 +9,10 @@ import msgspec
 from edge.tracking.click_id import ms_of
 from edge.tracking.payouts import ZERO, Money, Terms, conversion_money, round_money
 from edge.tracking.status_codes import DUPLICATE, DUPLICATE_UNIQUE_ID, Reason, Status
-from storage.journal.events import Session, Via
+from storage.journal.events import Conversion, Session, Via
+
+TouchKind = Literal["click", "impression", "partner_id", "promo_code"]
+"""What a conversion is credited to; the last two name a partner, and there was no touch."""
 
 
 class ConversionTerms(Terms, Protocol):
@@ -41,6 +44,8 @@ class OfferView(Protocol):
     def pixels(self) -> bool: ...
     @property
     def click_window_s(self) -> int: ...
+    @property
+    def impression_window_s(self) -> int: ...
     @property
     def min_seconds_to_convert(self) -> int: ...
     @property
@@ -76,10 +81,11 @@ class ConversionFacts(msgspec.Struct, frozen=True):
     goal_id: int
     params: Mapping[str, str]
     ip: str
+    is_external: bool = False
 
 
 class Touch(msgspec.Struct, frozen=True):
-    """The click that a conversion is credited to."""
+    """The click or view that a conversion is credited to; without one, `click_id` is empty and `ms` its receipt."""
 
     click_id: bytes
     ms: int
@@ -88,6 +94,11 @@ class Touch(msgspec.Struct, frozen=True):
     aff_id: int
     landing_page_id: int
     creative_id: int
+    kind: TouchKind = "click"
+    named_id: bytes = b""
+    """The touch that was named, where another is credited."""
+    why: str = ""
+    """Why this one, where it is not the click that was named."""
 
 
 class Pricing(msgspec.Struct, frozen=True):
@@ -165,14 +176,31 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def touch_of(session: Session) -> Touch:
-    """The touch that a click's session stands for."""
+def facts_of(event: Conversion) -> ConversionFacts:
+    """What the verdict needs of the event."""
+    return ConversionFacts(
+        event.conversion_id,
+        event.received_ms,
+        event.via,
+        event.transaction_id,
+        event.goal_id,
+        event.params,
+        event.ip,
+        event.is_external,
+    )
+
+
+def touch_of(session: Session, kind: TouchKind = "click", named_id: bytes = b"", why: str = "", ms: int = 0) -> Touch:
+    """The touch that a session stands for. `ms`: its time, where it has no id that says so."""
     return Touch(
         session.click_id,
-        ms_of(session.click_id),
+        ms or ms_of(session.click_id),
         session.revision,
         session.offer_id,
         session.aff_id,
         session.landing_page_id,
         session.creative_id,
+        kind,
+        named_id,
+        why,
     )

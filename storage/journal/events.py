@@ -75,6 +75,8 @@ class Conversion(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
     ip: str
     user_agent: str
     referrer: str
+    is_external: bool = False
+    """Its `transaction_id` is none of ours and may be another network's: the drain looks it up."""
 
 
 class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):

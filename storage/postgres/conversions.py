@@ -48,6 +48,9 @@ class ConversionRow(NamedTuple):
     extras: dict[str, str]
     catalog_revision: int
     tier: int
+    contact_id: str
+    named_click_id: Uuid | None
+    """The touch that was named, where another is credited."""
 
 
 class ChangeRow(NamedTuple):
@@ -76,10 +79,14 @@ class ChangeRow(NamedTuple):
 
 
 class WaitingRow(NamedTuple):
-    """A row of `conversions_waiting`. `decided_at`: it was called unknown_click, and a later click still changes that."""
+    """A row of `conversions_waiting`. `decided_at`: it was called unknown_click, and a later click still changes that.
+
+    Without a click id it waits for `external_id` or, without that too, for its contact; node and worker are then -1, and
+    `id_ms` is its receipt.
+    """
 
     conversion_id: Uuid
-    click_id: Uuid
+    click_id: Uuid | None
     node_id: int
     worker_id: int
     id_ms: int
@@ -88,6 +95,7 @@ class WaitingRow(NamedTuple):
     event: bytes
     journal_id: UUID
     decided_at: datetime | None
+    external_id: str | None
 
 
 class Recalled(NamedTuple):
@@ -154,8 +162,23 @@ async def recall_for_clicks(conn: asyncpg.Connection, click_ids: Iterable[Uuid])
     return [Recalled(*row) for row in rows]
 
 
+async def recall_for_external_ids(conn: asyncpg.Connection, external_ids: Sequence[str]) -> list[Recalled]:
+    """Take back the conversions that waited for these ids of others, or were decided without them."""
+    if not external_ids:
+        return []
+    rows = await conn.fetch(
+        "DELETE FROM conversions_waiting WHERE external_id = ANY($1)"
+        " RETURNING conversion_id, event, journal_id, decided_at IS NOT NULL AS was_decided",
+        external_ids,
+    )
+    return [Recalled(*row) for row in rows]
+
+
 async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
-    """Take back conversions that need wait no longer: their click's journals are drained that far, or time is up."""
+    """Take back conversions that need wait no longer: their click's journals are drained that far, or time is up.
+
+    Those without a click's id wait for all live journals.
+    """
     rows = await conn.fetch(
         "DELETE FROM conversions_waiting WHERE conversion_id IN ("
         " SELECT conversion_id FROM conversions_waiting WHERE conversion_id IN ("
@@ -167,7 +190,10 @@ async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
         "   AND waiting.node_id = vouched.node_id AND waiting.worker_id = vouched.worker_id"
         "   AND waiting.id_ms <= vouched.through_ms LIMIT $1"
         "  ) AS due UNION ALL ("
-        "   SELECT conversion_id FROM conversions_waiting WHERE decided_at IS NULL AND deadline <= now() LIMIT $1)"
+        "   SELECT conversion_id FROM conversions_waiting WHERE decided_at IS NULL AND deadline <= now() LIMIT $1"
+        "  ) UNION ALL ("
+        "   SELECT conversion_id FROM conversions_waiting WHERE decided_at IS NULL AND node_id = -1 AND worker_id = -1"
+        "   AND id_ms <= (SELECT min(watermark_ms) FROM journal_positions WHERE finished_at IS NULL) LIMIT $1)"
         " ) LIMIT $1 FOR UPDATE SKIP LOCKED"
         ") RETURNING conversion_id, event, journal_id, false",
         limit,
@@ -178,7 +204,8 @@ async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
 async def decided_clicks(conn: asyncpg.Connection, since: datetime) -> list[UUID]:
     """The click ids of conversions called unknown_click since then."""
     rows = await conn.fetch(
-        "SELECT DISTINCT click_id FROM conversions_waiting WHERE decided_at >= $1 LIMIT 10000", since
+        "SELECT DISTINCT click_id FROM conversions_waiting WHERE decided_at >= $1 AND click_id IS NOT NULL LIMIT 10000",
+        since,
     )
     return [row["click_id"] for row in rows]
 

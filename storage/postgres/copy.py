@@ -58,6 +58,8 @@ class TouchRow(NamedTuple):
     flags: list[str]
     extras: dict[str, str]
     catalog_revision: int
+    first_click_id: Uuid | None
+    """The first click that the cookie remembered."""
 
 
 async def copy_rows(conn: asyncpg.Connection, table: str, rows: Iterable[TouchRow]) -> None:

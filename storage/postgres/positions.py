@@ -105,3 +105,11 @@ async def vouched_through(conn: asyncpg.Connection, minters: Sequence[tuple[int,
         [worker_id for _, worker_id in minters],
     )
     return {(row["node_id"], row["worker_id"]): row["through_ms"] for row in rows}
+
+
+async def all_vouched_through(conn: asyncpg.Connection) -> int:
+    """The millisecond through which every live journal is stored; -1 without a live journal."""
+    through_ms: int | None = await conn.fetchval(
+        "SELECT min(watermark_ms) FROM journal_positions WHERE finished_at IS NULL"
+    )
+    return -1 if through_ms is None else through_ms

@@ -1,4 +1,4 @@
-"""Sessions that no memory holds any more, read back from `clicks` in one look-up per day of their ids."""
+"""Sessions that no memory holds any more, read back from their table in one look-up per day of their ids."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,9 +9,11 @@ import asyncpg
 
 from storage.postgres.partitions import day_of_id, id_range
 
+COLUMNS = "click_id, catalog_revision, offer_id, aff_id, landing_page_id, creative_id, contact_id, country, device_type"
+
 
 class StoredSession(NamedTuple):
-    """A click as attribution needs it."""
+    """A touch as attribution needs it: COLUMNS, its id as bytes."""
 
     click_id: bytes
     revision: int
@@ -24,8 +26,10 @@ class StoredSession(NamedTuple):
     device_type: str
 
 
-async def find_sessions(conn: asyncpg.Connection, click_ids: Iterable[bytes]) -> dict[bytes, StoredSession]:
-    """Those of `click_ids` that are stored, by id."""
+async def find_sessions(
+    conn: asyncpg.Connection, click_ids: Iterable[bytes], table: str = "clicks"
+) -> dict[bytes, StoredSession]:
+    """Those of `click_ids` that are stored in `clicks` or `impressions`, by id."""
     by_day = defaultdict(list)
     for click_id in click_ids:
         by_day[day_of_id(click_id)].append(UUID(bytes=click_id))
@@ -34,8 +38,7 @@ async def find_sessions(conn: asyncpg.Connection, click_ids: Iterable[bytes]) ->
         low, high = id_range(day)
         # The range lets the planner look into one partition instead of into each.
         rows = await conn.fetch(
-            "SELECT click_id, catalog_revision, offer_id, aff_id, landing_page_id, creative_id, contact_id,"
-            " country, device_type FROM clicks WHERE click_id = ANY($1) AND click_id >= $2 AND click_id < $3",
+            f"SELECT {COLUMNS} FROM {table} WHERE click_id = ANY($1) AND click_id >= $2 AND click_id < $3",
             ids,
             low,
             high,
