@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 import structlog
 
 from edge.counters import BATCH_BUCKETS_US, Counters, cell
+from edge.drain.caps import CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.claims import claim
 from edge.drain.matching import Matcher, Received, received_again
@@ -136,6 +138,7 @@ class Store:
         self._rows = rows
         self._matcher = Matcher(rows, settings)
         self._settler = Settler(history, rows, self._matcher)
+        self._caps = CapJudge(history, ZoneInfo(settings.timezone))
         self._history = history
         self._sessions = sessions
         self._counters = counters
@@ -205,7 +208,9 @@ class Store:
         self._count(settled, decided)
 
     async def _settle_recalled(self, conn: Connection, recalled: Sequence[Recalled]) -> tuple[Settled, list[Decided]]:
-        settled, decided = await self._settle(conn, await self._receive_again(conn, recalled), {}, is_due=True)
+        settled, decided = await self._settle(
+            conn, await self._receive_again(conn, recalled), {}, Deltas(), is_due=True
+        )
         await self._write(conn, settled, Deltas())
         return settled, decided
 
@@ -237,7 +242,7 @@ class Store:
                 recalled = await recall_for_clicks(conn, clicks)
                 self._has_recalled = bool(recalled)
                 received = [*await self._receive_again(conn, recalled), *received]
-            settled, decided = await self._settle(conn, received, at_hand)
+            settled, decided = await self._settle(conn, received, at_hand, deltas)
             await self._write(conn, settled, deltas)
         self.watermark_ms = contents.watermark_ms
         for click_id, session in at_hand.items():
@@ -289,12 +294,19 @@ class Store:
         self._report(one.journal_id, [row])
 
     async def _settle(
-        self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, Session], *, is_due: bool = False
+        self,
+        conn: Connection,
+        received: Sequence[Received],
+        at_hand: dict[bytes, Session],
+        touches: Deltas,
+        *,
+        is_due: bool = False,
     ) -> tuple[Settled, list[Decided]]:
         settled = Settled()
-        if not received:
-            return settled, []
         now = datetime.now(UTC)
+        if not received:
+            await self._caps.judge(conn, [], [], touches, now)
+            return settled, []
         known = _Chained(at_hand, self._sessions)
         touched, vouched = await self._matcher.find_clicks(conn, received, known)
         ready = []
@@ -305,7 +317,7 @@ class Store:
                 ready.append(one)
         await self._history.load(conn, self._settler.revisions(ready, touched))
         decided = [self._settler.decide(one, touched.get(one.event.click_id)) for one in ready]
-        verdicts = await claim(conn, decided)
+        verdicts = await self._caps.judge(conn, decided, await claim(conn, decided), touches, now)
         for verdict in verdicts:
             self._settler.book(verdict, now, settled)
         return settled, verdicts

@@ -131,9 +131,6 @@ def _unenforced(offer: Offer) -> Iterator[str]:
     """What a later release will act on."""
     modes = {offer.duplicates, *(goal.duplicates for goal in offer.goals)}
     yield from (f"duplicates = {mode}" for mode in ("update", "increment") if mode in modes)
-    nothing = type(offer.caps)()
-    if offer.caps != nothing or any(override.caps != nothing for override in offer.overrides):
-        yield "caps"
     if any(page.weight != 1 for page in offer.landing_pages):
         yield "landing page weights"
     for name in ("rules", "tiers", "promo_codes", "allowed_domains"):

@@ -32,6 +32,7 @@ REJECTIONS: tuple[Reason, ...] = get_args(Reason)[1:]
 DUPLICATE = 12
 DUPLICATE_UNIQUE_ID = 18
 PENDING = 31
+PENDING_CAPPED = 212
 APPROVED: dict[Via, int] = {"pixel": 41, "postback": 43}
 
 
@@ -66,9 +67,12 @@ STATUS_CODES: tuple[StatusCode, ...] = (
     StatusCode(209, "rejected", "unknown_goal", "the offer has no such goal", False),
     StatusCode(210, "rejected", "invalid_amount", "an amount is no plain decimal, or too large to store", False),
     StatusCode(211, "rejected", "currency_mismatch", "the money depends on an amount in another currency", False),
+    StatusCode(
+        PENDING_CAPPED, "pending", "capped", "beyond a cap, and the offer says `cap_conversions = pending`", False
+    ),
 )
 
-_REJECTED = {row.reason: row.code for row in STATUS_CODES if row.code != DUPLICATE_UNIQUE_ID}
+_REJECTED = {row.reason: row.code for row in STATUS_CODES if row.code not in (DUPLICATE_UNIQUE_ID, PENDING_CAPPED)}
 
 
 def rejection_code(reason: Reason) -> int:

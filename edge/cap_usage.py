@@ -1,0 +1,80 @@
+"""Caps and their use in the database, for whoever stores or changes what a cap counts."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from edge.tracking.caps import Limit, Limits, limits_for, limits_of, span_of
+from edge.tracking.catalog_document import Caps, Override
+from edge.tracking.payouts import ZERO
+from storage.postgres.cap_usage import UsageKey, lock_usage, store_usage
+from storage.postgres.catalog import hold_catalog, load_offers
+from storage.postgres.connection import Connection
+
+
+class UsageChange(NamedTuple):
+    """What is added (or, negative, taken back). `hour`: where a click is booked, or a conversion was last decided."""
+
+    offer_id: int
+    aff_id: int
+    hour: datetime
+    clicks: int = 0
+    conversions: int = 0
+    payout: Decimal = ZERO
+    revenue: Decimal = ZERO
+
+
+class _CappedItem(msgspec.Struct, frozen=True):
+    """Of a stored offer, what its limits are made of."""
+
+    caps: Caps = Caps()
+    overrides: tuple[Override, ...] = ()
+
+
+_decode = msgspec.json.Decoder(_CappedItem).decode
+
+
+def limits_of_body(body: bytes) -> Limits:
+    """The caps of an offer as it is stored; nothing else of it is looked at."""
+    return limits_of(_decode(body))
+
+
+def key_of(limit: Limit, offer_id: int, hour: datetime, zone: ZoneInfo) -> UsageKey:
+    """The row that says how much of the limit is used in the period of that hour."""
+    return UsageKey(offer_id, limit.aff_id, limit.period, *span_of(limit.period, hour, zone))
+
+
+def keys_of(limits: Limits, change: UsageChange, zone: ZoneInfo) -> Iterator[UsageKey]:
+    """The rows that the change adds to; some more than once."""
+    return (key_of(limit, change.offer_id, change.hour, zone) for limit in limits_for(limits, change.aff_id))
+
+
+def counted(status: str, payout: Decimal, revenue: Decimal) -> tuple[int, Decimal, Decimal]:
+    """What a conversion of that status counts under caps: conversions, payout and revenue. Pending ones count."""
+    return (1, payout, revenue) if status in ("approved", "pending") else (0, ZERO, ZERO)
+
+
+async def follow_changes(conn: Connection, changes: Sequence[UsageChange], zone: ZoneInfo) -> None:
+    """Let caps follow conversions that change after they were decided; both in one transaction.
+
+    To be called once, when the conversions' rows are locked and before anything about them is written (U1).
+    """
+    if not changes:
+        return
+    await hold_catalog(conn)
+    offers = await load_offers(conn, sorted({change.offer_id for change in changes}))
+    limits = {offer_id: limits_of_body(body) for offer_id, body in offers.items()}
+    added = [(set(keys_of(limits.get(change.offer_id, {}), change, zone)), change) for change in changes]
+    usage = await lock_usage(conn, _all_keys(added))
+    for keys, change in added:
+        for key in keys:
+            usage[key].add(change.clicks, change.conversions, change.payout, change.revenue)
+    await store_usage(conn, usage)
+
+
+def _all_keys(added: Iterable[tuple[set[UsageKey], UsageChange]]) -> set[UsageKey]:
+    return {key for keys, _ in added for key in keys}

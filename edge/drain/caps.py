@@ -1,0 +1,157 @@
+"""What caps let through: each conversion, one by one, under the lock of what was used so far.
+
+Clicks were answered long ago by what their worker had heard of; here they are only counted.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from edge.cap_usage import UsageChange, counted, key_of, keys_of
+from edge.drain.catalogs import CatalogHistory
+from edge.drain.rows import hour_of
+from edge.drain.settle import Decided
+from edge.tracking.caps import Limit, capped_verdict, exceeds, limits_for
+from edge.tracking.catalog import Catalog, OfferView
+from storage.postgres.cap_usage import Usage, UsageKey, lock_usage, store_usage
+from storage.postgres.catalog import hold_catalog
+from storage.postgres.connection import Connection
+from storage.postgres.conversions import give_keys, release_keys
+from storage.postgres.copy import Uuid
+from storage.postgres.stats import Deltas, StatsKey
+
+_ACCEPTED = ("approved", "pending")
+_TOUCHED = ("gross_clicks", "invalid_clicks", "refused_clicks", "payout", "revenue")
+
+
+class _Case(NamedTuple):
+    """A conversion before caps. `tried`, `standing`: before and after its claims."""
+
+    tried: Decided
+    standing: Decided
+    policy: str
+    limits: list[tuple[Limit, UsageKey]]
+    """The caps that decide, those of the conversion's revision."""
+    tracked: set[UsageKey]
+    """What it adds to by the revision in force."""
+
+
+class CapJudge:
+    """Decides by the caps of the conversion's revision; counts for those of the revision in force."""
+
+    def __init__(self, history: CatalogHistory, zone: ZoneInfo) -> None:
+        self._history = history
+        self._zone = zone
+
+    async def judge(
+        self,
+        conn: Connection,
+        tried: Sequence[Decided],
+        standing: Sequence[Decided],
+        touches: Deltas,
+        now: datetime,
+    ) -> list[Decided]:
+        """The verdicts after the caps. `tried`, `standing`: before and after the claims; `touches`: all of this batch."""
+        if not tried and not touches.rows:
+            return []
+        revision = await hold_catalog(conn)
+        await self._history.load(conn, {revision, *map(_revision, tried)})
+        in_force = self._history.at(revision)
+        counts = [(set(self._keys(in_force, change)), change) for change in _changes(touches, in_force)]
+        hour = hour_of(now)
+        cases = [self._case(*pair, in_force, hour) for pair in zip(tried, standing, strict=True)]
+        tracked = _union(keys for keys, _ in counts) | _union(case.tracked for case in cases)
+        usage = await lock_usage(conn, tracked | {key for case in cases for _, key in case.limits})
+        for keys, change in counts:
+            for key in keys:
+                usage[key].add(change.clicks, 0, change.payout, change.revenue)
+        bench = _Bench(usage)
+        verdicts = [bench.decide(case) for case in cases]
+        await store_usage(conn, usage, tracked)
+        await release_keys(conn, bench.released)
+        await give_keys(conn, bench.given)
+        return verdicts
+
+    def _case(self, tried: Decided, standing: Decided, in_force: Catalog, hour: datetime) -> _Case:
+        offer = self._offer(tried)
+        if offer is None or tried.touched is None or tried.verdict.status not in _ACCEPTED:
+            return _Case(tried, standing, "", [], set())
+        aff_id = tried.touched.session.aff_id
+        limits = [(limit, key_of(limit, offer.id, hour, self._zone)) for limit in limits_for(offer.limits, aff_id)]
+        tracked = set(self._keys(in_force, UsageChange(offer.id, aff_id, hour)))
+        return _Case(tried, standing, offer.cap_conversions, limits, tracked)
+
+    def _offer(self, one: Decided) -> OfferView | None:
+        return self._history.at(_revision(one)).offer(one.touched.session.offer_id) if one.touched else None
+
+    def _keys(self, in_force: Catalog, change: UsageChange) -> Iterable[UsageKey]:
+        offer = in_force.offer(change.offer_id)
+        return keys_of(offer.limits, change, self._zone) if offer is not None and offer.limits else ()
+
+
+class _Bench:
+    """Decides the cases of one transaction in turn; `usage` goes along."""
+
+    def __init__(self, usage: dict[UsageKey, Usage]) -> None:
+        self._usage = usage
+        self.released: dict[str, Uuid] = {}
+        """Keys that a conversion claimed in vain, free for the next."""
+        self.given: dict[str, Uuid] = {}
+        """Such keys that another conversion of this transaction has now."""
+
+    def decide(self, case: _Case) -> Decided:
+        """The verdict. A duplicate is tried again when the conversion that it repeats has come to nothing."""
+        claims = case.tried.verdict.claims
+        if case.standing.verdict.reason == "duplicate" and claims and all(key in self.released for key in claims):
+            decided = self._try(case, case.tried)
+            if decided.verdict.claims:
+                for key in claims:
+                    del self.released[key]
+                    self.given[key] = _id(decided)
+            return decided
+        decided = self._try(case, case.standing)
+        if case.standing.verdict.claims and not decided.verdict.claims:
+            self.released |= dict.fromkeys(claims, _id(decided))
+        return decided
+
+    def _try(self, case: _Case, one: Decided) -> Decided:
+        verdict = one.verdict
+        if verdict.status not in _ACCEPTED:
+            return one
+        adds = Usage()
+        adds.add(0, *counted(verdict.status, verdict.payout, verdict.revenue))
+        for limit, key in case.limits:
+            if exceeds(limit, self._usage[key].of(limit.measure), adds.of(limit.measure)):
+                verdict = capped_verdict(verdict, limit, case.policy)
+                break
+        if verdict.status in _ACCEPTED:
+            for key in case.tracked | {key for _, key in case.limits}:
+                self._usage[key].add(0, adds.conversions, adds.payout, adds.revenue)
+        return one._replace(verdict=verdict)
+
+
+def _changes(touches: Deltas, in_force: Catalog) -> Iterable[UsageChange]:
+    """What clicks and impressions add to capped offers."""
+    for key in touches.rows:
+        offer = in_force.offer(key.offer_id)
+        if offer is not None and offer.limits:
+            yield _change(touches, key)
+
+
+def _change(touches: Deltas, key: StatsKey) -> UsageChange:
+    gross, invalid, refused, payout, revenue = touches.measures(key, _TOUCHED)
+    return UsageChange(key.offer_id, key.aff_id, key.hour, gross - invalid - refused, 0, payout, revenue)
+
+
+def _revision(one: Decided) -> int:
+    """The one whose caps decide; as in `Settler.decide`."""
+    return max(one.received.event.revision, one.touched.session.revision if one.touched else 0)
+
+
+def _union(sets: Iterable[set[UsageKey]]) -> set[UsageKey]:
+    return set().union(*sets)
+
+
+def _id(one: Decided) -> Uuid:
+    return Uuid(one.received.event.conversion_id)
