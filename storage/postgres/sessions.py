@@ -24,6 +24,12 @@ class StoredSession(NamedTuple):
     device_type: str
 
 
+async def has_external_ids(conn: asyncpg.Connection) -> bool:
+    """Whether clicks of another tracker were brought over."""
+    found: bool = await conn.fetchval("SELECT EXISTS (SELECT FROM external_ids)")
+    return found
+
+
 async def find_sessions(conn: asyncpg.Connection, click_ids: Iterable[bytes]) -> dict[bytes, StoredSession]:
     """Those of `click_ids` that are stored, by id."""
     by_day = defaultdict(list)
