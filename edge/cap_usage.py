@@ -1,6 +1,6 @@
 """Caps and their use in the database, for whoever stores or changes what a cap counts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -11,21 +11,18 @@ import msgspec
 from edge.tracking.caps import Limit, Limits, limits_for, limits_of, span_of
 from edge.tracking.catalog_document import Caps, Override
 from edge.tracking.payouts import ZERO
-from storage.postgres.cap_usage import UsageKey, lock_usage, store_usage
+from storage.postgres.cap_usage import Usage, UsageKey, lock_usage, store_usage
 from storage.postgres.catalog import hold_catalog, load_offers
 from storage.postgres.connection import Connection
 
 
 class UsageChange(NamedTuple):
-    """What is added (or, negative, taken back). `hour`: where a click is booked, or a conversion was last decided."""
+    """What a conversion adds, or takes back, when it changes. `hour`: in which it was last decided."""
 
     offer_id: int
     aff_id: int
     hour: datetime
-    clicks: int = 0
-    conversions: int = 0
-    payout: Decimal = ZERO
-    revenue: Decimal = ZERO
+    adds: Usage
 
 
 class _CappedItem(msgspec.Struct, frozen=True):
@@ -48,9 +45,9 @@ def key_of(limit: Limit, offer_id: int, hour: datetime, zone: ZoneInfo) -> Usage
     return UsageKey(offer_id, limit.aff_id, limit.period, *span_of(limit.period, hour, zone))
 
 
-def keys_of(limits: Limits, change: UsageChange, zone: ZoneInfo) -> Iterator[UsageKey]:
-    """The rows that the change adds to; some more than once."""
-    return (key_of(limit, change.offer_id, change.hour, zone) for limit in limits_for(limits, change.aff_id))
+def keys_of(limits: Limits, offer_id: int, aff_id: int, hour: datetime, zone: ZoneInfo) -> Iterator[UsageKey]:
+    """The rows in which what that partner brings is counted; some more than once."""
+    return (key_of(limit, offer_id, hour, zone) for limit in limits_for(limits, aff_id))
 
 
 def counted(status: str, payout: Decimal, revenue: Decimal) -> tuple[int, Decimal, Decimal]:
@@ -68,13 +65,12 @@ async def follow_changes(conn: Connection, changes: Sequence[UsageChange], zone:
     await hold_catalog(conn)
     offers = await load_offers(conn, sorted({change.offer_id for change in changes}))
     limits = {offer_id: limits_of_body(body) for offer_id, body in offers.items()}
-    added = [(set(keys_of(limits.get(change.offer_id, {}), change, zone)), change) for change in changes]
-    usage = await lock_usage(conn, _all_keys(added))
+    added = [
+        (set(keys_of(limits.get(change.offer_id, {}), change.offer_id, change.aff_id, change.hour, zone)), change)
+        for change in changes
+    ]
+    usage = await lock_usage(conn, {key for keys, _ in added for key in keys})
     for keys, change in added:
         for key in keys:
-            usage[key].add(change.clicks, change.conversions, change.payout, change.revenue)
+            usage[key].add(change.adds)
     await store_usage(conn, usage)
-
-
-def _all_keys(added: Iterable[tuple[set[UsageKey], UsageChange]]) -> set[UsageKey]:
-    return {key for keys, _ in added for key in keys}

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from edge.cap_usage import UsageChange, counted, key_of, keys_of
+from edge.cap_usage import counted, key_of, keys_of
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.rows import hour_of
 from edge.drain.settle import Decided
@@ -57,16 +57,13 @@ class CapJudge:
             return []
         revision = await hold_catalog(conn)
         await self._history.load(conn, {revision, *map(_revision, tried)})
-        in_force = self._history.at(revision)
-        counts = [(set(self._keys(in_force, change)), change) for change in _changes(touches, in_force)]
-        hour = hour_of(now)
+        in_force, hour = self._history.at(revision), hour_of(now)
         cases = [self._case(*pair, in_force, hour) for pair in zip(tried, standing, strict=True)]
-        tracked = _union(keys for keys, _ in counts) | _union(case.tracked for case in cases)
+        tracked = {key for touched in touches.rows for key in self._keys(in_force, *_place(touched))}
+        tracked.update(*(case.tracked for case in cases))
         usage = await lock_usage(conn, tracked | {key for case in cases for _, key in case.limits})
-        for keys, change in counts:
-            for key in keys:
-                usage[key].add(change.clicks, 0, change.payout, change.revenue)
-        bench = _Bench(usage)
+        bench = _Bench(usage, hour)
+        bench.count(touches)
         verdicts = [bench.decide(case) for case in cases]
         await store_usage(conn, usage, tracked)
         await release_keys(conn, bench.released)
@@ -79,26 +76,39 @@ class CapJudge:
             return _Case(tried, standing, "", [], set())
         aff_id = tried.touched.session.aff_id
         limits = [(limit, key_of(limit, offer.id, hour, self._zone)) for limit in limits_for(offer.limits, aff_id)]
-        tracked = set(self._keys(in_force, UsageChange(offer.id, aff_id, hour)))
+        tracked = set(self._keys(in_force, offer.id, aff_id, hour))
         return _Case(tried, standing, offer.cap_conversions, limits, tracked)
 
     def _offer(self, one: Decided) -> OfferView | None:
         return self._history.at(_revision(one)).offer(one.touched.session.offer_id) if one.touched else None
 
-    def _keys(self, in_force: Catalog, change: UsageChange) -> Iterable[UsageKey]:
-        offer = in_force.offer(change.offer_id)
-        return keys_of(offer.limits, change, self._zone) if offer is not None and offer.limits else ()
+    def _keys(self, in_force: Catalog, offer_id: int, aff_id: int, hour: datetime) -> Iterable[UsageKey]:
+        """The rows that what happens there is counted in."""
+        offer = in_force.offer(offer_id)
+        return keys_of(offer.limits, offer_id, aff_id, hour, self._zone) if offer is not None and offer.limits else ()
 
 
 class _Bench:
     """Decides the cases of one transaction in turn; `usage` goes along."""
 
-    def __init__(self, usage: dict[UsageKey, Usage]) -> None:
+    def __init__(self, usage: dict[UsageKey, Usage], hour: datetime) -> None:
         self._usage = usage
+        self._hour = hour
+        self._rows: dict[tuple[int, int], list[UsageKey]] = {}
+        for key in usage:
+            self._rows.setdefault((key.offer_id, key.aff_id), []).append(key)
         self.released: dict[str, Uuid] = {}
         """Keys that a conversion claimed in vain, free for the next."""
         self.given: dict[str, Uuid] = {}
         """Such keys that another conversion of this transaction has now."""
+
+    def count(self, touches: Deltas) -> None:
+        """Add the clicks, and what clicks and impressions earned."""
+        offers = {offer_id for offer_id, _ in self._rows}
+        for key in touches.rows:
+            if key.offer_id in offers:
+                gross, invalid, refused, payout, revenue = touches.measures(key, _TOUCHED)
+                self._add(*_place(key), Usage(gross - invalid - refused, 0, payout, revenue))
 
     def decide(self, case: _Case) -> Decided:
         """The verdict. A duplicate is tried again when the conversion that it repeats has come to nothing."""
@@ -119,38 +129,30 @@ class _Bench:
         verdict = one.verdict
         if verdict.status not in _ACCEPTED:
             return one
-        adds = Usage()
-        adds.add(0, *counted(verdict.status, verdict.payout, verdict.revenue))
+        adds = Usage(0, *counted(verdict.status, verdict.payout, verdict.revenue))
         for limit, key in case.limits:
             if exceeds(limit, self._usage[key].of(limit.measure), adds.of(limit.measure)):
                 verdict = capped_verdict(verdict, limit, case.policy)
                 break
-        if verdict.status in _ACCEPTED:
-            for key in case.tracked | {key for _, key in case.limits}:
-                self._usage[key].add(0, adds.conversions, adds.payout, adds.revenue)
+        if verdict.status in _ACCEPTED and one.touched:
+            self._add(one.touched.session.offer_id, one.touched.session.aff_id, self._hour, adds)
         return one._replace(verdict=verdict)
 
+    def _add(self, offer_id: int, aff_id: int, hour: datetime, adds: Usage) -> None:
+        """To all rows at hand that it belongs to."""
+        for owner in {0, aff_id}:
+            for key in self._rows.get((offer_id, owner), ()):
+                if key.period_start <= hour < key.period_end:
+                    self._usage[key].add(adds)
 
-def _changes(touches: Deltas, in_force: Catalog) -> Iterable[UsageChange]:
-    """What clicks and impressions add to capped offers."""
-    for key in touches.rows:
-        offer = in_force.offer(key.offer_id)
-        if offer is not None and offer.limits:
-            yield _change(touches, key)
 
-
-def _change(touches: Deltas, key: StatsKey) -> UsageChange:
-    gross, invalid, refused, payout, revenue = touches.measures(key, _TOUCHED)
-    return UsageChange(key.offer_id, key.aff_id, key.hour, gross - invalid - refused, 0, payout, revenue)
+def _place(key: StatsKey) -> tuple[int, int, datetime]:
+    return key.offer_id, key.aff_id, key.hour
 
 
 def _revision(one: Decided) -> int:
     """The one whose caps decide; as in `Settler.decide`."""
     return max(one.received.event.revision, one.touched.session.revision if one.touched else 0)
-
-
-def _union(sets: Iterable[set[UsageKey]]) -> set[UsageKey]:
-    return set().union(*sets)
 
 
 def _id(one: Decided) -> Uuid:

@@ -39,11 +39,11 @@ class Usage:
     payout: Decimal = Decimal(0)
     revenue: Decimal = Decimal(0)
 
-    def add(self, clicks: int, conversions: int, payout: Decimal, revenue: Decimal) -> None:
-        self.clicks += clicks
-        self.conversions += conversions
-        self.payout += payout
-        self.revenue += revenue
+    def add(self, other: "Usage") -> None:
+        self.clicks += other.clicks
+        self.conversions += other.conversions
+        self.payout += other.payout
+        self.revenue += other.revenue
 
     def of(self, measure: str) -> int | Decimal:
         """One of the four, by name."""
