@@ -3,7 +3,6 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -13,31 +12,12 @@ from edge.cap_usage import UsageChange, follow_changes
 from storage.postgres.cap_usage import Usage, UsageKey, hours_of_decision, lock_usage, store_usage
 from storage.postgres.catalog import hold_catalog
 from tests.cap_recount import cap_differences
-from tests.postgres.drains import CATALOG, GOOGLEBOT, Bench, Scribe, Station, now_ms, until
+from tests.postgres.capped import cap, many_capped_offers, used
+from tests.postgres.drains import GOOGLEBOT, Bench, Scribe, Station, now_ms, until
 from tests.recount import differences
 
 UTC_ZONE = ZoneInfo("UTC")
 APPROVED, CAPPED = ("approved", ""), ("rejected", "capped")
-
-
-async def cap(bench: Bench, fields: str, *, partner_3: str = "") -> int:
-    """Offer 17 with those fields, its override of partner 3 with those caps; the revision."""
-    text = CATALOG.replace("[[offers.goals]]", f"{fields}\n[[offers.goals]]")
-    for name, usual in (("payout", "5.00"), ("revenue", "7.50")):
-        if f"\n{name} = " in f"\n{fields}":
-            text = text.replace(f'{name} = "{usual}"\n', "", 1)
-    return await bench.apply(text + (f"caps = {{ {partner_3} }}\n" if partner_3 else ""))
-
-
-async def used(bench: Bench, period: str = "total", aff_id: int = 0) -> tuple[Any, ...] | None:
-    """Clicks, conversions, payout and revenue of offer 17; None: not counted."""
-    rows = await bench.rows(
-        "SELECT clicks, conversions, payout, revenue FROM cap_usage"
-        " WHERE offer_id = 17 AND aff_id = $1 AND period = $2 AND is_counted",
-        aff_id,
-        period,
-    )
-    return rows[0] if rows else None
 
 
 async def assert_exact(bench: Bench) -> None:
@@ -289,18 +269,11 @@ async def test_conversions_that_waited_for_their_click_are_capped_too(bench: Ben
     await assert_exact(bench)
 
 
-def many_offers(caps: str) -> str:
-    """Offers 101 to 130 with those caps."""
-    return "\n".join(
-        f'[[offers]]\nid = {number}\nadvertiser_id = 1\nname = "O"\nurl = "https://shop.example.com/"\n'
-        f'payout = "5"\ncaps = {{ {caps} }}\noverrides = [{{ aff_id = 3, caps = {{ total_conversions = 7 }} }}]'
-        for number in range(101, 131)
-    )
-
-
 async def test_two_drains_with_many_capped_offers_never_wait_in_a_ring(bench: Bench) -> None:
     """Each meets the offers in another order, in small batches: no deadlock, no error, and every cap is exact."""
-    revision = await bench.apply(many_offers("daily_clicks = 50, weekly_payout = 100, total_conversions = 15"))
+    revision = await bench.apply(
+        many_capped_offers("daily_clicks = 50, weekly_payout = 100, total_conversions = 15", 30)
+    )
     scribes = [bench.scribe(worker=worker, revision=revision) for worker in range(2)]
     for scribe, step in zip(scribes, (7, 11), strict=True):
         for number in range(900):
