@@ -90,6 +90,16 @@ METRICS = (
     ),
     Metric("edge_drain_errors_total", "counter", "Drain transactions that failed and were tried again."),
     Metric("edge_conversions_waiting", "gauge", "Conversions waiting for their click."),
+    Metric("edge_capped_pairs", "gauge", "Offers, and partners in offers, that have reached a cap."),
+    Metric(
+        "edge_state_published_seconds",
+        "gauge",
+        "Unix time at which caps were last compared and published.",
+        {},
+        (),
+        1e-3,
+    ),
+    Metric("edge_state_loads_total", "counter", "Published states taken into use.", {"result": ("ok", "failed")}),
     Metric("edge_process_starts_total", "counter", "Processes started, first starts included."),
     Metric("edge_process_up", "gauge", "1 while the slot's process runs."),
 )

@@ -19,6 +19,7 @@ from edge.http.port import PublicPort
 from edge.http.tls import load_tls
 from edge.node import holds_lease
 from edge.processes import ChildOrders, stop_requested
+from edge.state_follower import STATE, StateFollower
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.macros import compile_template
@@ -29,6 +30,7 @@ from storage.journal.commit import GroupCommit
 from storage.journal.events import Heartbeat, encode
 from storage.journal.writer import JournalWriter
 from storage.leases import IdLease
+from storage.state_file import PublishedState
 
 log = structlog.get_logger()
 
@@ -51,6 +53,8 @@ _LAG = cell("edge_loop_lag_seconds")
 _REVISION = cell("edge_catalog_revision")
 _LOADS = cell("edge_catalog_loads_total", "ok")
 _FAILED_LOADS = cell("edge_catalog_loads_total", "failed")
+_STATES = cell("edge_state_loads_total", "ok")
+_FAILED_STATES = cell("edge_state_loads_total", "failed")
 
 
 def now_ms() -> int:
@@ -79,10 +83,13 @@ class Worker:
             return
         self._open()
         self._state.catalog = follower.catalog
+        states = StateFollower(self._settings.data_path / STATE, self._take_state, self._refuse_state)
+        states.take_new()
         tasks = [
             loop.create_task(job, name=name)
             for name, job in (
                 ("catalog", follower.run()),
+                ("state", states.run()),
                 ("lease", self._keep_lease()),
                 ("heartbeat", self._beat()),
                 ("gauges", self._measure()),
@@ -184,6 +191,16 @@ class Worker:
     def _refuse_catalog(self, error: Exception) -> None:
         self._counters.cells[_FAILED_LOADS] += 1
         log.error("catalog_refused", error=str(error))
+
+    def _take_state(self, state: PublishedState) -> None:
+        self._state.capped = {(offer_id, aff_id): until_ms for offer_id, aff_id, until_ms in state.capped}
+        self._state.has_external_ids = state.has_external_ids
+        self._counters.cells[_STATES] += 1
+        log.info("state_taken", capped=len(state.capped))
+
+    def _refuse_state(self, error: Exception) -> None:
+        self._counters.cells[_FAILED_STATES] += 1
+        log.error("state_refused", error=str(error))
 
     async def _keep_lease(self) -> None:
         while True:

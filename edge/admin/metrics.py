@@ -19,8 +19,8 @@ _PER_PROCESS = {
     "edge_process_up",
     "edge_drained_through_seconds",
 }
-# Each drain measures the same disk and table.
-_NODE_WIDE = {"edge_journal_undrained_bytes", "edge_conversions_waiting"}
+# Each drain measures the same disk and table; one process publishes.
+_NODE_WIDE = {"edge_journal_undrained_bytes", "edge_conversions_waiting", "edge_state_published_seconds"}
 _THROUGH = cell("edge_drained_through_seconds")
 
 

@@ -1,16 +1,19 @@
-"""Composition root of the admin process: metrics, health, and the catalog's way from Postgres to the workers."""
+"""Composition root of the admin process: metrics, health, and the way of catalog and caps from Postgres to the workers."""
 
 import asyncio
 import socket
+from zoneinfo import ZoneInfo
 
 import structlog
 from aiohttp import web
 
 from edge.admin.catalog_publisher import CatalogPublisher
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
+from edge.admin.state_publisher import StatePublisher
 from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, cell
 from edge.processes import ChildOrders, stop_requested
+from edge.state_follower import STATE
 
 log = structlog.get_logger()
 
@@ -50,7 +53,7 @@ class Admin:
 
 
 async def run_admin(orders: ChildOrders, counters: Counters) -> None:
-    """Serve the admin port and publish the catalog until SIGTERM."""
+    """Serve the admin port and publish catalog and state until SIGTERM."""
     stop = stop_requested()
     slots = [Slot(role, number, Counters.of_fd(fd)) for role, number, fd in orders.slots]
     runner = web.AppRunner(Admin(slots).app, access_log=None)
@@ -59,12 +62,14 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
         await web.SockSite(runner, socket.socket(fileno=fd)).start()
     settings = orders.settings
     publisher = CatalogPublisher(orders.resolve_database, settings.data_path / SNAPSHOT)
-    publishing = asyncio.create_task(publisher.run())
+    states = StatePublisher(orders.resolve_database, settings.data_path / STATE, ZoneInfo(settings.timezone), counters)
+    publishing = [asyncio.create_task(publisher.run()), asyncio.create_task(states.run())]
     stopping = asyncio.create_task(stop.wait())
     log.info("admin_ready")
-    await asyncio.wait((publishing, stopping), return_when=asyncio.FIRST_COMPLETED)
-    if publishing.done():
-        publishing.result()  # it never ends by itself: say why it did
-    publishing.cancel()
-    await asyncio.gather(publishing, return_exceptions=True)
+    await asyncio.wait((*publishing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for task in publishing:
+        if task.done():
+            task.result()  # it never ends by itself: say why it did
+        task.cancel()
+    await asyncio.gather(*publishing, return_exceptions=True)
     await runner.cleanup()

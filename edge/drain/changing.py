@@ -9,6 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from edge.cap_usage import UsageChange, follow_changes, usage_difference
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.rows import hour_of
 from edge.drain.settle import NOT_EXTRA, Settled, stats_key
@@ -120,13 +121,16 @@ async def change_conversion(
         if wanted.status == "approved" and held.status_code in _RULE_CODES and held.click_id:
             await _claim_place(conn, held, pricing)
         hour = booking_hour(held, await closed_months(conn), now)
-        counts = TierCounts(ZoneInfo(await recall(conn, "timezone", "UTC")))
+        zone = ZoneInfo(await recall(conn, "timezone", "UTC"))
+        counts = TierCounts(zone)
         counts.need(held.offer_id, held.aff_id, hour, is_tiered=bool(offer and offer.tiers))
         await counts.lock(conn)
         after = change(state_of(held), wanted, pricing, counts.rank(held.offer_id, held.aff_id, hour))
         settled = Settled()
         changed = book_change(settled, held, after, hour, Why(actor, wanted.reason, note))
         counts.add(held.offer_id, held.aff_id, hour, settled.changes[-1].conversions_delta)
+        adds = usage_difference(held, changed)
+        await follow_changes(conn, [UsageChange(held.offer_id, held.aff_id, held.booked_hour, adds)], zone)
         await counts.write(conn)
         await store_settled(conn, settled, Deltas())
     return held, changed

@@ -7,11 +7,13 @@ is kept here until all of it is written: a batch that is rolled back leaves noth
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from edge.drain.caps import CapBench, CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import Why, book_change, booking_hour, state_of
 from edge.drain.rows import hour_of
@@ -26,6 +28,7 @@ from storage.postgres.changes import Candidate, Held, find_accepted, lock_conver
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import ConversionRow
 from storage.postgres.months import ClosedMonth, closed_months
+from storage.postgres.stats import Deltas
 
 Place = tuple[UUID | None, int]
 
@@ -83,30 +86,49 @@ class Ledger:
         return next((one.conversion_id for one in stored if ask and _is_meant(one, ask)), None)
 
 
+class _Turn(NamedTuple):
+    """What one transaction's conversions are resolved with."""
+
+    ledger: Ledger
+    counts: TierCounts
+    caps: CapBench
+    now: datetime
+    settled: Settled
+
+
 class Resolver:
     """Resolves the claimed verdicts of one drain."""
 
-    def __init__(self, settler: Settler, history: CatalogHistory, zone: ZoneInfo) -> None:
+    def __init__(self, settler: Settler, history: CatalogHistory, caps: CapJudge, zone: ZoneInfo) -> None:
         self._settler = settler
         self._history = history
+        self._caps = caps
         self._zone = zone
 
     async def resolve(
-        self, conn: Connection, decided: Sequence[Decided], ledger: Ledger, now: datetime, settled: Settled
+        self,
+        conn: Connection,
+        tried: Sequence[Decided],
+        claimed: Sequence[Decided],
+        ledger: Ledger,
+        touches: Deltas,
+        now: datetime,
+        settled: Settled,
     ) -> list[Decided]:
-        """Book every conversion, as one of its own or as a change; those of their own."""
+        """Book every conversion, as one of its own or as a change; those of their own. `tried`: before the claims."""
         counts = TierCounts(self._zone)
-        self._need(counts, decided, ledger, now)
+        self._need(counts, claimed, ledger, now)
         await counts.lock(conn)
+        caps = await self._caps.open(conn, tried, claimed, ledger.held.values(), touches, now)
+        turn = _Turn(ledger, counts, caps, now, settled)
         booked = []
-        for one in decided:
-            if not self._change(one, ledger, counts, now, settled):
-                booked.append(self._book(one, ledger, counts, now, settled))
+        for one in claimed:
+            if not self._change(one, turn):
+                booked.append(self._book(one, turn))
             elif one.received.was_decided:  # it has a row of its own already, which cannot earn as well
-                booked.append(
-                    self._book(one._replace(verdict=one.verdict.as_duplicate()), ledger, counts, now, settled)
-                )
+                booked.append(self._book(one._replace(verdict=one.verdict.as_duplicate()), turn))
         await counts.write(conn)
+        await caps.write(conn)
         return booked
 
     def _need(self, counts: TierCounts, decided: Iterable[Decided], ledger: Ledger, now: datetime) -> None:
@@ -121,32 +143,34 @@ class Resolver:
                 at = booking_hour(held, ledger.closed, now)
                 counts.need(held.offer_id, held.aff_id, at, is_tiered=held.offer_id == offer.id and bool(offer.tiers))
 
-    def _change(self, one: Decided, ledger: Ledger, counts: TierCounts, now: datetime, settled: Settled) -> bool:
+    def _change(self, one: Decided, turn: "_Turn") -> bool:
         """Change the earlier conversion as `one` asks; False: it stands for itself."""
-        held, verdict = ledger.find(one), one.verdict
+        held, verdict = turn.ledger.find(one), one.verdict
         if held is None or verdict.ask is None or verdict.pricing is None:
             return False
-        ask, hour = verdict.ask, booking_hour(held, ledger.closed, now)
+        ask, hour = verdict.ask, booking_hour(held, turn.ledger.closed, turn.now)
         if _place(ask) != (held.click_id, held.goal_id):  # the same unique id elsewhere: only the status may follow
             ask = msgspec.structs.replace(ask, mode="")
         try:
-            after = answer(state_of(held), ask, verdict.pricing, counts.rank(held.offer_id, held.aff_id, hour))
+            after = answer(state_of(held), ask, verdict.pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
         except ChangeRefused:
             after = None
         if after is None:
             return False
         is_told = after.status != held.status
         why = Why("postback", ADVERTISER if is_told else verdict.ask.mode, verdict.explanation, one.received.event)
-        ledger.held[held.conversion_id] = book_change(settled, held, after, hour, why)
-        counts.add(held.offer_id, held.aff_id, hour, settled.changes[-1].conversions_delta)
+        changed = turn.ledger.held[held.conversion_id] = book_change(turn.settled, held, after, hour, why)
+        turn.counts.add(held.offer_id, held.aff_id, hour, turn.settled.changes[-1].conversions_delta)
+        turn.caps.change(held, changed)
         return True
 
-    def _book(self, one: Decided, ledger: Ledger, counts: TierCounts, now: datetime, settled: Settled) -> Decided:
-        one = self._priced(one, counts, now)
-        row = self._settler.book(one, now, settled)
-        ledger.add(row, one.received.event.params.get("adv_unique1", ""), hour_of(now))
+    def _book(self, one: Decided, turn: "_Turn") -> Decided:
+        hour = hour_of(turn.now)
+        one = turn.caps.decide(one, lambda unpriced: self._priced(unpriced, turn.counts, turn.now))
+        row = self._settler.book(one, turn.now, turn.settled)
+        turn.ledger.add(row, one.received.event.params.get("adv_unique1", ""), hour)
         if row.status == "approved":
-            counts.add(row.offer_id, row.aff_id, hour_of(now), 1)
+            turn.counts.add(row.offer_id, row.aff_id, hour, 1)
         return one
 
     def _priced(self, one: Decided, counts: TierCounts, now: datetime) -> Decided:

@@ -12,6 +12,7 @@ from edge.enrich import Device, Enricher, Place
 from edge.settings import Settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ms_of, node_of
+from edge.tracking.parameters import to_id
 from edge.tracking.payouts import ZERO, Money, click_money, impression_money, parse_amount
 from edge.tracking.verdict import TouchKind
 from storage.journal.events import Click, Impression, Session
@@ -24,6 +25,8 @@ MAX_EXTRAS = 32
 HOUR_MS = 3_600_000
 INVALID_FLAGS = frozenset(("bot", "prefetch", "datacentre"))
 UNPAID_REASONS = frozenset(("unknown_partner", "partner_blocked"))
+UNTAKEN = frozenset(("fallback", "rejected"))
+"""Outcomes of clicks that no offer got."""
 
 _TEXT_COLUMNS = [
     "source",
@@ -96,8 +99,9 @@ class RowMaker:
         is_click = isinstance(event, Click)
         is_valid = INVALID_FLAGS.isdisjoint(flags)
         is_unique = is_valid and "duplicate" not in flags
+        is_taken = event.outcome not in UNTAKEN
         money = NOTHING
-        if offer and (is_unique if is_click else is_valid) and event.reason not in UNPAID_REASONS:
+        if offer and is_taken and (is_unique if is_click else is_valid) and not _is_unpaid(event):
             terms = offer.terms(0, session.aff_id)
             # Most offers pay for conversions only; asked first, that saves the arithmetic.
             if ("cpc" if is_click else "cpm") in (terms.payout_type, terms.revenue_type):
@@ -118,6 +122,8 @@ class RowMaker:
         )
         if is_click:
             deltas.add_click(key, is_valid=is_valid, is_unique=is_unique)
+            if is_valid and not is_taken:
+                deltas.add(key, refused_clicks=1)
         else:
             deltas.add(key, impressions=1)
         if money is not NOTHING and (money.payout or money.revenue):
@@ -208,6 +214,13 @@ class RowMaker:
         hasher = self._visitor_hasher.copy()
         hasher.update(identity)
         return hasher.digest()
+
+
+def _is_unpaid(event: Click | Impression) -> bool:
+    """Whether it earns nothing for its reason's sake: `capped` where the offer took it all the same, not its stand-in."""
+    if event.reason == "capped":
+        return to_id(event.params.get("offer_id", "")) == event.session.offer_id
+    return event.reason in UNPAID_REASONS
 
 
 def _cost(text: str | None) -> Decimal:

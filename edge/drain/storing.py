@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from edge.counters import BATCH_BUCKETS_US, Counters, cell
+from edge.drain.caps import CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import store_settled
 from edge.drain.claims import claim
@@ -140,7 +141,8 @@ class Store:
         self._rows = rows
         self._matcher = Matcher(rows, settings, history)
         self._settler = Settler(history, rows, self._matcher)
-        self._resolver = Resolver(self._settler, history, ZoneInfo(settings.timezone))
+        self._caps = CapJudge(history, ZoneInfo(settings.timezone))
+        self._resolver = Resolver(self._settler, history, self._caps, ZoneInfo(settings.timezone))
         self._history = history
         self._sessions = sessions
         self._counters = counters
@@ -217,7 +219,9 @@ class Store:
         self._count(settled, decided)
 
     async def _settle_recalled(self, conn: Connection, recalled: Sequence[Recalled]) -> tuple[Settled, list[Decided]]:
-        settled, decided = await self._settle(conn, await self._receive_again(conn, recalled), {}, is_due=True)
+        settled, decided = await self._settle(
+            conn, await self._receive_again(conn, recalled), {}, Deltas(), is_due=True
+        )
         await self._write(conn, settled, Deltas())
         return settled, decided
 
@@ -252,7 +256,7 @@ class Store:
                 recalled += await recall_for_external_ids(conn, list(external_ids))
                 self._has_recalled = bool(recalled)
                 received = [*await self._receive_again(conn, recalled), *received]
-            settled, decided = await self._settle(conn, received, at_hand)
+            settled, decided = await self._settle(conn, received, at_hand, deltas)
             await self._write(conn, settled, deltas)
         self.watermark_ms = contents.watermark_ms
         for click_id, session in at_hand.items():
@@ -304,22 +308,29 @@ class Store:
         self._report(one.journal_id, [row])
 
     async def _settle(
-        self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, Session], *, is_due: bool = False
+        self,
+        conn: Connection,
+        received: Sequence[Received],
+        at_hand: dict[bytes, Session],
+        touches: Deltas,
+        *,
+        is_due: bool = False,
     ) -> tuple[Settled, list[Decided]]:
         settled = Settled()
-        if not received:
-            return settled, []
         now = datetime.now(UTC)
+        if not received:
+            await (await self._caps.open(conn, [], [], (), touches, now)).write(conn)
+            return settled, []
         known = _Chained(at_hand, self._sessions)
         matched = await self._matcher.match(conn, received, known, now, may_wait=not is_due)
         settled.waiting += [self._matcher.waiting_row(one.received, None) for one in matched if one.must_wait]
         ready = [one for one in matched if not one.must_wait]
         await self._history.load(conn, self._settler.revisions(ready))
-        decided = [self._settler.decide(one.received, one.touched) for one in ready]
-        verdicts = await claim(conn, decided)
+        tried = [self._settler.decide(one.received, one.touched) for one in ready]
+        claimed = await claim(conn, tried)
         ledger = Ledger()
-        await ledger.lock(conn, verdicts)
-        return settled, await self._resolver.resolve(conn, verdicts, ledger, now, settled)
+        await ledger.lock(conn, claimed)
+        return settled, await self._resolver.resolve(conn, tried, claimed, ledger, touches, now, settled)
 
     async def _write(self, conn: Connection, settled: Settled, deltas: Deltas) -> None:
         await store_settled(conn, settled, deltas)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from edge.tracking.caps import Limits, limits_of
 from edge.tracking.catalog_document import (
     Advertiser,
     Alias,
@@ -79,8 +80,9 @@ class OfferView(Offer, frozen=True, kw_only=True):
     expiry_ms: int
     cookie_name: str
     cookie_attributes: str
+    limits: Limits
     open_until_ms: int
-    """Before this millisecond it takes clicks; 0: paused or expired."""
+    """Before this millisecond it takes every click; 0: it has to be asked (paused, expired, capped)."""
 
     def refusal(self, now_ms: int) -> str:
         """Why this offer takes no click now: `offer_expired`, `offer_paused`, or "" if it does."""
@@ -134,6 +136,7 @@ _FOR_EVER_MS = 2**63
 
 def compile_offer(offer: Offer) -> OfferView:
     """The offer as requests need it."""
+    limits = limits_of(offer)
     return OfferView(
         **{name: getattr(offer, name) for name in offer.__struct_fields__},
         template=compile_template(offer.url),
@@ -146,7 +149,8 @@ def compile_offer(offer: Offer) -> OfferView:
         expiry_ms=offer.expires_at_ms,
         cookie_name=f"ce_{offer.id}=",
         cookie_attributes=f"; Max-Age={offer.click_window_s}; Path=/; HttpOnly",
-        open_until_ms=(offer.expires_at_ms or _FOR_EVER_MS) if offer.status == "active" else 0,
+        limits=limits,
+        open_until_ms=(offer.expires_at_ms or _FOR_EVER_MS) if offer.status == "active" and not limits else 0,
     )
 
 

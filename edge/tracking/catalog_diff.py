@@ -129,9 +129,6 @@ def find_warnings(document: Document) -> list[str]:
 
 def _unenforced(offer: Offer) -> Iterator[str]:
     """What a later release will act on."""
-    nothing = type(offer.caps)()
-    if offer.caps != nothing or any(override.caps != nothing for override in offer.overrides):
-        yield "caps"
     if any(page.weight != 1 for page in offer.landing_pages):
         yield "landing page weights"
     for name in ("rules", "allowed_domains"):

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_document import Alias, Offer, Override, Rule
+from edge.tracking.catalog_document import Alias, Caps, Offer, Override, Rule
 from edge.tracking.parameters import to_id
 
 MAX_REDIRECT_OFFERS = 3
+_NO_CAPS = Caps()
 Named = Mapping[str, set[str]]
 
 
@@ -65,6 +66,8 @@ def _faults_of_override(where: str, override: Override, offer: Offer, look: _Loo
     yield from look.fault(f"{where}.aff_id", "partners", override.aff_id)
     if override.goal_id and override.goal_id not in {goal.id for goal in offer.goals}:
         yield Fault(f"{where}.goal_id", f"the offer has no goal {override.goal_id}")
+    if override.goal_id and override.caps != _NO_CAPS:
+        yield Fault(f"{where}.caps", "belong to a partner's override without goal_id: they count all of its goals")
 
 
 def _faults_of_rule(where: str, rule: Rule, offer: Offer, look: _Look) -> Iterator[Fault]:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from edge.tracking import cookies
+from edge.tracking.caps import Capped, cap_refusal
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.macro_values import locate
 from edge.tracking.parameters import to_id
@@ -13,6 +14,7 @@ from storage.journal.events import Click, Impression, Outcome, Session, encode
 MAX_REDIRECT_OFFERS = 3
 UNKNOWN_OFFER = text(404, "unknown offer")
 _NO_FLAGS: list[str] = []
+_NONE_CAPPED: Capped = {}
 _CLICK, _IMPRESSION = Kind.CLICK.value, Kind.IMPRESSION.value
 
 
@@ -23,21 +25,22 @@ class Delivery(NamedTuple):
     reason: str
 
 
-def deliver(catalog: Catalog, offer_id: int, aff_id: int, now_ms: int) -> Delivery:
-    """Follow paused and expired offers to their `redirect_offer_id`, at most three steps."""
+def deliver(catalog: Catalog, offer_id: int, aff_id: int, now_ms: int, capped: Capped = _NONE_CAPPED) -> Delivery:
+    """Follow paused, expired and capped offers to their `redirect_offer_id`, at most three steps."""
     offer = catalog.offer(offer_id)
     if offer is None:
         return Delivery(None, "unknown_offer")
-    reason = offer.refusal(now_ms)
-    refused = reason
+    over_cap = cap_refusal(capped, offer, aff_id, now_ms)
+    reason = refused = offer.refusal(now_ms) or (over_cap if offer.cap_clicks == "redirect" else "")
     for _ in range(MAX_REDIRECT_OFFERS):
         if not refused or offer is None:
             break
         offer = catalog.offer(offer.redirect_offer_id)
-        refused = offer.refusal(now_ms) if offer else "unknown_offer"
+        # Whatever its `cap_clicks`: as a stand-in an offer takes nothing beyond its caps.
+        refused = (offer.refusal(now_ms) or cap_refusal(capped, offer, aff_id, now_ms)) if offer else "unknown_offer"
     if refused:
         return Delivery(None, reason)
-    return Delivery(offer, reason or _partner_refusal(catalog, aff_id))
+    return Delivery(offer, reason or _partner_refusal(catalog, aff_id) or over_cap)
 
 
 def _partner_refusal(catalog: Catalog, aff_id: int) -> str:
@@ -58,7 +61,7 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
         offer_id, aff_id, reason = offer.id, partner.id, ""
     else:
         offer_id, aff_id = to_id(sent_offer), to_id(sent_aff)
-        offer, reason = deliver(catalog, offer_id, aff_id, now_ms)
+        offer, reason = deliver(catalog, offer_id, aff_id, now_ms, state.capped)
     session = _open_session(state, request, offer, offer_id, aff_id)
     is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out or "url" in params)
     flags, first = _NO_FLAGS if is_plain else _flags(state, request), b""

@@ -1,8 +1,9 @@
 """What a worker's handlers share: the catalog in force, the ids, the sessions and the counters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge.counters import Counters
+from edge.tracking.caps import Capped
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.macros import Template
@@ -15,7 +16,7 @@ REFUSALS_BURST = 100
 
 @dataclass(slots=True)
 class EdgeState:
-    """Mutable in one place only: `catalog` is replaced whole, by the worker's follower, between two requests."""
+    """`catalog`, `capped` and `has_external_ids` are replaced whole, by the worker's followers, between two requests."""
 
     catalog: Catalog
     ids: ClickIds
@@ -25,6 +26,8 @@ class EdgeState:
     honour_gpc: bool = True
     refusals_left: float = REFUSALS_BURST
     refusals_counted_ms: int = 0
+    capped: Capped = field(default_factory=dict)
+    has_external_ids: bool = False
 
     def may_store_refusal(self, now_ms: int) -> bool:
         """Whether one more forged or session-less conversion fits the stored rate (10 a second, bursts of 100)."""

@@ -33,6 +33,7 @@ REJECTIONS: tuple[Reason, ...] = get_args(Reason)[1:]
 DUPLICATE = 12
 DUPLICATE_UNIQUE_ID = 18
 PENDING = 31
+PENDING_CAPPED = 216
 APPROVED: dict[Via, int] = {"pixel": 41, "postback": 43}
 LATER: dict[Status, int] = {"rejected": 213, "reversed": 214, "approved": 215}
 """The code of a conversion whose status was changed after its first decision."""
@@ -73,10 +74,15 @@ STATUS_CODES: tuple[StatusCode, ...] = (
     StatusCode(LATER["rejected"], "rejected", "", "rejected later: `reason` is that of the change", False),
     StatusCode(LATER["reversed"], "reversed", "", "approved, then taken back: `reason` is that of the change", False),
     StatusCode(LATER["approved"], "approved", "", "approved later, by a person or by the advertiser", False),
+    StatusCode(
+        PENDING_CAPPED, "pending", "capped", "beyond a cap, and the offer says `cap_conversions = pending`", False
+    ),
 )
 
 _REJECTED: dict[Reason, int] = {
-    row.reason: row.code for row in STATUS_CODES if row.reason and row.code != DUPLICATE_UNIQUE_ID
+    row.reason: row.code
+    for row in STATUS_CODES
+    if row.reason and row.code not in (DUPLICATE_UNIQUE_ID, PENDING_CAPPED)
 }
 
 

@@ -3,6 +3,7 @@
 C1  An item is in force at revision r when `revision_from <= r` and (`revision_to` is null or `revision_to > r`).
 C2  Rows of a stored revision never change but for `revision_to`, once, when a later revision ends them.
 C3  Revisions are stored one at a time (advisory lock), each against the one its author saw.
+C4  No revision is stored while a transaction holds the catalog; the usage of what changes is to be counted anew (U3).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from storage.errors import StorageError
 
 CHANNEL = "clickedge_catalog"
 _LOCK = 0x636C6B63  # "clkc": any number that nothing else here locks
+_HELD = 0x636C6B68  # "clkh"
 
 Connection: TypeAlias = asyncpg.Connection
 Item = tuple[str, str, bytes]
@@ -62,6 +64,12 @@ async def load_revision(conn: Connection) -> int:
     return revision
 
 
+async def hold_catalog(conn: Connection) -> int:
+    """The revision in force, which it stays until this transaction ends (C4)."""
+    await conn.execute("SELECT pg_advisory_xact_lock_shared($1)", _HELD)
+    return await load_revision(conn)
+
+
 async def load_current(conn: Connection) -> tuple[int, list[Item]]:
     """The revision in force and its items."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
@@ -73,6 +81,15 @@ async def load_at(conn: Connection, revision: int) -> list[Item]:
     """The items in force at that revision."""
     rows = await conn.fetch(f"SELECT kind, id, body FROM catalog_items WHERE {_IN_FORCE}", revision)
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def load_offers(conn: Connection, offer_ids: Sequence[int]) -> dict[int, bytes]:
+    """The bodies of those offers as they are in force now."""
+    rows = await conn.fetch(
+        "SELECT id::int, body FROM catalog_items WHERE kind = 'offers' AND id = ANY($1) AND revision_to IS NULL",
+        [str(offer_id) for offer_id in offer_ids],
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 async def load_changes(conn: Connection, after_revision: int, through: int) -> list[Change]:
@@ -99,6 +116,7 @@ async def store_revision(
         current = await load_revision(conn)
         if current != base_revision:
             raise CatalogMoved(base_revision, current)
+        await conn.execute("SELECT pg_advisory_xact_lock($1)", _HELD)
         revision = current + 1
         await conn.execute(
             "INSERT INTO catalog_revisions (revision, actor, note, source_hash) VALUES ($1, $2, $3, $4)",
@@ -112,6 +130,10 @@ async def store_revision(
             "catalog_items",
             records=[(kind, item_id, revision, body) for kind, item_id, body in changes if body is not None],
             columns=["kind", "id", "revision_from", "body"],
+        )
+        await conn.execute(
+            "UPDATE cap_usage SET is_counted = false WHERE is_counted AND offer_id = ANY($1::int[])",
+            [int(item_id) for kind, item_id, _ in changes if kind == "offers"],
         )
         await conn.execute("SELECT pg_notify($1, $2)", CHANNEL, str(revision))
     return revision

@@ -146,6 +146,28 @@ async def claim_keys(conn: asyncpg.Connection, claims: dict[str, Uuid]) -> set[s
     return {row["key"] for row in rows}
 
 
+async def release_keys(conn: asyncpg.Connection, keys: dict[str, Uuid]) -> None:
+    """Free keys that these conversions claimed in this transaction."""
+    if keys:
+        await conn.execute(
+            "DELETE FROM conversion_keys USING unnest($1::text[], $2::uuid[]) AS freed (key, conversion_id)"
+            " WHERE conversion_keys.key = freed.key AND conversion_keys.conversion_id = freed.conversion_id",
+            list(keys),
+            list(keys.values()),
+        )
+
+
+async def give_keys(conn: asyncpg.Connection, keys: dict[str, Uuid]) -> None:
+    """Pass keys that were claimed in this transaction to other conversions."""
+    if keys:
+        await conn.execute(
+            "UPDATE conversion_keys SET conversion_id = heirs.conversion_id"
+            " FROM unnest($1::text[], $2::uuid[]) AS heirs (key, conversion_id) WHERE conversion_keys.key = heirs.key",
+            list(keys),
+            list(keys.values()),
+        )
+
+
 async def insert_waiting(conn: asyncpg.Connection, rows: Sequence[WaitingRow]) -> None:
     """Keep conversions whose click has not been seen."""
     if rows:

@@ -28,7 +28,16 @@ class StatsKey(NamedTuple):
     currency: str
 
 
-COUNTS = ("impressions", "gross_clicks", "unique_clicks", "invalid_clicks", "conversions", "pending", "rejected")
+COUNTS = (
+    "impressions",
+    "gross_clicks",
+    "unique_clicks",
+    "invalid_clicks",
+    "refused_clicks",
+    "conversions",
+    "pending",
+    "rejected",
+)
 SUMS = ("amount", "payout", "revenue", "cost")
 _MEASURES = COUNTS + SUMS
 _PLACES = {name: place for place, name in enumerate(_MEASURES)}
@@ -55,6 +64,11 @@ class Deltas:
         row[_GROSS] += 1
         row[_UNIQUE] += is_unique
         row[_INVALID] += not is_valid
+
+    def measures(self, key: StatsKey, names: Sequence[str]) -> list[Any]:
+        """What is added to a key that is there."""
+        row = self.rows[key]
+        return [row[_PLACES[name]] for name in names]
 
     def merge(self, other: "Deltas") -> None:
         for key, measures in other.rows.items():

@@ -104,9 +104,9 @@ rules = [{ when = { country = ["us"], weekday = ["mon"], hour = [0, 23] }, then 
     assert offer.redirect == "302"
     assert offer.caps.monthly_payout == Decimal("5000.00")
     assert offer.rules[0].when.country == ("US",)
-    unenforced = "allowed_domains, caps, landing page weights, promo_codes, rules"
+    unenforced = "allowed_domains, landing page weights, rules"
     assert find_warnings(document) == [
-        f"stored, not yet enforced: {unenforced}, time_zone = Europe/Berlin, tracking = partner_id"
+        f"stored, not yet enforced: {unenforced}, time_zone = Europe/Berlin"
     ]
 
 
