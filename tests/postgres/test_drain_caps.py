@@ -78,7 +78,7 @@ async def test_beyond_the_cap_may_mean_pending(bench: Bench) -> None:
         "SELECT status_code, payout, note FROM conversions JOIN conversion_changes USING (conversion_id)"
         " WHERE status = 'pending'"
     )
-    assert (code, payout) == (212, 5)
+    assert (code, payout) == (216, 5)
     assert "beyond total_conversions = 1 of the offer: somebody has to decide" in note
     assert await used(bench) == (2, 2, Decimal(10), Decimal(15))
     await assert_exact(bench)
