@@ -7,6 +7,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from edge.tracking.catalog import Catalog
+from edge.tracking.item_amounts import total
 from edge.tracking.minor_units import to_decimal
 from edge.tracking.request import Request
 from edge.tracking.vendors.row import Row, Statuses
@@ -34,6 +35,8 @@ def translate(vendor: str, row: Row, request: Request, in_path: Mapping[str, str
     if goal:
         params["goal_name"] = goal
     alias = _take_alias(params, sent, row.aliases, catalog)
+    if row.items is not None and "amount" not in params:
+        params["amount"] = total(sent, row.items)
     for name, value in row.defaults.items():
         params.setdefault(name, value)
     if row.is_minor and "amount" in params:

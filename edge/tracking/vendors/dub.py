@@ -24,8 +24,7 @@ DUB = Vendor(
         Row(
             "/track/click",
             "direct_click",
-            ("key",),
-            {"url": "landing_url"},
+            names={"url": "landing_url"},
             aliases=("key",),
             methods=_POST,
             is_cors=True,

@@ -1,6 +1,6 @@
 """Impact: integrations.impact.com, "Submit a conversion". Its parameters are case-sensitive."""
 
-from edge.tracking.vendors.row import Reply, Row, Sent, Vendor, numbered
+from edge.tracking.vendors.row import Items, Reply, Row, Sent, Vendor, numbered
 
 IMPACT = Vendor(
     "impact",
@@ -24,7 +24,6 @@ IMPACT = Vendor(
             "postback",
             names={
                 "ClickId": "transaction_id",
-                "CampaignId": "offer_id",
                 "ActionTrackerId": "goal_id",
                 "EventTypeId": "goal_id",
                 "EventTypeCode": "goal_name",
@@ -32,7 +31,6 @@ IMPACT = Vendor(
                 "Oid": "adv_unique1",
                 "Amount": "amount",
                 "OrderSubtotal": "amount",
-                "ItemSubtotal1": "amount",
                 "CurrencyCode": "currency",
                 "Currency": "currency",
                 "OrderPromoCode": "promo_code",
@@ -41,6 +39,7 @@ IMPACT = Vendor(
                 "IpAddress": "ip",
             },
             aliases=("CampaignId",),
+            items=Items("ItemPrice", "ItemQuantity", ("ItemSubtotal", "ItemSubTotal"), "OrderDiscount"),
             authorization="basic",
             methods=frozenset(("POST",)),
             reply=Reply(

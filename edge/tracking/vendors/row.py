@@ -39,6 +39,16 @@ class Statuses(NamedTuple):
     """Parameters that list words to answer and forget."""
 
 
+class Items(NamedTuple):
+    """Numbered parameters that list what was bought: `{price}1` times `{quantity}1`, or one of `{subtotals}1`, and so on."""
+
+    price: str
+    quantity: str
+    subtotals: tuple[str, ...]
+    discount: str
+    """The parameter that is taken off the sum."""
+
+
 class Row(NamedTuple):
     """One kind of request. In `path`, `{name}` stands for a segment that is a parameter of that name."""
 
@@ -57,6 +67,8 @@ class Row(NamedTuple):
     """Ours, where nothing was sent for them."""
     is_minor: bool = False
     """Whether `amount` is in the currency's smallest unit."""
+    items: Items | None = None
+    """What `amount` is the sum of, where it was not sent itself."""
     authorization: Literal["", "bearer", "basic"] = ""
     """The scheme in whose header the security token is."""
     methods: frozenset[str] = frozenset()
