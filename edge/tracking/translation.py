@@ -10,7 +10,7 @@ from edge.tracking.catalog import Catalog
 from edge.tracking.item_amounts import total
 from edge.tracking.minor_units import to_decimal
 from edge.tracking.request import Request
-from edge.tracking.vendors.row import Row, Statuses
+from edge.tracking.vendors.row import WHOLE, Row, Statuses
 
 MAX_WORDS_CHARS = 1024
 
@@ -34,7 +34,7 @@ def translate(vendor: str, row: Row, request: Request, in_path: Mapping[str, str
     goal = next((name for name in row.goals if name in sent), "")
     if goal:
         params["goal_name"] = goal
-    alias = _take_alias(params, sent, row.aliases, catalog)
+    alias = _take_aliases(params, sent, row.aliases, catalog)
     if row.items is not None and "amount" not in params:
         params["amount"] = total(sent, row.items)
     for name, value in row.defaults.items():
@@ -82,16 +82,20 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text[:MAX_WORDS_CHARS].lower().split(",")] if text else []
 
 
-def _take_alias(params: dict[str, str], sent: Mapping[str, str], names: tuple[str, ...], catalog: Catalog) -> str:
-    """Merge the frozen parameters of the aliases that are named; the first one named wins, and is returned."""
-    first = ""
-    for name in reversed(names):
+def _take_aliases(params: dict[str, str], sent: Mapping[str, str], names: Mapping[str, str], catalog: Catalog) -> str:
+    """Merge the frozen parameters of the aliases that are named, the first one's last; the one that was taken whole."""
+    taken = ""
+    for name, wanted in reversed(list(names.items())):
         path = sent.get(name, "")
         view = catalog.alias(path) if path else None
-        if view is not None:
+        if view is None:
+            continue
+        if wanted == WHOLE:
             params.update(view.params)
-            first = path
-    return first
+            taken = path
+        elif wanted in view.params:
+            params[wanted] = view.params[wanted]
+    return taken
 
 
 def _token(authorization: str, scheme: str) -> str:

@@ -1,6 +1,6 @@
 """Dub: dub.co/docs/api-reference/track. JSON by POST; amounts in the currency's smallest unit."""
 
-from edge.tracking.vendors.row import Reply, Row, Sent, Vendor
+from edge.tracking.vendors.row import WHOLE, Reply, Row, Sent, Vendor
 
 _POST = frozenset(("POST",))
 _CUSTOMER = {
@@ -25,7 +25,7 @@ DUB = Vendor(
             "/track/click",
             "direct_click",
             names={"url": "landing_url"},
-            aliases=("key",),
+            aliases={"key": WHOLE},
             methods=_POST,
             is_cors=True,
             reply=Reply({"clickId": Sent("click_id")}, _ERROR, failure_status=404, assumed="both"),

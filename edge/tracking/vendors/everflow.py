@@ -1,6 +1,6 @@
 """Everflow: developers.everflow.io/sdk/server-side-click-tracking, helpdesk.everflow.io (S2S postback URLs)."""
 
-from edge.tracking.vendors.row import Reply, Row, Sent, Vendor, numbered
+from edge.tracking.vendors.row import WHOLE, Reply, Row, Sent, Vendor, numbered
 
 _CLICK = {
     "oid": "offer_id",
@@ -43,9 +43,9 @@ EVERFLOW = Vendor(
     "everflow",
     "Everflow",
     (
-        Row("/clk", "direct_click", ("oid",), _CLICK, aliases=("oid", "affid"), reply=_DIRECT),
+        Row("/clk", "direct_click", ("oid",), _CLICK, aliases={"oid": WHOLE, "affid": "aff_id"}, reply=_DIRECT),
         Row("/", "postback", ("nid", "transaction_id"), _POSTBACK, reply=_SAID),
         Row("/", "postback", ("transaction_id",), _POSTBACK, reply=_SAID),
-        Row("/{affid}/{oid}", "click", (), _CLICK, aliases=("oid", "affid"), must_resolve=True),
+        Row("/{affid}/{oid}", "click", (), _CLICK, aliases={"oid": WHOLE, "affid": "aff_id"}, must_resolve=True),
     ),
 )

@@ -1,6 +1,6 @@
 """Impact: integrations.impact.com, "Submit a conversion". Its parameters are case-sensitive."""
 
-from edge.tracking.vendors.row import Items, Reply, Row, Sent, Vendor, numbered
+from edge.tracking.vendors.row import WHOLE, Items, Reply, Row, Sent, Vendor, numbered
 
 IMPACT = Vendor(
     "impact",
@@ -17,7 +17,7 @@ IMPACT = Vendor(
                 "u": "url",
                 **numbered("subId", "aff_sub"),
             },
-            aliases=("campaignid", "mpid"),
+            aliases={"campaignid": WHOLE, "mpid": "aff_id"},
         ),
         Row(
             "/Advertisers/{account}/Conversions",
@@ -38,7 +38,7 @@ IMPACT = Vendor(
                 "EventDate": "datetime",
                 "IpAddress": "ip",
             },
-            aliases=("CampaignId",),
+            aliases={"CampaignId": WHOLE},
             items=Items("ItemPrice", "ItemQuantity", ("ItemSubtotal", "ItemSubTotal"), "OrderDiscount"),
             authorization="basic",
             methods=frozenset(("POST",)),

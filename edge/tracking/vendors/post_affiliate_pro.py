@@ -1,6 +1,6 @@
 """Post Affiliate Pro: support.qualityunit.com, "Pixel tracking (HTML image)"."""
 
-from edge.tracking.vendors.row import Row, Statuses, Vendor, numbered
+from edge.tracking.vendors.row import WHOLE, Row, Statuses, Vendor, numbered
 
 _CLICK = {
     "a_aid": "aff_id",
@@ -29,10 +29,16 @@ POST_AFFILIATE_PRO = Vendor(
                 **numbered("data", "adv_sub"),
             },
             statuses=Statuses("PStatus", {"a": "approved", "p": "pending", "d": "rejected"}),
-            aliases=("CampaignID", "ProductID", "AccountId"),
+            aliases={"CampaignID": WHOLE, "ProductID": WHOLE, "AccountId": WHOLE, "AffiliateID": "aff_id"},
             methods=frozenset(("GET", "POST")),
         ),
-        Row("/scripts/click.php", "click", ("a_aid",), _CLICK, aliases=("a_bid", "a_cid", "a_aid")),
-        Row("/", "click", ("a_aid",), _CLICK, aliases=("a_bid", "a_cid", "a_aid")),
+        Row(
+            "/scripts/click.php",
+            "click",
+            ("a_aid",),
+            _CLICK,
+            aliases={"a_bid": WHOLE, "a_cid": WHOLE, "a_aid": "aff_id"},
+        ),
+        Row("/", "click", ("a_aid",), _CLICK, aliases={"a_bid": WHOLE, "a_cid": WHOLE, "a_aid": "aff_id"}),
     ),
 )

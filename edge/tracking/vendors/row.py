@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+WHOLE = ""
 
 
 class Sent(NamedTuple):
@@ -59,8 +60,9 @@ class Row(NamedTuple):
     names: Mapping[str, str] = {}
     """The vendor's parameter -> ours, or several of ours. Of two for the same, the one further up wins."""
     statuses: Statuses | None = None
-    aliases: tuple[str, ...] = ()
-    """Parameters that may be the path of one of the catalog's aliases, whose frozen parameters then win."""
+    aliases: Mapping[str, str] = {}
+    """Parameters that may be the path of one of the catalog's aliases -> which of its frozen parameters then win, or
+    WHOLE for all. The first one counts most."""
     goals: tuple[str, ...] = ()
     """Parameters of which the first one sent names the goal by its own name."""
     defaults: Mapping[str, str] = {}
