@@ -1,5 +1,7 @@
 """Amounts in a currency's smallest unit (cents) into plain decimals: exact, by moving the point in the text."""
 
+from edge.tracking.payouts import parse_amount
+
 _NONE = frozenset(
     ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF")
 )  # fmt: skip
@@ -13,9 +15,9 @@ def digits_of(currency: str) -> int:
 
 
 def to_decimal(amount: str, currency: str) -> str:
-    """`4999` cents as `49.99`; what is no row of digits stays as it is, for the verdict to refuse."""
+    """`4999` cents as `49.99`; what is no row of digits stays what it is, and no amount, for the verdict to refuse."""
     if not (amount.isascii() and amount.isdigit()):
-        return amount
+        return amount if parse_amount(amount) is None else f"{amount} in smallest units"
     digits = digits_of(currency)
     if not digits:
         return amount

@@ -36,7 +36,9 @@ def translate(vendor: str, row: Row, request: Request, in_path: Mapping[str, str
         params["goal_name"] = goal
     alias = _take_aliases(params, sent, row.aliases, catalog)
     if row.items is not None and "amount" not in params:
-        params["amount"] = total(sent, row.items)
+        amount = total(sent, row.items)
+        if amount:
+            params["amount"] = amount
     for name, value in row.defaults.items():
         params.setdefault(name, value)
     if row.is_minor and "amount" in params:
