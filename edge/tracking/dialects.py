@@ -48,6 +48,8 @@ class Entry(NamedTuple):
 
     vendor: str
     row: Row
+    tells: tuple[tuple[str, str], ...]
+    """Name and value; no value: it must be there."""
     pattern: re.Pattern[str] | None
 
 
@@ -64,7 +66,12 @@ def _compile(path: str) -> re.Pattern[str] | None:
     return re.compile(re.sub(r"\{([a-z]+)\}", r"(?P<\1>[A-Za-z0-9_-]{1,64})", path) + r"/?\Z")
 
 
-TABLE = tuple(Entry(vendor.name, row, _compile(row.path)) for vendor in VENDORS for row in vendor.rows)
+def _enter(vendor: str, row: Row) -> Entry:
+    tells = tuple((name, value) for name, _, value in (tell.partition("=") for tell in row.tells))
+    return Entry(vendor, row, tells, _compile(row.path))
+
+
+TABLE = tuple(_enter(vendor.name, row) for vendor in VENDORS for row in vendor.rows)
 _PATTERNS = tuple(entry for entry in TABLE if entry.pattern is not None)
 _BY_PATH: dict[str, list[Entry]] = {}
 for _entry in TABLE:
@@ -114,8 +121,13 @@ def _by_alias(state: EdgeState, request: Request) -> Handled:
 
 def find_row(request: Request) -> Match | None:
     """The row of a path without parameters; None: there is none, or none of them is meant."""
+    params = request.params
     for entry in _BY_PATH.get(request.path, ()):
-        if all(_is_told(request.params, tell) for tell in entry.row.tells):
+        for name, value in entry.tells:
+            said = params.get(name)
+            if said is None or (value and said != value):
+                break
+        else:
             return Match(entry, {})
     return None
 
@@ -132,11 +144,6 @@ def find_pattern(path: str) -> Match | None:
         if found:
             return Match(entry, found.groupdict())
     return None
-
-
-def _is_told(params: Mapping[str, str], tell: str) -> bool:
-    name, has_value, value = tell.partition("=")
-    return params.get(name) == value if has_value else name in params
 
 
 def _untold(entries: list[Entry]) -> Answer:
@@ -158,7 +165,7 @@ _PREFLIGHT = Answer(
 
 def _speak(state: EdgeState, request: Request, match: Match) -> Handled:
     """Handle a request in its vendor's words."""
-    vendor, row, _ = match.entry
+    vendor, row = match.entry.vendor, match.entry.row
     methods = row.methods or KINDS[row.kind].methods
     if vendor == TUNE.name:
         return _handle(state, request, methods, row.kind, "")

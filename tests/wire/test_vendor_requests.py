@@ -92,6 +92,18 @@ async def test_what_a_reply_echoes_is_text_to_every_browser(tmp_path: Path) -> N
         assert reply.get("x-content-type-options") == "nosniff"
 
 
+async def test_a_vendors_pixel_finds_its_click_by_the_cookie(tmp_path: Path) -> None:
+    """A shop's page fires Post Affiliate Pro's image without any id, as its pages say."""
+    async with serving(tmp_path, catalog=MOVED) as port:
+        reply = await port.get("/scripts/click.php?a_aid=testaff&a_bid=11110001")
+        cookie = reply.get("set-cookie").partition(";")[0]
+        target = "/scripts/sale.php?AccountId=default1&TotalCost=120.50&OrderID=ORD_12345XYZ&ProductID=test+product"
+        assert (await port.get(target, f"Cookie: {cookie}")).body == PIXEL_GIF
+        event = port.last(Conversion)
+        assert event.click_id == session_of(port.last(Click)).click_id
+        assert (event.offer_id, event.params["amount"]) == (17, "120.50")
+
+
 async def test_a_browser_may_ask_for_leave_to_post_a_click(tmp_path: Path) -> None:
     """Dub's script posts JSON from other sites, so that browsers ask first."""
     async with serving(tmp_path, catalog=MOVED) as port:

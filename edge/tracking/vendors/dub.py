@@ -15,6 +15,9 @@ _NAMES = {
     "customerExternalId": "contact_id",
     "externalId": "contact_id",
     "eventName": "goal_name",
+    "customerName": "",
+    "customerEmail": "",
+    "customerAvatar": "",
 }
 
 DUB = Vendor(

@@ -22,6 +22,7 @@ _POSTBACK = {
     "coupon_code": "promo_code",
     "verification_token": "security_token",
     "timestamp": "datetime",
+    "email": "",
     **numbered("adv", "adv_sub"),
 }
 # Senders look for the word; what a refusal looks like is documented nowhere.

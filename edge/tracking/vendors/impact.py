@@ -37,6 +37,7 @@ IMPACT = Vendor(
                 "CustomerId": "contact_id",
                 "EventDate": "datetime",
                 "IpAddress": "ip",
+                "CustomerEmail": "",
             },
             aliases={"CampaignId": WHOLE},
             items=Items("ItemPrice", "ItemQuantity", ("ItemSubtotal", "ItemSubTotal"), "OrderDiscount"),

@@ -58,7 +58,8 @@ class Row(NamedTuple):
     tells: tuple[str, ...] = ()
     """What must be sent for this row to be meant, where others have the same path: `name` or `name=value`."""
     names: Mapping[str, str] = {}
-    """The vendor's parameter -> ours, or several of ours. Of two for the same, the one further up wins."""
+    """The vendor's parameter -> ours, or several of ours; "" for what is not kept, as it names a person and nothing
+    needs it. Of two for the same, the one further up wins."""
     statuses: Statuses | None = None
     aliases: Mapping[str, str] = {}
     """Parameters that may be the path of one of the catalog's aliases -> which of its frozen parameters then win, or
