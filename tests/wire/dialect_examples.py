@@ -60,3 +60,15 @@ MOVED = (
     + "".join(_alias(path, "postback", "aff_id = 2") for path in ("28KL6", "testaff"))
 )
 """`CATALOG` with the vendors' campaigns, links and partners as aliases."""
+
+FEATURES = ("click", "direct click", "impression", "postback", "pixel", "goal", "status", "postback refused")
+
+
+def features_as_markdown() -> str:
+    """Who speaks what: each cell is the example that shows it, run by test_vendor_requests.py."""
+    known = {example.key for example in EXAMPLES}
+    lines = [f"| vendor | {' | '.join(FEATURES)} |", "|---" * (len(FEATURES) + 1) + "|"]
+    for vendor in sorted({example.vendor for example in EXAMPLES}):
+        cells = [f"`{vendor}: {name}`" if f"{vendor}: {name}" in known else "" for name in FEATURES]
+        lines.append(f"| {vendor} | {' | '.join(cells)} |")
+    return "\n".join(lines)
