@@ -109,7 +109,3 @@ def _place(value: object) -> str:
 
 def _code(text: str) -> str:
     return f"`{text}`"
-
-
-if __name__ == "__main__":
-    print(as_markdown())

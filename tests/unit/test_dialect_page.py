@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "dialects.md"
 
 
 def test_the_page_shows_the_tables_as_they_are() -> None:
-    """Who adds a row adds it to the page: `python -m edge.tracking.dialect_page` prints that part."""
+    """Who adds a row adds it to the page; `as_markdown` is that part."""
     assert as_markdown() in PAGE.read_text("utf-8")
 
 

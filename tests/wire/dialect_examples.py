@@ -36,7 +36,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def key(self) -> str:
         """What docs/dialects.md calls it."""
-        return f"{self.vendor}: {self.name}"
+        return f"{self.vendor} {self.name}".replace(" ", "-")
 
 
 def _read(path: Path) -> list[Example]:
@@ -69,6 +69,7 @@ def features_as_markdown() -> str:
     known = {example.key for example in EXAMPLES}
     lines = [f"| vendor | {' | '.join(FEATURES)} |", "|---" * (len(FEATURES) + 1) + "|"]
     for vendor in sorted({example.vendor for example in EXAMPLES}):
-        cells = [f"`{vendor}: {name}`" if f"{vendor}: {name}" in known else "" for name in FEATURES]
+        keys = [f"{vendor} {name}".replace(" ", "-") for name in FEATURES]
+        cells = [f"`{key}`" if key in known else "" for key in keys]
         lines.append(f"| {vendor} | {' | '.join(cells)} |")
     return "\n".join(lines)

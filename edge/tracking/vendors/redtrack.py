@@ -15,7 +15,6 @@ REDTRACK = Vendor(
                 "sum": "revenue amount",
                 "type": "goal_name",
                 "rdtk_event_id": "adv_unique1",
-                "coupon": "promo_code",
                 **numbered("event_sub", "adv_sub"),
             },
             statuses=Statuses("status", {"approved": "approved", "pending": "pending", "declined": "rejected"}),
