@@ -34,7 +34,7 @@ from edge.http.limits import (
 from edge.http.proxy_protocol import read_proxy_header
 from edge.http.routes import ConnectionFactory
 from edge.http.tracker import Tracker
-from edge.tracking.dialects import HOT_PATHS
+from edge.tracking.dialects import HOT_PATHS, is_pattern
 from edge.tracking.parameters import parse_clean_query
 from edge.tracking.request import Answer, Handled, Kind, Request
 
@@ -305,7 +305,7 @@ class Lane(asyncio.Protocol):
         if (
             _SPACE in target
             or len(target) > MAX_TARGET_BYTES
-            or not (path in HOT_PATHS or tracker.state.catalog.alias(path[1:]))
+            or not (path in HOT_PATHS or tracker.state.catalog.alias(path[1:]) or is_pattern(path))
         ):
             return False
         client_ip, secure = self._client_ip, self._is_https

@@ -54,7 +54,7 @@ def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handle
     as_json = params.get("format") == "json"
     sent = params.get("transaction_id", "")
     click_id = state.ids.parse(sent) or b""
-    if not click_id:
+    if not click_id and (sent or not params.get("contact_id")):  # whose click it is, the drain finds by the contact
         answer = failure("Invalid Trans. ID", sent, as_json=as_json)
         if not sent or not _may_store(state, request, is_forged=True):
             return Handled(_POSTBACK, "refused", answer)

@@ -12,7 +12,7 @@ MAX_REFERRER_CHARS = 1024
 MAX_LANGUAGE_CHARS = 64
 PREFETCH_NAMES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _PREFETCH_WORDS = ("prefetch", "preview", "prerender")
-_READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", *PREFETCH_NAMES))
+_READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", "authorization", *PREFETCH_NAMES))
 
 
 @lru_cache(4096)
@@ -31,6 +31,8 @@ class Headers(msgspec.Struct, frozen=True, gc=False):
     is_prefetch: bool = False
     opts_out: bool = False
     """Global Privacy Control."""
+    authorization: str = ""
+    """As sent; read only where header lines are read one by one, as those of a POST are."""
 
 
 def read_headers(pairs: Iterable[tuple[str, str]]) -> Headers:
@@ -48,4 +50,5 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> Headers:
         get("cookie", ""),
         any(word in sent[name].lower() for name in PREFETCH_NAMES if name in sent for word in _PREFETCH_WORDS),
         get("sec-gpc", "") == "1",
+        get("authorization", ""),
     )

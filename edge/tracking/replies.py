@@ -14,6 +14,12 @@ _SUCCESS_JSON = Answer(200, b'{"success":true}', _JSON)
 SCRIPT = Answer(200, b"/* success=true; */\n", "text/javascript; charset=utf-8")
 
 
+class Refusal(Answer, frozen=True, gc=False, kw_only=True):
+    """A refusal in TUNE's words; `problem` is what a dialect with words of its own puts into them."""
+
+    problem: str
+
+
 def success(*, as_json: bool) -> Answer:
     """Durably recorded; whether it is approved is decided later."""
     return _SUCCESS_JSON if as_json else _SUCCESS
@@ -23,5 +29,5 @@ def failure(problem: str, sent: str, *, as_json: bool) -> Answer:
     """`problem` with the id that was sent, if it is well formed: `Invalid Trans. ID #1027c8.`"""
     message = f"{problem} #{sent if _ECHOABLE.match(sent) else ''}."
     if as_json:
-        return Answer(200, orjson.dumps({"success": False, "err_msg": message}), _JSON)
-    return Answer(200, f"success=false; err_msg={message};".encode())
+        return Refusal(200, orjson.dumps({"success": False, "err_msg": message}), _JSON, problem=message)
+    return Refusal(200, f"success=false; err_msg={message};".encode(), problem=message)
