@@ -12,7 +12,8 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 from structlog.testing import capture_logs
 
-from edge.enrich import UNKNOWN_DEVICE, UNKNOWN_PLACE, Device, Enricher, Place
+from edge.enrich import Enricher
+from edge.tracking.surroundings import UNKNOWN_DEVICE, UNKNOWN_PLACE, Place
 
 CHROME = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0"
 IPHONE = (
@@ -90,7 +91,9 @@ def test_a_user_agent_tells_its_device(
     enricher: Enricher, user_agent: str, device_type: str, brand: str, os_family: str, browser: str
 ) -> None:
     """Type, brand, system and browser of the devices that clicks come from."""
-    assert enricher.device(user_agent) == Device(device_type, brand, os_family, browser, is_bot=False)
+    device = enricher.device(user_agent)
+    assert (device.device_type, device.device_brand, device.os, device.browser) == (device_type, brand, os_family, browser)
+    assert not device.is_bot
 
 
 @pytest.mark.parametrize(
