@@ -24,6 +24,9 @@ def to_response(answer: Answer) -> web.Response:
         headers[hdrs.RETRY_AFTER] = str(answer.retry_after_s)
     if answer.allow:
         headers[hdrs.ALLOW] = answer.allow
+    if answer.referrer_policy:
+        headers["Referrer-Policy"] = answer.referrer_policy
+        headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
@@ -57,6 +60,8 @@ class Dated:
             lines += f"Retry-After: {answer.retry_after_s}\r\n"
         if answer.allow:
             lines += f"Allow: {answer.allow}\r\n"
+        if answer.referrer_policy:
+            lines += f"Referrer-Policy: {answer.referrer_policy}\r\nX-Content-Type-Options: nosniff\r\n"
         if is_last:
             lines += "Connection: close\r\n"
         head = (lines + "\r\n").encode("ascii")

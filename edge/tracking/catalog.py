@@ -22,6 +22,8 @@ from edge.tracking.catalog_document import (
     TermsPart,
 )
 from edge.tracking.macros import Template, compile_template
+from edge.tracking.rotation import Rotation, compile_rotation
+from edge.tracking.targeting import CompiledRule, compile_rules
 
 Stored = tuple[str, str, bytes]
 """Table, id, body."""
@@ -61,7 +63,9 @@ class OfferView(Offer, frozen=True, kw_only=True):
     cookie_name: str
     cookie_attributes: str
     open_until_ms: int
-    """Before this millisecond it takes clicks; 0: paused or expired."""
+    """Before this millisecond it takes any click, in one way; 0: paused, expired, or what it does depends on the click."""
+    rotation: Rotation | None
+    compiled_rules: tuple[CompiledRule, ...]
 
     def refusal(self, now_ms: int) -> str:
         """Why this offer takes no click now: `offer_expired`, `offer_paused`, or "" if it does."""
@@ -113,6 +117,8 @@ _FOR_EVER_MS = 2**63
 
 def compile_offer(offer: Offer) -> OfferView:
     """The offer as requests need it."""
+    rotation = compile_rotation(offer.id, offer.landing_pages)
+    is_simple = offer.status == "active" and not rotation and not offer.rules and offer.redirect == "302"
     return OfferView(
         **{name: getattr(offer, name) for name in offer.__struct_fields__},
         template=compile_template(offer.url),
@@ -124,7 +130,9 @@ def compile_offer(offer: Offer) -> OfferView:
         expiry_ms=offer.expires_at_ms,
         cookie_name=f"ce_{offer.id}=",
         cookie_attributes=f"; Max-Age={offer.click_window_s}; Path=/; HttpOnly",
-        open_until_ms=(offer.expires_at_ms or _FOR_EVER_MS) if offer.status == "active" else 0,
+        open_until_ms=(offer.expires_at_ms or _FOR_EVER_MS) if is_simple else 0,
+        rotation=rotation,
+        compiled_rules=compile_rules(offer),
     )
 
 

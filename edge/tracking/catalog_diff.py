@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, decode_item, encode_item
+from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, When, decode_item, encode_item
 from edge.tracking.catalog_fields import Check
 from edge.tracking.catalog_file import Document
 from edge.tracking.macros import find_unknown_macros
@@ -118,13 +118,28 @@ def find_warnings(document: Document) -> list[str]:
     if features:
         warnings.append(f"stored, not yet enforced: {', '.join(sorted(features))}")
     for offer in document.offers.values():
-        urls = [("url", offer.url), *((f"landing_pages[{page.id}].url", page.url) for page in offer.landing_pages)]
+        urls = [
+            ("url", offer.url),
+            *((f"landing_pages[{page.id}].url", page.url) for page in offer.landing_pages),
+            *((f"rules[#{position}].then.url", rule.then.url) for position, rule in enumerate(offer.rules, 1)),
+        ]
         for field, url in urls:
             warnings.extend(
                 f"offers[{offer.id}].{field}: nobody knows the macro {{{name}}}: it expands to nothing"
                 for name in find_unknown_macros(url)
             )
+        warnings.extend(_warn_of_rules(offer))
     return warnings
+
+
+def _warn_of_rules(offer: Offer) -> Iterator[str]:
+    """A rule that is for every click leaves none to those behind it."""
+    for_all = next((position for position, rule in enumerate(offer.rules, 1) if rule.when == When()), 0)
+    if 0 < for_all < len(offer.rules):
+        yield (
+            f"offers[{offer.id}].rules[#{for_all + 1}]: is never asked, nor any after it: "
+            f"rule #{for_all} matches every click"
+        )
 
 
 def _unenforced(offer: Offer) -> Iterator[str]:
@@ -134,11 +149,8 @@ def _unenforced(offer: Offer) -> Iterator[str]:
     nothing = type(offer.caps)()
     if offer.caps != nothing or any(override.caps != nothing for override in offer.overrides):
         yield "caps"
-    if any(page.weight != 1 for page in offer.landing_pages):
-        yield "landing page weights"
-    for name in ("rules", "tiers", "promo_codes", "allowed_domains"):
+    for name in ("tiers", "promo_codes"):
         if getattr(offer, name):
             yield name
-    for name, usual in (("redirect", "302"), ("tracking", "transaction_id"), ("time_zone", "UTC")):
-        if getattr(offer, name) != usual:
-            yield f"{name} = {getattr(offer, name)}"
+    if offer.tracking != "transaction_id":
+        yield f"tracking = {offer.tracking}"

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from edge.tracking.click import handle_click, handle_impression
 from edge.tracking.conversion import handle_goal_postback, handle_pixel, handle_postback
+from edge.tracking.redirects import HOP_PATH, handle_hop
 from edge.tracking.request import NOT_FOUND, Answer, Handled, Kind, Request, text
 from edge.tracking.state import EdgeState
 
@@ -31,6 +32,7 @@ TABLE = (
     Dialect("/aff_goal", "goal_postback", ("a", "lsr")),
     Dialect("/aff_goal", "goal_pixel", ("a", "l")),
     Dialect("/aff_l", "pixel"),
+    Dialect(HOP_PATH, "hop"),
 )
 
 
@@ -48,6 +50,7 @@ KINDS: dict[str, _KindRow] = {
     "goal_postback": _KindRow(handle_goal_postback, Kind.POSTBACK, frozenset(("GET", "POST"))),
     "pixel": _KindRow(handle_pixel, Kind.PIXEL, _GET),
     "goal_pixel": _KindRow(handle_pixel, Kind.PIXEL, _GET),
+    "hop": _KindRow(handle_hop, Kind.OTHER, frozenset(("GET", "HEAD"))),
 }
 
 _BY_PATH: dict[str, list[Dialect]] = {}

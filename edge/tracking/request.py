@@ -30,6 +30,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     cookie: str = ""
     retry_after_s: int = 0
     allow: str = ""
+    referrer_policy: str = ""
+    """Of a page: what it tells the next one of itself."""
 
 
 class Kind(IntEnum):

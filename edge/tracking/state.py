@@ -1,12 +1,16 @@
 """What a worker's handlers share: the catalog in force, the ids, the sessions and the counters."""
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 
 from edge.counters import Counters
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.macros import Template
+from edge.tracking.redirects import Hops
 from edge.tracking.sessions import Sessions
+from edge.tracking.surroundings import Enrichment, NoEnrichment
+from edge.tracking.visitors import Visitors
 from storage.journal.events import Session
 
 REFUSALS_PER_S = 10
@@ -25,6 +29,10 @@ class EdgeState:
     honour_gpc: bool = True
     refusals_left: float = REFUSALS_BURST
     refusals_counted_ms: int = 0
+    # Without secrets given, of use to this process alone: nobody could guess them.
+    visitors: Visitors = field(default_factory=lambda: Visitors(secrets.token_hex()))
+    hops: Hops = field(default_factory=lambda: Hops([secrets.token_hex()]))
+    enrichment: Enrichment = field(default_factory=NoEnrichment)
 
     def may_store_refusal(self, now_ms: int) -> bool:
         """Whether one more forged or session-less conversion fits the stored rate (10 a second, bursts of 100)."""
