@@ -79,9 +79,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self._threads)
         follower = CatalogFollower(self._settings.data_path / SNAPSHOT, self._take_catalog, self._refuse_catalog)
+        loading = loop.run_in_executor(self._threads, self._load_enricher)
         if not await self._wait_for_permission(follower):
             return
-        enricher = await loop.run_in_executor(self._threads, self._load_enricher)
+        enricher = await loading
         self._open(enricher)
         self._state.catalog = follower.catalog
         tasks = [
