@@ -29,20 +29,20 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
         or partner is None
         or request.received_ms >= offer.open_until_ms
         or partner.status != "active"
-        or request.method != "GET"
-        or headers.is_prefetch
-        or headers.opts_out
         or "url" in params
     ):
         return _handle_at_length(state, request, alias)
-    # Nearly every click comes this way, in which nothing needs to be asked: 302 to the offer's page.
+    # Nearly every click comes this way, on which nothing is to be decided: 302 to the offer's page.
+    is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out)
+    flags = _NO_FLAGS if is_plain else _flags(state, request)
     page_id = asked_page(offer, request) if "url_id" in params else 0
     session = _open_session(state, request, offer.id, partner.id, page_id)
     id_text = session.click_id.hex()
     first = cookies.first_click(request, offer, state.ids) if headers.cookie else b""
     location = locate(offer.template_of(page_id), offer, session, id_text, request, state)
-    cookie = cookies.remember(offer, first, id_text, is_https=request.is_https)
-    event = Click(session, "redirected", "", _NO_FLAGS, alias, params, headers.referrer, headers.language, first)
+    has_cookie = is_plain or _may_remember(state, request)
+    cookie = cookies.remember(offer, first, id_text, is_https=request.is_https) if has_cookie else ""
+    event = Click(session, "redirected", "", flags, alias, params, headers.referrer, headers.language, first)
     return Handled(_CLICK, "redirected", Answer(302, location=location, cookie=cookie), encode(event), True, session)
 
 
@@ -73,7 +73,8 @@ def _handle_at_length(state: EdgeState, request: Request, alias: str) -> Handled
             notes["requested_offer_id"] = str(offer_id)
         sent = _send_on(state, request, offer, aff_id, page, seeds.found(offer))
     flags = _flags(state, request, is_deep_link=sent.is_deep_link)
-    params = {**notes, **{name: value for name, value in params.items() if name not in _OUR_NOTES}}
+    if notes or not _OUR_NOTES.isdisjoint(params):
+        params = {**notes, **{name: value for name, value in params.items() if name not in _OUR_NOTES}}
     event = Click(
         sent.session, sent.outcome, reason, flags, alias, params, headers.referrer, headers.language, sent.first
     )
@@ -88,7 +89,7 @@ def _send_on(state: EdgeState, request: Request, offer: OfferView, aff_id: int, 
     location = page.deep_link or locate(page.template, offer, session, id_text, request, state)
     first = cookies.first_click(request, offer, state.ids)
     cookie = ""
-    if not (request.headers.opts_out and state.honour_gpc):
+    if _may_remember(state, request):
         cookie = cookies.remember_seed(offer, first, id_text, seed, is_https=request.is_https)
     answer = send_to(location, offer.redirect, cookie, state.hops, request.received_ms)
     return _Sent(session, "redirected", answer, first, bool(page.deep_link))
@@ -133,6 +134,10 @@ def _open_session(state: EdgeState, request: Request, offer_id: int, aff_id: int
         request.client_ip,
         request.headers.user_agent,
     )
+
+
+def _may_remember(state: EdgeState, request: Request) -> bool:
+    return not (request.headers.opts_out and state.honour_gpc)
 
 
 def _flags(state: EdgeState, request: Request, *, is_deep_link: bool = False) -> list[str]:

@@ -20,7 +20,10 @@ def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[byte
 
     Each click renews the cookie, so that its first may be older than the offer's window: then the last stands for both.
     """
-    first, _, rest = _value_of(request, offer).partition(".")
+    value = _value_of(request, offer)
+    if not value:
+        return None
+    first, _, rest = value.partition(".")
     last, dot, seed_text = rest.partition(".")
     first_id, last_id = ids.parse(first), ids.parse(last)
     if not first_id or not last_id or (dot and not _SEED.fullmatch(seed_text)):
@@ -37,8 +40,11 @@ def seed(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
 
 
 def _value_of(request: Request, offer: OfferView) -> str:
+    header = request.headers.cookie
+    if not header:
+        return ""
     wanted = f"ce_{offer.id}"
-    for pair in request.headers.cookie.split(";"):
+    for pair in header.split(";"):
         name, _, value = pair.strip().partition("=")
         if name == wanted:
             return value

@@ -54,15 +54,17 @@ class Delivery(NamedTuple):
 
 def deliver(state: EdgeState, request: Request, seeds: Seeds, offer_id: int, aff_id: int) -> Delivery:
     """Follow refusals to `redirect_offer_id` and rules to their offers, at most three steps."""
-    catalog, visit = state.catalog, Visit(request, state.enrichment)
-    reason, notes = "", dict[str, str]()
-    next_id = offer_id
+    catalog, visit = state.catalog, None
+    notes: dict[str, str] = {}
+    reason, next_id = "", offer_id
     for _ in range(MAX_REDIRECT_OFFERS + 1):
         offer = catalog.offer(next_id)
         if offer is None:
             return Delivery(None, reason or "unknown_offer", None, notes)
-        refused = _refusal(offer, request.received_ms)
-        rule = None if refused else find_rule(offer.compiled_rules, visit, partial(seeds.find, offer))
+        refused, rule = _refusal(offer, request.received_ms), None
+        if offer.compiled_rules and not refused:
+            visit = visit or Visit(request, state.enrichment)
+            rule = find_rule(offer.compiled_rules, visit, partial(seeds.find, offer))
         if not refused and (rule is None or rule.names_page):
             return Delivery(offer, reason or partner_refusal(catalog, aff_id), rule, notes)
         if rule is not None:
@@ -99,7 +101,7 @@ class Page(NamedTuple):
 
 def choose_page(offer: OfferView, rule: CompiledRule | None, request: Request, seeds: Seeds) -> Page:
     """What the link asks for (`url`, `url_id`), else the rule's page, else one by weight, else the offer's own URL."""
-    deep_link = find_location(request.params.get("url", ""), offer.allowed_domains)
+    deep_link = find_location(request.params["url"], offer.allowed_domains) if "url" in request.params else ""
     page_id = asked_page(offer, request)
     if page_id or deep_link:
         return Page(page_id, offer.template_of(page_id), deep_link)
@@ -112,7 +114,9 @@ def choose_page(offer: OfferView, rule: CompiledRule | None, request: Request, s
 def asked_page(offer: OfferView | None, request: Request) -> int:
     """The landing page that `url_id` asks for, if it is one of the offer's; else 0."""
     url_id = request.params.get("url_id")
-    page_id = to_id(url_id) if url_id else 0
+    if not url_id:
+        return 0
+    page_id = to_id(url_id)
     return page_id if offer is not None and page_id in offer.landing_templates else 0
 
 
