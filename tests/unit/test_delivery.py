@@ -2,14 +2,21 @@
 
 import re
 from collections import Counter
+from html import unescape
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.tracking.click import handle_click
-from edge.tracking.request import Handled
+from edge.tracking.redirects import handle_hop
+from edge.tracking.request import Answer, Handled
 from edge.tracking.state import EdgeState
+from edge.tracking.urls import host_of
 from storage.journal.events import Click, decode
+from tests.unit.test_deep_links import REFUSED
 from tests.wire.port import CATALOG, DELIVERY, NOW_MS, build_state, request_of
 
 OFFERS = """
@@ -258,3 +265,50 @@ def test_a_status_is_the_offers_own(redirect: str) -> None:
     handled, _ = click(state, "offer_id=44&aff_id=2")
     assert (handled.answer.status, host(handled)) == (int(redirect), "shop.example.com")
     assert handled.answer.cookie.startswith("ce_44=")
+
+
+HOSTS = ("shop.example.com", "pages.example.com", "first.example.com", "own.example.com", "next.example.com",
+         "back.example.com", "ruled.example.com", "nextrule.example.com", "page1.example.com", "page2.example.com",
+         "some.example.com", "rest.example.com", "all.example.com")  # fmt: skip
+NAMES = st.sampled_from(["source", "aff_sub", "url", "url", "url_id", "rule", "rule_reason", "contact_id", "x"])
+VALUES = st.one_of(
+    st.sampled_from(["page", "url", "offer", "over", "no", "round", "other", "link", "away", "1", "2", "4"]),
+    st.sampled_from(REFUSED),
+    st.sampled_from([url.replace("shop.", f"{name}.") for url in REFUSED for name in ("own", "next")]),
+    st.text(max_size=20).map("https://shop.example.com".__add__),
+    st.text(max_size=20),
+)
+COOKIES = st.one_of(st.just(""), st.text(max_size=40), st.from_regex(r"ce_5[0-4]=[0-9a-f.]{60,80}", fullmatch=True))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from([40, 41, 42, 43, 44, 50, 51, 52, 53, 54]),
+    st.lists(st.tuples(NAMES, VALUES), max_size=6),
+    COOKIES,
+    st.text(max_size=20),
+)
+def test_no_click_is_led_off_the_catalog(
+    offer_id: int, sent: list[tuple[str, str]], cookie: str, agent: str
+) -> None:
+    """Whatever a link and a browser bring, by status, by page and by hop: a host that the catalog names."""
+    query = urlencode([("offer_id", str(offer_id)), ("aff_id", "2"), *sent], errors="replace")
+    handled, _ = click(FUZZED, query, {"User-Agent": agent, "Cookie": cookie})
+    answer = handled.answer
+    location = answer.location or (page_target(answer) if answer.status == 200 else "")
+    if location.startswith("/hop?"):
+        hop = handle_hop(FUZZED, request_of(location.partition("?")[2], path="/hop"), "").answer
+        location = page_target(hop)
+    assert (answer.status == 404) == (location == "")
+    if location:
+        assert location.isascii()
+        assert location.isprintable()
+        assert host_of(location).removeprefix("www.") in HOSTS
+
+
+FUZZED = state_of()
+
+
+def page_target(answer: Answer) -> str:
+    [target] = re.findall(r'content="0;url=([^"]*)"', answer.body.decode("ascii"))
+    return unescape(target)
