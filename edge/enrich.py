@@ -7,16 +7,18 @@ import os
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import maxminddb
-import msgspec
 import structlog
-from ua_parser import Domain
+from ua_parser import Domain, PartialResult
 from ua_parser.loaders import load_builtins
 
 from edge.errors import UserError
 from edge.logs import RateLimited
+from edge.tracking.surroundings import UNKNOWN_DEVICE, UNKNOWN_PLACE, Device, Place
 
 try:
     from ua_parser.regex import Resolver
@@ -40,33 +42,18 @@ _DESKTOP_OS = re.compile(
 )
 
 
-class Device(msgspec.Struct, frozen=True, gc=False):
-    """What a user agent says of itself; "" is unknown."""
+class FoundDatabase(NamedTuple):
+    """A geo database that is another than the one in use. No `reader`: there is none, or none that can be used."""
 
-    device_type: str = ""
-    """desktop, mobile, tablet, bot, other (televisions, consoles, tools), or "" without a user agent."""
-    device_brand: str = ""
-    os: str = ""
-    browser: str = ""
-    is_bot: bool = False
-
-
-class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where an address is: ISO country, subdivision's ISO code (or its name), city in English; "" is unknown."""
-
-    country: str = ""
-    region: str = ""
-    city: str = ""
-
-
-UNKNOWN_DEVICE = Device()
-UNKNOWN_PLACE = Place()
+    reader: maxminddb.Reader | None
+    stamp: tuple[int, ...]
 
 
 class Enricher:
-    """Device and place of one drain process. `clock` gives monotonic seconds. Loading takes about 0.3 s."""
+    """Device and place of one process. `clock` gives monotonic seconds. Loading takes about 0.3 s."""
 
-    def __init__(self, geoip_path: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(self, geoip_path: Path | None, clock: Callable[[], float], *, checks_itself: bool = True) -> None:
+        """`checks_itself`: looks for another database while it is asked, which may take long; else its owner does."""
         self._resolve = Resolver(load_builtins())
         self._device = lru_cache(CACHED_USER_AGENTS)(self._parse_device)
         self._place = lru_cache(CACHED_PLACES)(self._find_place)
@@ -75,7 +62,7 @@ class Enricher:
         self._geoip_path = geoip_path
         self._geoip: maxminddb.Reader | None = None
         self._geoip_stamp: tuple[int, ...] = ()
-        self._next_check_s = float("-inf")
+        self._next_check_s = float("-inf" if checks_itself else "inf")
 
     def device(self, user_agent: str) -> Device:
         """The device that `user_agent` names."""
@@ -88,7 +75,7 @@ class Enricher:
         now_s = self._clock()
         if now_s >= self._next_check_s:
             self._next_check_s = now_s + CHECK_INTERVAL_S
-            self._follow(self._geoip_path)
+            self.take(self.look())
         return self._place(ip)
 
     def _parse_device(self, user_agent: str) -> Device:
@@ -96,21 +83,28 @@ class Enricher:
             return UNKNOWN_DEVICE
         return _device(user_agent.encode("utf-8", "replace").decode(), self._resolve)
 
-    def _follow(self, path: Path) -> None:
-        """Opens the database anew when the file is another. A damaged successor leaves the last good one in use."""
+    def look(self) -> FoundDatabase | None:
+        """The database if it is another now. For any thread; a damaged successor leaves the last good one in use."""
+        path = self._geoip_path
+        if path is None:
+            return None
+        stamp: tuple[int, ...] = ()
         try:
             status = path.stat()
             stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if stamp == self._geoip_stamp:
-                return
-            self._geoip_stamp = stamp
-            self._geoip = _open_private(path)
+            return None if stamp == self._geoip_stamp else FoundDatabase(_open_private(path), stamp)
         except FileNotFoundError:
-            self._geoip, self._geoip_stamp = None, ()
             self._log.warning("geoip database missing", path=str(path))
+            return FoundDatabase(None, ()) if self._geoip else None
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
             self._log.warning("geoip database unusable", path=str(path), error=str(error))
-        self._place.cache_clear()
+            return FoundDatabase(self._geoip, stamp)
+
+    def take(self, found: FoundDatabase | None) -> None:
+        """Use what `look` found: in the thread that asks."""
+        if found is not None:
+            self._geoip, self._geoip_stamp = found
+            self._place.cache_clear()
 
     def _find_place(self, ip: str) -> Place:
         if self._geoip is None:
@@ -148,7 +142,21 @@ def _device(user_agent: str, resolve: Resolver) -> Device:
         os=os_family,
         browser=found.user_agent.family if found.user_agent else "",
         is_bot=is_bot,
+        device_model="" if is_bot else _model(found),
+        os_version=_version(found),
     )
+
+
+def _model(found: PartialResult) -> str:
+    """The model, where the brand is one: of the rest the patterns say "Smartphone" or "Generic"."""
+    brand = (found.device.brand if found.device else "") or ""
+    return "" if not found.device or not brand or brand.startswith("Generic") else found.device.model or ""
+
+
+def _version(found: PartialResult) -> str:
+    """The system's version as far as it is told: `17.4`, `10`."""
+    parts = (found.os.major, found.os.minor, found.os.patch) if found.os else ()
+    return ".".join(takewhile(bool, (part or "" for part in parts)))
 
 
 def _device_type(user_agent: str, os_family: str, brand: str) -> str:

@@ -10,11 +10,13 @@ import resource
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 
 from edge.catalog_follower import SNAPSHOT, CatalogFollower
 from edge.counters import SYNC_BUCKETS_US, Counters, cell
+from edge.enrich import CHECK_INTERVAL_S, Enricher
 from edge.http.port import PublicPort
 from edge.http.tls import load_tls
 from edge.node import holds_lease
@@ -23,8 +25,10 @@ from edge.state_follower import STATE, StateFollower
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.macros import compile_template
+from edge.tracking.redirects import Hops
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
+from edge.tracking.visitors import Visitors
 from storage.errors import StorageError
 from storage.journal.commit import GroupCommit
 from storage.journal.events import Heartbeat, encode
@@ -79,9 +83,11 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self._threads)
         follower = CatalogFollower(self._settings.data_path / SNAPSHOT, self._take_catalog, self._refuse_catalog)
+        loading = loop.run_in_executor(self._threads, self._load_enricher)
         if not await self._wait_for_permission(follower):
             return
-        self._open()
+        enricher = await loading
+        self._open(enricher)
         self._state.catalog = follower.catalog
         states = StateFollower(self._settings.data_path / STATE, self._take_state, self._refuse_state)
         states.take_new()
@@ -94,6 +100,7 @@ class Worker:
                 ("heartbeat", self._beat()),
                 ("gauges", self._measure()),
                 ("deadlines", self._port.watch()),
+                ("geoip", self._follow_geoip(enricher)),
             )
         ]
         for task in tasks:
@@ -116,7 +123,14 @@ class Worker:
             await asyncio.sleep(0.05)
         return False
 
-    def _open(self) -> None:
+    def _load_enricher(self) -> Enricher:
+        """A third of a second and a file of any size: for a thread."""
+        path = self._settings.geoip_db
+        enricher = Enricher(Path(path) if path else None, time.monotonic, checks_itself=False)
+        enricher.take(enricher.look())
+        return enricher
+
+    def _open(self, enricher: Enricher) -> None:
         settings = self._settings
         root = settings.data_path / "journal"
         self._lease = IdLease.open(settings.data_path / "ids" / f"worker-{self._slot}.lease", now_ms())
@@ -148,6 +162,9 @@ class Worker:
             self._counters,
             compile_template(settings.fallback_url) if settings.fallback_url else None,
             settings.honour_gpc,
+            visitors=Visitors(settings.secrets[0]),
+            hops=Hops(settings.secrets),
+            enrichment=enricher,
         )
         self._port = PublicPort(
             self._state,
@@ -207,6 +224,12 @@ class Worker:
             if self._lease.needs_extension(now_ms()):
                 await asyncio.get_running_loop().run_in_executor(self._threads, self._lease.extend, now_ms())
             await asyncio.sleep(LEASE_CHECK_S)
+
+    async def _follow_geoip(self, enricher: Enricher) -> None:
+        """The database is looked at and opened beside the loop, and used from one click to the next."""
+        while self._settings.geoip_db:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            enricher.take(await asyncio.get_running_loop().run_in_executor(self._threads, enricher.look))
 
     async def _beat(self) -> None:
         while True:

@@ -3,18 +3,19 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from hashlib import blake2b
 from ipaddress import ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
-from edge.enrich import Device, Enricher, Place
+from edge.enrich import Enricher
 from edge.settings import Settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ms_of, node_of
 from edge.tracking.parameters import to_id
 from edge.tracking.payouts import ZERO, Money, click_money, impression_money, parse_amount
+from edge.tracking.surroundings import Device, Place
 from edge.tracking.verdict import TouchKind
+from edge.tracking.visitors import Visitors
 from storage.journal.events import Click, Impression, Session
 from storage.postgres.copy import TouchRow, Uuid
 from storage.postgres.stats import Deltas, StatsKey
@@ -83,8 +84,7 @@ class RowMaker:
         self._ip_storage = settings.ip_storage
         # One object an hour: a datetime's hash is computed once, and its comparison with itself is free.
         self._hour = lru_cache(64)(lambda number: moment(number * HOUR_MS))
-        visitor_key = blake2b(settings.secrets[0].encode(), digest_size=32, person=b"clickedge visit").digest()
-        self._visitor_hasher = blake2b(digest_size=16, key=visitor_key)
+        self._visitors = Visitors(settings.secrets[0])
 
     def touched(self, session: Session) -> Touched:
         """The session with its country and device."""
@@ -186,7 +186,7 @@ class RowMaker:
             device.browser,
             event.language,
             event.referrer,
-            first or Uuid(self._visitor(session)),
+            first or Uuid(self._visitors.name(session.ip, session.user_agent)),
             _cost(get("cost")),
             money.payout,
             money.revenue,
@@ -207,13 +207,6 @@ class RowMaker:
             return inet_pton(AF_INET6 if ":" in stored else AF_INET, stored)
         except OSError:  # an IPv6 scope, which Python's slower parser knows, or no address: ValueError
             return ip_address(stored).packed
-
-    def _visitor(self, session: Session) -> bytes:
-        """Who has no cookie is known by address and user agent, keyed so that nobody can work it back."""
-        identity = f"{session.ip}\0{session.user_agent}".encode()
-        hasher = self._visitor_hasher.copy()
-        hasher.update(identity)
-        return hasher.digest()
 
 
 def _is_unpaid(event: Click | Impression) -> bool:

@@ -25,6 +25,8 @@ from edge.tracking.catalog_document import (
     Tier,
 )
 from edge.tracking.macros import Template, compile_template
+from edge.tracking.rotation import Rotation, compile_rotation
+from edge.tracking.targeting import CompiledRule, compile_rules
 
 Stored = tuple[str, str, bytes]
 """Table, id, body."""
@@ -82,7 +84,9 @@ class OfferView(Offer, frozen=True, kw_only=True):
     cookie_attributes: str
     limits: Limits
     open_until_ms: int
-    """Before this millisecond it takes every click; 0: it has to be asked (paused, expired, capped)."""
+    """Before this millisecond it takes any click, in one way; 0: paused, expired, capped, or it depends on the click."""
+    rotation: Rotation | None
+    compiled_rules: tuple[CompiledRule, ...]
 
     def refusal(self, now_ms: int) -> str:
         """Why this offer takes no click now: `offer_expired`, `offer_paused`, or "" if it does."""
@@ -136,7 +140,8 @@ _FOR_EVER_MS = 2**63
 
 def compile_offer(offer: Offer) -> OfferView:
     """The offer as requests need it."""
-    limits = limits_of(offer)
+    limits, rotation = limits_of(offer), compile_rotation(offer.id, offer.landing_pages)
+    is_conditional = limits or rotation or offer.rules or offer.redirect != "302"
     return OfferView(
         **{name: getattr(offer, name) for name in offer.__struct_fields__},
         template=compile_template(offer.url),
@@ -150,7 +155,9 @@ def compile_offer(offer: Offer) -> OfferView:
         cookie_name=f"ce_{offer.id}=",
         cookie_attributes=f"; Max-Age={offer.click_window_s}; Path=/; HttpOnly",
         limits=limits,
-        open_until_ms=(offer.expires_at_ms or _FOR_EVER_MS) if offer.status == "active" and not limits else 0,
+        open_until_ms=0 if offer.status != "active" or is_conditional else offer.expires_at_ms or _FOR_EVER_MS,
+        rotation=rotation,
+        compiled_rules=compile_rules(offer),
     )
 
 

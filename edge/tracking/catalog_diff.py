@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, decode_item, encode_item
+from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, When, decode_item, encode_item
 from edge.tracking.catalog_fields import Check
 from edge.tracking.catalog_file import Document
 from edge.tracking.macros import find_unknown_macros
@@ -110,30 +110,28 @@ def _show(value: Any) -> str:
 
 
 def find_warnings(document: Document) -> list[str]:
-    """What the file asks for that will have no effect (yet)."""
-    warnings = []
-    features = {name for offer in document.offers.values() for name in _unenforced(offer)}
-    if any(partner.postback_url for partner in document.partners.values()):
-        features.add("postback_url of partners")
-    if features:
-        warnings.append(f"stored, not yet enforced: {', '.join(sorted(features))}")
+    """What the file asks for that will have no effect."""
+    warnings: list[str] = []
     for offer in document.offers.values():
-        urls = [("url", offer.url), *((f"landing_pages[{page.id}].url", page.url) for page in offer.landing_pages)]
+        urls = [
+            ("url", offer.url),
+            *((f"landing_pages[{page.id}].url", page.url) for page in offer.landing_pages),
+            *((f"rules[#{position}].then.url", rule.then.url) for position, rule in enumerate(offer.rules, 1)),
+        ]
         for field, url in urls:
             warnings.extend(
                 f"offers[{offer.id}].{field}: nobody knows the macro {{{name}}}: it expands to nothing"
                 for name in find_unknown_macros(url)
             )
+        warnings.extend(_warn_of_rules(offer))
     return warnings
 
 
-def _unenforced(offer: Offer) -> Iterator[str]:
-    """What a later release will act on."""
-    if any(page.weight != 1 for page in offer.landing_pages):
-        yield "landing page weights"
-    for name in ("rules", "allowed_domains"):
-        if getattr(offer, name):
-            yield name
-    for name, usual in (("redirect", "302"), ("time_zone", "UTC")):
-        if getattr(offer, name) != usual:
-            yield f"{name} = {getattr(offer, name)}"
+def _warn_of_rules(offer: Offer) -> Iterator[str]:
+    """A rule that is for every click leaves none to those behind it."""
+    for_all = next((position for position, rule in enumerate(offer.rules, 1) if rule.when == When()), 0)
+    if 0 < for_all < len(offer.rules):
+        yield (
+            f"offers[{offer.id}].rules[#{for_all + 1}]: is never asked, nor any after it: "
+            f"rule #{for_all} matches every click"
+        )

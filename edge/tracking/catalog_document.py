@@ -16,10 +16,12 @@ from edge.tracking.catalog_fields import (
     Count,
     Countries,
     Currency,
+    Devices,
     Domains,
     Hours,
     Id,
     IdOrNone,
+    Languages,
     Moment,
     Money,
     Name,
@@ -30,6 +32,7 @@ from edge.tracking.catalog_fields import (
     Positive,
     Seconds,
     Secret,
+    Share,
     Text,
     TimeZone,
     Url,
@@ -117,7 +120,8 @@ class LandingPage(Part, frozen=True, kw_only=True):
     id: Id
     name: Text = ""
     url: Url
-    weight: Count = 1
+    weight: Count = 0
+    """Its share of the clicks that ask for no page; 0: it is shown only to those that ask for it."""
 
 
 class Creative(Part, frozen=True, kw_only=True):
@@ -126,15 +130,23 @@ class Creative(Part, frozen=True, kw_only=True):
 
 
 class When(Part, frozen=True, kw_only=True):
-    """All lists that are not empty must match."""
+    """All lists that are not empty must match, and of the visitors that match so many in a hundred are taken."""
 
     country: Countries = ()
-    device: Names = ()
+    region: Names = ()
+    device: Devices = ()
     os: Names = ()
     browser: Names = ()
-    language: Names = ()
+    language: Languages = ()
     weekday: Weekdays = ()
     hour: Hours = ()
+    source: Names = ()
+    aff_sub1: Names = ()
+    aff_sub2: Names = ()
+    aff_sub3: Names = ()
+    aff_sub4: Names = ()
+    aff_sub5: Names = ()
+    percentage: Share = 100
 
 
 class Then(Part, frozen=True, kw_only=True):

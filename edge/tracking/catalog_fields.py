@@ -27,6 +27,8 @@ _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _ALIAS_PATH = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", re.ASCII)
+DEVICE_TYPES = ("desktop", "mobile", "tablet", "bot", "other")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 # Paths that an alias would hide, or be hidden by: ours today and those of the contract.
@@ -38,6 +40,7 @@ RESERVED_PATHS = frozenset(
         "aff_lsr",
         "aff_goal",
         "clk",
+        "hop",
         "livez",
         "readyz",
         "metrics",
@@ -175,6 +178,12 @@ def _weekday(value: object) -> str:
     return str(value)
 
 
+def _device_type(value: object) -> str:
+    if not isinstance(value, str) or value.lower() not in DEVICE_TYPES:
+        raise ValueError
+    return value.lower()
+
+
 def _each(parse: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
     def parse_all(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
@@ -240,6 +249,11 @@ AddressRules = Annotated[
 Domains = Annotated[tuple[str, ...], Check(_each(_domain), "a list of host names such as shop.example.com")]
 Countries = Annotated[tuple[str, ...], Check(_each(_country), "a list of two-letter country codes")]
 Names = Annotated[tuple[str, ...], Check(_each(_text(1)), "a list of names")]
+Devices = Annotated[tuple[str, ...], Check(_each(_device_type), "a list of " + ", ".join(DEVICE_TYPES))]
+Languages = Annotated[
+    tuple[str, ...], Check(_each(_matching(_LANGUAGE)), "a list of language tags such as de or pt-BR")
+]
+Share = Annotated[int, Check(_whole(1, 100), "a whole number from 1 to 100")]
 Weekdays = Annotated[tuple[str, ...], Check(_each(_weekday), "a list of " + ", ".join(WEEKDAYS))]
 Hours = Annotated[tuple[int, ...], Check(_each(_whole(0, 23)), "a list of whole numbers from 0 to 23")]
 AliasPath = Annotated[str, Check(_alias_path, "one path segment of 1 to 64 letters, digits, _ and -")]

@@ -76,6 +76,8 @@ def _faults_of_rule(where: str, rule: Rule, offer: Offer, look: _Look) -> Iterat
         yield Fault(where, "says nothing or too much; allowed: one of landing_page_id, offer_id, url, reject")
     if then.landing_page_id and then.landing_page_id not in {page.id for page in offer.landing_pages}:
         yield Fault(f"{where}.landing_page_id", f"the offer has no landing page {then.landing_page_id}")
+    if then.offer_id == offer.id:
+        yield Fault(f"{where}.offer_id", "is this very offer: a rule sends clicks to another")
     yield from look.fault(f"{where}.offer_id", "offers", then.offer_id)
 
 

@@ -3,89 +3,107 @@
 from typing import NamedTuple
 
 from edge.tracking import cookies
-from edge.tracking.caps import Capped, cap_refusal
-from edge.tracking.catalog import Catalog, OfferView
+from edge.tracking.catalog import OfferView
+from edge.tracking.delivery import Page, Seeds, asked_page, choose_page, deliver, note_rule, partner_refusal
 from edge.tracking.macro_values import locate
 from edge.tracking.parameters import to_id
+from edge.tracking.redirects import send_to
 from edge.tracking.request import GIF, Answer, Handled, Kind, Request, text
 from edge.tracking.state import EdgeState
 from storage.journal.events import Click, Impression, Outcome, Session, encode
 
-MAX_REDIRECT_OFFERS = 3
 UNKNOWN_OFFER = text(404, "unknown offer")
 CORS = (("Access-Control-Allow-Origin", "*"),)
 UNKNOWN_OFFER_JSON = Answer(404, b'{"error":"unknown offer"}', "application/json", extra=CORS)
 _NO_FLAGS: list[str] = []
-_NONE_CAPPED: Capped = {}
 _CLICK, _IMPRESSION = Kind.CLICK.value, Kind.IMPRESSION.value
-
-
-class Delivery(NamedTuple):
-    """Which offer takes the click, if any, and why it is not the one asked for (or whose partner is not known)."""
-
-    offer: OfferView | None
-    reason: str
-
-
-def deliver(catalog: Catalog, offer_id: int, aff_id: int, now_ms: int, capped: Capped = _NONE_CAPPED) -> Delivery:
-    """Follow paused, expired and capped offers to their `redirect_offer_id`, at most three steps."""
-    offer = catalog.offer(offer_id)
-    if offer is None:
-        return Delivery(None, "unknown_offer")
-    over_cap = cap_refusal(capped, offer, aff_id, now_ms)
-    reason = refused = offer.refusal(now_ms) or (over_cap if offer.cap_clicks == "redirect" else "")
-    for _ in range(MAX_REDIRECT_OFFERS):
-        if not refused or offer is None:
-            break
-        offer = catalog.offer(offer.redirect_offer_id)
-        # Whatever its `cap_clicks`: as a stand-in an offer takes nothing beyond its caps.
-        refused = (offer.refusal(now_ms) or cap_refusal(capped, offer, aff_id, now_ms)) if offer else "unknown_offer"
-    if refused:
-        return Delivery(None, reason)
-    return Delivery(offer, reason or _partner_refusal(catalog, aff_id) or over_cap)
-
-
-def _partner_refusal(catalog: Catalog, aff_id: int) -> str:
-    partner = catalog.partner(aff_id)
-    if partner is None:
-        return "unknown_partner"
-    return "partner_blocked" if partner.status == "blocked" else ""
+_OUR_NOTES = frozenset(("requested_offer_id", "rule", "rule_reason"))
+"""What we keep among a click's parameters ourselves; a client that sends it says nothing."""
 
 
 def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
-    """GET or HEAD `/aff_c`: 302 to the offer, its stand-in or the fallback; 404 when there is none of these."""
-    params, headers, now_ms = request.params, request.headers, request.received_ms
-    catalog = state.catalog
-    find_offer, find_partner = catalog.offer, catalog.partner
-    sent_offer, sent_aff = params.get("offer_id", ""), params.get("aff_id", "")
-    offer, partner = find_offer(sent_offer), find_partner(sent_aff)
-    if offer is not None and partner is not None and now_ms < offer.open_until_ms and partner.status == "active":
-        offer_id, aff_id, reason = offer.id, partner.id, ""
-    else:
-        offer_id, aff_id = to_id(sent_offer), to_id(sent_aff)
-        offer, reason = deliver(catalog, offer_id, aff_id, now_ms, state.capped)
-    session = _open_session(state, request, offer, offer_id, aff_id)
-    is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out or "url" in params)
-    flags, first = _NO_FLAGS if is_plain else _flags(state, request), b""
-    outcome: Outcome = "redirected"
+    """GET or HEAD `/aff_c`: to the offer, its stand-in or the fallback; 404 when there is none of these."""
+    params, headers = request.params, request.headers
+    find_offer, find_partner = state.catalog.offer, state.catalog.partner
+    offer, partner = find_offer(params.get("offer_id", "")), find_partner(params.get("aff_id", ""))
+    if (
+        offer is None
+        or partner is None
+        or request.received_ms >= offer.open_until_ms
+        or partner.status != "active"
+        or "url" in params
+    ):
+        return _handle_at_length(state, request, alias)
+    # Nearly every click comes this way, on which nothing is to be decided: 302 to the offer's page.
+    is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out)
+    flags = _NO_FLAGS if is_plain else _flags(state, request)
+    page_id = asked_page(offer, request) if "url_id" in params else 0
+    session = _open_session(state, request, offer.id, partner.id, page_id)
     id_text = session.click_id.hex()
-    if offer is not None:
-        if headers.cookie:
-            first = cookies.first_click(request, offer, state.ids)
-        template = offer.template_of(session.landing_page_id)
-        location = locate(template, offer, session, id_text, request, state)
-        has_cookie = not headers.opts_out or not state.honour_gpc
-        cookie = cookies.remember(offer, first, id_text, is_https=request.is_https) if has_cookie else ""
-        answer = Answer(302, location=location, cookie=cookie)
-        if offer.id != offer_id:
-            params = {**params, "requested_offer_id": str(offer_id)}
-    elif state.fallback is not None:
-        outcome = "fallback"
-        answer = Answer(302, location=locate(state.fallback, None, session, id_text, request, state))
+    first = cookies.first_click(request, offer, state.ids) if headers.cookie else b""
+    location = locate(offer.template_of(page_id), offer, session, id_text, request, state)
+    has_cookie = is_plain or _may_remember(state, request)
+    cookie = cookies.remember(offer, first, id_text, is_https=request.is_https) if has_cookie else ""
+    event = Click(session, "redirected", "", flags, alias, params, headers.referrer, headers.language, first)
+    return Handled(_CLICK, "redirected", Answer(302, location=location, cookie=cookie), encode(event), True, session)
+
+
+class _Sent(NamedTuple):
+    """Where a click went, and as what session."""
+
+    session: Session
+    outcome: Outcome
+    answer: Answer
+    first: bytes = b""
+    """The first click that the offer's cookie remembers."""
+    is_deep_link: bool = False
+
+
+def _handle_at_length(state: EdgeState, request: Request, alias: str) -> Handled:
+    """A click of which anything may be true."""
+    params, headers = request.params, request.headers
+    offer_id, aff_id = to_id(params.get("offer_id", "")), to_id(params.get("aff_id", ""))
+    seeds = Seeds(state, request)
+    offer, reason, rule, notes = deliver(state, request, seeds, offer_id, aff_id)
+    if offer is None:
+        sent = _send_away(state, request, offer_id, aff_id)
     else:
-        outcome, answer = "rejected", UNKNOWN_OFFER
-    event = encode(Click(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first))
-    return Handled(_CLICK, outcome, answer, event, True, session if offer is not None else None)
+        page = choose_page(offer, rule, request, seeds)
+        if page.rule is not None:
+            note_rule(notes, page.rule, offer, offer_id)
+        if offer.id != offer_id:
+            notes["requested_offer_id"] = str(offer_id)
+        sent = _send_on(state, request, offer, aff_id, page, seeds.found(offer))
+    flags = _flags(state, request, is_deep_link=sent.is_deep_link)
+    if notes or not _OUR_NOTES.isdisjoint(params):
+        params = {**notes, **{name: value for name, value in params.items() if name not in _OUR_NOTES}}
+    event = Click(
+        sent.session, sent.outcome, reason, flags, alias, params, headers.referrer, headers.language, sent.first
+    )
+    session = sent.session if offer is not None else None
+    return Handled(_CLICK, sent.outcome, sent.answer, encode(event), True, session)
+
+
+def _send_on(state: EdgeState, request: Request, offer: OfferView, aff_id: int, page: Page, seed: bytes) -> _Sent:
+    """To the offer."""
+    session = _open_session(state, request, offer.id, aff_id, page.landing_page_id)
+    id_text = session.click_id.hex()
+    location = page.deep_link or locate(page.template, offer, session, id_text, request, state)
+    first = cookies.first_click(request, offer, state.ids)
+    cookie = ""
+    if _may_remember(state, request):
+        cookie = cookies.remember_seed(offer, first, id_text, seed, is_https=request.is_https)
+    answer = send_to(location, offer.redirect, cookie, state.hops, request.received_ms)
+    return _Sent(session, "redirected", answer, first, bool(page.deep_link))
+
+
+def _send_away(state: EdgeState, request: Request, offer_id: int, aff_id: int) -> _Sent:
+    """No offer takes the click: to the fallback, if there is one."""
+    session = _open_session(state, request, offer_id, aff_id, 0)
+    if state.fallback is None:
+        return _Sent(session, "rejected", UNKNOWN_OFFER)
+    location = locate(state.fallback, None, session, session.click_id.hex(), request, state)
+    return _Sent(session, "fallback", Answer(302, location=location))
 
 
 def handle_direct_click(state: EdgeState, request: Request, alias: str) -> Handled:
@@ -95,9 +113,9 @@ def handle_direct_click(state: EdgeState, request: Request, alias: str) -> Handl
     offer = state.catalog.offer(offer_id)
     outcome: Outcome = "rejected"
     reason, answer = "unknown_offer", UNKNOWN_OFFER_JSON
-    session = _open_session(state, request, offer, offer_id, aff_id)
+    session = _open_session(state, request, offer_id, aff_id, asked_page(offer, request))
     if offer is not None:
-        outcome, reason = "recorded", offer.refusal(request.received_ms) or _partner_refusal(state.catalog, aff_id)
+        outcome, reason = "recorded", offer.refusal(request.received_ms) or partner_refusal(state.catalog, aff_id)
         body = b'{"transaction_id":"%s"}' % session.click_id.hex().encode()
         answer = Answer(200, body, "application/json", extra=CORS)
     flags = _flags(state, request)
@@ -112,8 +130,8 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
     offer = state.catalog.offer(offer_id)
     reason = "unknown_offer"
     if offer is not None:
-        reason = offer.refusal(request.received_ms) or _partner_refusal(state.catalog, aff_id)
-    session = _open_session(state, request, offer, offer_id, aff_id)
+        reason = offer.refusal(request.received_ms) or partner_refusal(state.catalog, aff_id)
+    session = _open_session(state, request, offer.id if offer else offer_id, aff_id, asked_page(offer, request))
     outcome: Outcome = "recorded" if offer is not None else "rejected"
     first = cookies.first_click(request, offer, state.ids) if offer is not None else b""
     flags = _flags(state, request)
@@ -121,15 +139,15 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
     return Handled(_IMPRESSION, outcome, GIF, encode(event), is_droppable=True)
 
 
-def _open_session(state: EdgeState, request: Request, offer: OfferView | None, offer_id: int, aff_id: int) -> Session:
+def _open_session(state: EdgeState, request: Request, offer_id: int, aff_id: int, page_id: int) -> Session:
     params = request.params
-    url_id, file_id = params.get("url_id"), params.get("file_id")
+    file_id = params.get("file_id")
     return Session(
         state.ids.mint(request.received_ms),
         state.catalog.revision,
-        offer.id if offer else offer_id,
+        offer_id,
         aff_id,
-        _landing_page(offer, to_id(url_id)) if url_id else 0,
+        page_id,
         to_id(file_id) if file_id else 0,
         params.get("contact_id", ""),
         request.client_ip,
@@ -137,14 +155,14 @@ def _open_session(state: EdgeState, request: Request, offer: OfferView | None, o
     )
 
 
-def _landing_page(offer: OfferView | None, url_id: int) -> int:
-    return url_id if offer is not None and url_id in offer.landing_templates else 0
+def _may_remember(state: EdgeState, request: Request) -> bool:
+    return not (request.headers.opts_out and state.honour_gpc)
 
 
-def _flags(state: EdgeState, request: Request) -> list[str]:
+def _flags(state: EdgeState, request: Request, *, is_deep_link: bool = False) -> list[str]:
     headers = request.headers
     flags = ["prefetch"] if headers.is_prefetch or request.method == "HEAD" else []
-    if "url" in request.params:
+    if "url" in request.params and not is_deep_link:
         flags.append("deep_link_refused")
     if headers.opts_out and state.honour_gpc:
         flags.append("opted_out")

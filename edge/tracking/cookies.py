@@ -1,13 +1,18 @@
 """The browser's memory of a click: one cookie per offer, `first.last` click ids.
 
-Ours only if both ids verify; anything else in the cookie is as if there were none.
+Ours only if both ids verify; anything else in the cookie is as if there were none. Where an offer shows a visitor one of
+several pages, the seed of that choice follows as `first.last.seed`: the first click had no cookie to choose by.
 """
 
+import re
 from typing import Literal
 
 from edge.tracking.catalog import OfferView
 from edge.tracking.click_id import ClickIds, ms_of
 from edge.tracking.request import Request
+from edge.tracking.visitors import SEED_BYTES
+
+_SEED = re.compile(f"[0-9a-f]{{{2 * SEED_BYTES}}}", re.ASCII)
 
 
 def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[bytes, bytes] | None:
@@ -15,20 +20,35 @@ def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[byte
 
     Each click renews the cookie, so that its first may be older than the offer's window: then the last stands for both.
     """
+    value = _value_of(request, offer)
+    if not value:
+        return None
+    first, _, rest = value.partition(".")
+    last, dot, seed_text = rest.partition(".")
+    first_id, last_id = ids.parse(first), ids.parse(last)
+    if not first_id or not last_id or (dot and not _SEED.fullmatch(seed_text)):
+        return None
+    is_too_old = request.received_ms - ms_of(first_id) > offer.click_window_s * 1000
+    return (last_id if is_too_old else first_id), last_id
+
+
+def seed(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
+    """The seed that the offer's cookie remembers; empty if it has none or is not ours."""
+    if not session_ids(request, offer, ids):
+        return b""
+    return bytes.fromhex(_value_of(request, offer).partition(".")[2].partition(".")[2])
+
+
+def _value_of(request: Request, offer: OfferView) -> str:
     header = request.headers.cookie
     if not header:
-        return None
+        return ""
     wanted = f"ce_{offer.id}"
     for pair in header.split(";"):
         name, _, value = pair.strip().partition("=")
         if name == wanted:
-            first, _, last = value.partition(".")
-            first_id, last_id = ids.parse(first), ids.parse(last)
-            if not first_id or not last_id:
-                return None
-            is_too_old = request.received_ms - ms_of(first_id) > offer.click_window_s * 1000
-            return (last_id if is_too_old else first_id), last_id
-    return None
+            return value
+    return ""
 
 
 def click_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
@@ -46,3 +66,10 @@ def remember(offer: OfferView, first: bytes, last: str, *, is_https: bool) -> st
     """The Set-Cookie value that makes the browser remember the id written `last` as its last click of the offer."""
     secure = "; SameSite=None; Secure" if is_https else ""
     return f"{offer.cookie_name}{first.hex() if first else last}.{last}{offer.cookie_attributes}{secure}"
+
+
+def remember_seed(offer: OfferView, first: bytes, last: str, seed: bytes, *, is_https: bool) -> str:
+    """The same, with the seed of what the visitor was shown; without one just the same."""
+    if not seed:
+        return remember(offer, first, last, is_https=is_https)
+    return remember(offer, first or bytes.fromhex(last), f"{last}.{seed.hex()}", is_https=is_https)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from edge.tracking.click import CORS, handle_click, handle_direct_click, handle_impression
 from edge.tracking.conversion import handle_goal_postback, handle_pixel, handle_postback
+from edge.tracking.redirects import HOP_PATH, handle_hop
 from edge.tracking.replies import success
 from edge.tracking.request import NOT_FOUND, Answer, Handled, Kind, Request, text
 from edge.tracking.state import EdgeState
@@ -40,6 +41,7 @@ KINDS: dict[str, _KindRow] = {
     "goal_postback": _KindRow(handle_goal_postback, Kind.POSTBACK, _GET_POST),
     "pixel": _KindRow(handle_pixel, Kind.PIXEL, _GET),
     "goal_pixel": _KindRow(handle_pixel, Kind.PIXEL, _GET),
+    "hop": _KindRow(handle_hop, Kind.OTHER, _GET_HEAD),
 }
 
 
@@ -77,6 +79,8 @@ _BY_PATH: dict[str, list[Entry]] = {}
 for _entry in TABLE:
     if _entry.pattern is None:
         _BY_PATH.setdefault(_entry.row.path, []).append(_entry)
+# The second page of a redirect that hides the referrer: no vendor's request, so in no table.
+_BY_PATH[HOP_PATH] = [_enter(TUNE.name, Row(HOP_PATH, "hop"))]
 HOT_PATHS = frozenset(_BY_PATH)
 """Those that stand in a table; every alias is hot too, and what `is_pattern` says."""
 # The native paths that need no telling: most requests are answered by their row without a search.

@@ -21,6 +21,12 @@ def share(user_agent: str) -> str:
     return user_agent
 
 
+def first_language(accept_language: str) -> str:
+    """The first tag of an Accept-Language header, which browsers write in the order of preference; "" for none."""
+    tag = accept_language.partition(",")[0].partition(";")[0].strip()
+    return "" if tag == "*" else tag
+
+
 class Headers(msgspec.Struct, frozen=True, gc=False):
     """Text is cut and cleaned, except `cookie`, which is as sent. "" stands for none."""
 

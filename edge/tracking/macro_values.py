@@ -6,9 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from edge.tracking.catalog import OfferView
+from edge.tracking.headers import first_language
 from edge.tracking.macros import Template, encode_macro
 from edge.tracking.request import Request
 from edge.tracking.state import EdgeState
+from edge.tracking.surroundings import Device, Place
 from edge.tracking.urls import encode_value
 from storage.journal.events import Session
 
@@ -67,6 +69,14 @@ def _extras(offer: OfferView | None, session: Session, request: Request, state: 
     )
 
 
+def _of_device(fact: Callable[[Device], str]) -> Source:
+    return lambda offer, session, request, state: fact(state.enrichment.device(session.user_agent))
+
+
+def _of_place(fact: Callable[[Place], str]) -> Source:
+    return lambda offer, session, request, state: fact(state.enrichment.place(session.ip))
+
+
 # What can only be digits and small letters: it stands in a URL as it is.
 _TOKENS: dict[str, Callable[[Session], str]] = {
     "offer_id": lambda session: str(session.offer_id or ""),
@@ -95,6 +105,16 @@ _SOURCES: dict[str, Source] = {
     "datetime": _at("%Y-%m-%d %H:%M:%S"),
     "ran": lambda offer, session, request, state: str(random.randrange(10**9)),
     "params": _extras,
+    "language": lambda offer, session, request, state: first_language(request.headers.language),
+    "device_type": _of_device(lambda device: device.device_type),
+    "device_brand": _of_device(lambda device: device.device_brand),
+    "device_model": _of_device(lambda device: device.device_model),
+    "device_os": _of_device(lambda device: device.os),
+    "device_os_version": _of_device(lambda device: device.os_version),
+    "browser": _of_device(lambda device: device.browser),
+    "country_code": _of_place(lambda place: place.country),
+    "region_code": _of_place(lambda place: place.region),
+    "city": _of_place(lambda place: place.city),
 }
 
 

@@ -1,5 +1,6 @@
 """What a worker's handlers share: the catalog in force, the ids, the sessions and the counters."""
 
+import secrets
 from dataclasses import dataclass, field
 
 from edge.counters import Counters
@@ -7,7 +8,10 @@ from edge.tracking.caps import Capped
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
 from edge.tracking.macros import Template
+from edge.tracking.redirects import Hops
 from edge.tracking.sessions import Sessions
+from edge.tracking.surroundings import Enrichment, NoEnrichment
+from edge.tracking.visitors import Visitors
 from storage.journal.events import Session
 
 REFUSALS_PER_S = 10
@@ -28,6 +32,10 @@ class EdgeState:
     refusals_counted_ms: int = 0
     capped: Capped = field(default_factory=dict)
     has_external_ids: bool = False
+    # Without secrets given, of use to this process alone: nobody could guess them.
+    visitors: Visitors = field(default_factory=lambda: Visitors(secrets.token_hex()))
+    hops: Hops = field(default_factory=lambda: Hops([secrets.token_hex()]))
+    enrichment: Enrichment = field(default_factory=NoEnrichment)
 
     def may_store_refusal(self, now_ms: int) -> bool:
         """Whether one more forged or session-less conversion fits the stored rate (10 a second, bursts of 100)."""

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edge.tracking.caps import EVER, PERIODS, Limit, cap_refusal, exceeds, is_reached, limits_for, span_of
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.catalog_file import CatalogFaults, read_catalog
-from edge.tracking.click import Delivery, deliver, handle_click, handle_impression
+from edge.tracking.click import handle_click, handle_impression
+from edge.tracking.delivery import Seeds, deliver
 from storage.journal.events import Click, Impression, decode
 from tests.wire.port import NOW_MS, build_catalog, build_state, request_of
 
@@ -154,8 +156,11 @@ def test_a_cap_that_is_not_in_the_catalog_any_more_stops_nothing() -> None:
 
 
 def where(capped: dict[tuple[int, int], int], offer_id: int = 17, aff_id: int = 2) -> tuple[int, str]:
-    found, reason = deliver(build_catalog(CATALOG), offer_id, aff_id, NOW_MS, capped)
-    return found.id if found else 0, reason
+    state = build_state(build_catalog(CATALOG))
+    state.capped = capped
+    request = replace(request_of(f"offer_id={offer_id}&aff_id={aff_id}"), received_ms=NOW_MS)
+    delivery = deliver(state, request, Seeds(state, request), offer_id, aff_id)
+    return delivery.offer.id if delivery.offer else 0, delivery.reason
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,6 @@ def test_a_capped_click_without_a_stand_in_goes_to_the_fallback() -> None:
         event = event_of(handled, Click)
         assert (event.outcome, event.reason, handled.answer.status) == (outcome, "capped", status)
         assert event.session.offer_id == 30
-    assert deliver(catalog, 30, 2, NOW_MS, {(30, 0): LATER_MS}) == Delivery(None, "capped")
 
 
 def test_impressions_are_never_capped() -> None:

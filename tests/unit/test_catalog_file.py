@@ -104,10 +104,19 @@ rules = [{ when = { country = ["us"], weekday = ["mon"], hour = [0, 23] }, then 
     assert offer.redirect == "302"
     assert offer.caps.monthly_payout == Decimal("5000.00")
     assert offer.rules[0].when.country == ("US",)
-    unenforced = "allowed_domains, landing page weights, rules"
+    assert find_warnings(document) == []
+
+
+def test_a_rule_behind_one_for_every_click_is_warned_of() -> None:
+    """It would never be asked; a macro that nobody knows is found in a rule's URL too."""
+    last = '{ then = { url = "https://a.example/?x={clickid}" } }'
+    document = read(PARTNER + OFFER + f'rules = [{{ then = {{ reject = "all" }} }}, {last}]\n')
     assert find_warnings(document) == [
-        f"stored, not yet enforced: {unenforced}, time_zone = Europe/Berlin"
+        "offers[17].rules[#2].then.url: nobody knows the macro {clickid}: it expands to nothing",
+        "offers[17].rules[#2]: is never asked, nor any after it: rule #1 matches every click",
     ]
+    part = '{ when = { percentage = 50 }, then = { reject = "half" } }'
+    assert find_warnings(read(PARTNER + OFFER + f'rules = [{part}, {{ then = {{ reject = "rest" }} }}]\n')) == []
 
 
 def test_all_faults_are_told_at_once_each_with_its_place() -> None:
@@ -216,6 +225,19 @@ def test_a_file_of_the_wrong_shape_is_refused(text: str) -> None:
         ("rules", '[{ then = { reject = "geo", url = "https://a.example/" } }]', False),
         ("rules", "[{ then = { landing_page_id = 4 } }]", False),
         ("rules", '[{ when = { hour = [24] }, then = { reject = "x" } }]', False),
+        ("rules", '[{ when = { device = ["Mobile"], language = ["pt-BR"] }, then = { reject = "x" } }]', True),
+        ("rules", '[{ when = { device = ["phone"] }, then = { reject = "x" } }]', False),
+        ("rules", '[{ when = { language = ["german"] }, then = { reject = "x" } }]', False),
+        ("rules", '[{ when = { weekday = ["monday"] }, then = { reject = "x" } }]', False),
+        ("rules", '[{ when = { region = ["US-CA"], source = ["a"], aff_sub5 = ["b"] }, then = { reject = "x" } }]', True),
+        ("rules", '[{ when = { source = [""] }, then = { reject = "x" } }]', False),
+        ("rules", '[{ when = { percentage = 100 }, then = { reject = "x" } }]', True),
+        ("rules", '[{ when = { percentage = 0 }, then = { reject = "x" } }]', False),
+        ("rules", '[{ when = { percentage = 101 }, then = { reject = "x" } }]', False),
+        ("rules", "[{ then = { offer_id = 17 } }]", False),
+        ("rules", "[{ then = { offer_id = 99 } }]", False),
+        ("landing_pages", '[{ id = 1, url = "https://a.example/", weight = 0 }]', True),
+        ("landing_pages", '[{ id = 1, url = "https://a.example/", weight = -1 }]', False),
         ("overrides", '[{ aff_id = 2, payout = "1" }]', True),
         ("overrides", '[{ aff_id = 3, payout = "1" }]', False),
         ("overrides", '[{ aff_id = 2, goal_id = 1, payout = "1" }]', False),

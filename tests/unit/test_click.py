@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.click import Delivery, deliver, handle_click, handle_impression
+from edge.tracking.click import handle_click, handle_impression
+from edge.tracking.delivery import Seeds, deliver
 from edge.tracking.request import GIF, Handled, Kind
 from edge.tracking.state import EdgeState
 from storage.journal.events import Click, Impression, decode
@@ -27,7 +28,9 @@ def offer_body(offer_id: int, **fields: Any) -> tuple[str, str, bytes]:
 
 
 def where(catalog: Catalog, offer_id: int, aff_id: int = 2, now_ms: int = NOW_MS) -> tuple[int, str]:
-    offer, reason = deliver(catalog, offer_id, aff_id, now_ms)
+    state, request = build_state(catalog), request_of(now_ms=now_ms)
+    offer, reason, rule, notes = deliver(state, request, Seeds(state, request), offer_id, aff_id)
+    assert (rule, notes) == (None, {})
     return offer.id if offer else 0, reason
 
 
@@ -65,7 +68,6 @@ def test_a_fourth_step_and_a_stand_in_that_is_gone_are_not_followed() -> None:
     assert where(catalog, 30) == (0, "offer_paused")
     assert where(catalog, 31) == (0, "offer_paused")
     assert where(catalog, 32) == (0, "offer_expired")
-    assert deliver(catalog, 32, 2, NOW_MS) == Delivery(None, "offer_expired")
 
 
 def test_an_offer_expires_at_its_very_millisecond() -> None:

@@ -30,10 +30,28 @@ def test_the_offers_cookie_is_found_among_others(header: str) -> None:
     assert cookies.click_of(request, offer(), "last", STATE.ids) == LAST
 
 
+def test_a_seed_follows_the_clicks_and_changes_nothing_about_them() -> None:
+    """It is written where a choice hung on the visitor, and read back; pixels find their click as without it."""
+    value = cookies.remember_seed(offer(), FIRST, LAST.hex(), b"\x01\xab\x00\xff", is_https=True)
+    assert value.startswith(f"ce_17={BOTH}.01ab00ff; Max-Age=2592000; ")
+    request = request_of(headers={"Cookie": value.partition(";")[0]})
+    assert cookies.seed(request, offer(), STATE.ids) == b"\x01\xab\x00\xff"
+    assert cookies.session_ids(request, offer(), STATE.ids) == (FIRST, LAST)
+    for none in (f"ce_17={BOTH}", f"ce_17={LAST.hex()}.{'0' * 32}.01ab00ff", f"ce_18={BOTH}.01ab00ff", "ce_17=..01ab00ff"):
+        assert cookies.seed(request_of(headers={"Cookie": none}), offer(), STATE.ids) == b""
+    first = cookies.remember_seed(offer(), b"", LAST.hex(), b"seed", is_https=False)
+    assert first.startswith(f"ce_17={LAST.hex()}.{LAST.hex()}.{b'seed'.hex()};")
+    assert cookies.remember_seed(offer(), FIRST, LAST.hex(), b"", is_https=False).startswith(f"ce_17={BOTH};")
+
+
 @pytest.mark.parametrize(
     "header",
     [
         "",
+        f"ce_17={BOTH}.",
+        f"ce_17={BOTH}.01AB00FF",
+        f"ce_17={BOTH}.01ab00f",
+        f"ce_17={BOTH}.01ab00ff.",
         f"ce_18={BOTH}",
         f"xce_17={BOTH}",
         "ce_17=",

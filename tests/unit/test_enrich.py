@@ -12,7 +12,8 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 from structlog.testing import capture_logs
 
-from edge.enrich import UNKNOWN_DEVICE, UNKNOWN_PLACE, Device, Enricher, Place
+from edge.enrich import Enricher
+from edge.tracking.surroundings import UNKNOWN_DEVICE, UNKNOWN_PLACE, Place
 
 CHROME = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0"
 IPHONE = (
@@ -90,7 +91,9 @@ def test_a_user_agent_tells_its_device(
     enricher: Enricher, user_agent: str, device_type: str, brand: str, os_family: str, browser: str
 ) -> None:
     """Type, brand, system and browser of the devices that clicks come from."""
-    assert enricher.device(user_agent) == Device(device_type, brand, os_family, browser, is_bot=False)
+    device = enricher.device(user_agent)
+    assert (device.device_type, device.device_brand, device.os, device.browser) == (device_type, brand, os_family, browser)
+    assert not device.is_bot
 
 
 @pytest.mark.parametrize(
@@ -229,3 +232,37 @@ def test_a_directory_instead_of_a_file_is_unusable(tmp_path: Path) -> None:
     with capture_logs() as logs:
         assert Enricher(tmp_path, Clock()).place("192.0.2.7") == UNKNOWN_PLACE
     assert [entry["event"] for entry in logs] == ["geoip database unusable"]
+
+
+def test_who_looks_for_itself_finds_a_database_once(database: Path) -> None:
+    """A worker opens a database beside its loop, and places are the old one's until it takes the new one."""
+    enricher = Enricher(database, Clock(), checks_itself=False)
+    assert enricher.place("192.0.2.7") == UNKNOWN_PLACE
+    enricher.take(enricher.look())
+    assert enricher.look() is None
+    assert enricher.place("192.0.2.7").country == "CA"
+    write_database(database, {"192.0.2.0/24": PARIS})
+    found = enricher.look()
+    assert enricher.place("192.0.2.7").country == "CA"
+    enricher.take(found)
+    assert enricher.place("192.0.2.7").country == "FR"
+    assert Enricher(None, Clock(), checks_itself=False).look() is None
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "model", "version"),
+    [
+        (IPHONE, "iPhone", "17.4"),
+        (f"Mozilla/5.0 (Linux; Android 14; Pixel 8) {CHROME} Mobile Safari/537.36", "Pixel 8", "14"),
+        (f"Mozilla/5.0 (Linux; Android 10; K) {CHROME} Mobile Safari/537.36", "", "10"),
+        (f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {CHROME} Safari/537.36", "Mac", "10.15.7"),
+        ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_model_and_version_are_told_where_they_are_named(
+    enricher: Enricher, user_agent: str, model: str, version: str
+) -> None:
+    """A pattern's filler (`Generic Smartphone`) is no model."""
+    device = enricher.device(user_agent)
+    assert (device.device_model, device.os_version) == (model, version)

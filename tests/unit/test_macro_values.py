@@ -8,6 +8,7 @@ import pytest
 from edge.tracking.click import handle_click
 from edge.tracking.macros import _NAMES
 from edge.tracking.request import Handled
+from edge.tracking.surroundings import Device, Place
 from tests.wire.port import SECRET, build_state, request_of
 
 CATALOG = """
@@ -92,6 +93,46 @@ def value(macro: str, query: str = "") -> str:
 def test_a_macro_stands_for_its_value_percent_encoded(macro: str, query: str, expected: str) -> None:
     """The catalog's and the click's own values; an unknown macro and a missing value are nothing."""
     assert value(macro, query) == expected
+
+
+class Somewhere:
+    """One device and place for all."""
+
+    def device(self, user_agent: str) -> Device:
+        """A phone."""
+        return Device("mobile", "Apple", "iOS", "Mobile Safari", device_model="iPhone", os_version="17.4")
+
+    def place(self, ip: str) -> Place:
+        """In Québec."""
+        return Place("CA", "QC", "Québec")
+
+
+@pytest.mark.parametrize(
+    ("macro", "expected", "unknown"),
+    [
+        ("country_code", "CA", ""),
+        ("country", "CA", ""),
+        ("region_code", "QC", ""),
+        ("region", "QC", ""),
+        ("city", "Qu%C3%A9bec", ""),
+        ("device_type", "mobile", ""),
+        ("device_brand", "Apple", ""),
+        ("device_model", "iPhone", ""),
+        ("device_os", "iOS", ""),
+        ("os", "iOS", ""),
+        ("device_os_version", "17.4", ""),
+        ("browser", "Mobile%20Safari", ""),
+        ("language", "fr-CA", "fr-CA"),
+    ],
+)
+def test_device_and_place_are_told_as_far_as_they_are_known(macro: str, expected: str, unknown: str) -> None:
+    """By our own look-up, never by what the link says."""
+    state = build_state(CATALOG.replace("MACRO", macro))
+    request = request_of(f"offer_id=17&aff_id=2&{macro}=forged", {"Accept-Language": "fr-CA,fr;q=0.9"})
+    told = [handle_click(state, request, "").answer.location]
+    state.enrichment = Somewhere()
+    told.append(handle_click(state, request, "").answer.location)
+    assert [location.partition("?v=")[2] for location in told] == [unknown, expected]
 
 
 @pytest.mark.parametrize(

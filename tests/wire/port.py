@@ -19,9 +19,11 @@ from edge.tracking.click_id import ClickIds, Lease
 from edge.tracking.headers import read_headers
 from edge.tracking.macros import compile_template
 from edge.tracking.parameters import parse_query
+from edge.tracking.redirects import Hops
 from edge.tracking.request import Request
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
+from edge.tracking.visitors import Visitors
 from storage.journal.commit import GroupCommit
 from storage.journal.events import Click, Conversion, Event, Heartbeat, Impression, Session, decode
 from storage.journal.filesystem import REAL_FILESYSTEM, Filesystem
@@ -123,6 +125,57 @@ path = "GL1"
 kind = "goal_pixel"
 params = { offer_id = 17, goal_id = 1 }
 """
+DELIVERY = """
+[[offers]]
+id = 40
+advertiser_id = 1
+name = "Rotated"
+url = "https://shop.example.com/own"
+landing_pages = [
+  { id = 1, url = "https://pages.example.com/a?c={transaction_id}", weight = 70 },
+  { id = 2, url = "https://pages.example.com/b?c={transaction_id}", weight = 30 },
+  { id = 3, url = "https://pages.example.com/c?c={transaction_id}" },
+]
+
+[[offers]]
+id = 41
+advertiser_id = 1
+name = "Ruled"
+url = "https://shop.example.com/own?c={transaction_id}"
+redirect_offer_id = 17
+landing_pages = [{ id = 4, url = "https://pages.example.com/fr?c={transaction_id}" }]
+rules = [
+  { when = { language = ["fr"] }, then = { landing_page_id = 4 } },
+  { when = { source = ["other"] }, then = { offer_id = 40 } },
+  { when = { source = ["link"] }, then = { url = "https://first.example.com/{source}/{transaction_id}" } },
+  { when = { source = ["away"], aff_sub5 = ["now"] }, then = { reject = "not from there" } },
+]
+
+[[offers]]
+id = 42
+advertiser_id = 1
+name = "One page"
+url = "https://shop.example.com/?q=%22'{source}&c={transaction_id}"
+allowed_domains = ["shop.example.com"]
+redirect = "single_meta_refresh"
+
+[[offers]]
+id = 43
+advertiser_id = 1
+name = "Two pages"
+url = "https://shop.example.com/?q={source}&c={transaction_id}"
+allowed_domains = ["shop.example.com"]
+redirect = "double_meta_refresh"
+
+[[offers]]
+id = 44
+advertiser_id = 1
+name = "See other"
+url = "https://shop.example.com/?c={transaction_id}"
+redirect = "303"
+allowed_domains = ["shop.example.com", "first.example.com"]
+"""
+"""Offers whose clicks depend on the click, to be added to CATALOG."""
 HOSTS = frozenset(("shop.example.com", "pages.example.com", "first.example.com"))
 """Where a redirect of CATALOG may lead."""
 
@@ -156,6 +209,8 @@ def build_state(
         Counters.private(),
         compile_template(fallback) if fallback else None,
         honour_gpc,
+        visitors=Visitors(SECRET),
+        hops=Hops((SECRET,)),
     )
 
 
