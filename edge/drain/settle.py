@@ -16,6 +16,7 @@ from edge.tracking.verdict import ConversionFacts, Verdict, touch_of
 from storage.journal.events import Conversion
 from storage.postgres.conversions import ChangeRow, ConversionRow, WaitingRow
 from storage.postgres.copy import Uuid
+from storage.postgres.outbox import OutboxRow
 from storage.postgres.stats import Deltas, StatsKey
 
 _COLUMNS = ["adv_sub1", "adv_sub2", "adv_sub3", "adv_sub4", "adv_sub5", "conversion_unique_id", "promo_code"]
@@ -44,6 +45,7 @@ class Settled:
     changes: list[ChangeRow] = field(default_factory=list)
     waiting: list[WaitingRow] = field(default_factory=list)
     deltas: Deltas = field(default_factory=Deltas)
+    postbacks: list[OutboxRow] = field(default_factory=list)
 
 
 class Settler:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from edge.counters import BATCH_BUCKETS_US, Counters, cell
+from edge.drain.announcing import outbox_of
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.claims import claim
 from edge.drain.matching import Matcher, Received, received_again
@@ -47,6 +48,7 @@ from storage.postgres.conversions import (
     replace_conversions,
 )
 from storage.postgres.copy import TouchRow, Uuid, copy_rows, quarantine
+from storage.postgres.outbox import queue
 from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.positions import advance
 from storage.postgres.sessions import find_sessions
@@ -308,6 +310,7 @@ class Store:
         verdicts = await claim(conn, decided)
         for verdict in verdicts:
             self._settler.book(verdict, now, settled)
+        settled.postbacks.extend(outbox_of(self._history, verdicts))
         return settled, verdicts
 
     async def _write(self, conn: Connection, settled: Settled, deltas: Deltas) -> None:
@@ -315,6 +318,7 @@ class Store:
         await replace_conversions(conn, settled.replaced)
         await insert_changes(conn, settled.changes)
         await insert_waiting(conn, settled.waiting)
+        await queue(conn, settled.postbacks)
         deltas.merge(settled.deltas)
         await upsert(conn, deltas)
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, decode_item, encode_item
+from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, Partner, decode_item, encode_item
 from edge.tracking.catalog_fields import Check
 from edge.tracking.catalog_file import Document
 from edge.tracking.macros import find_unknown_macros
@@ -113,8 +113,6 @@ def find_warnings(document: Document) -> list[str]:
     """What the file asks for that will have no effect (yet)."""
     warnings = []
     features = {name for offer in document.offers.values() for name in _unenforced(offer)}
-    if any(partner.postback_url for partner in document.partners.values()):
-        features.add("postback_url of partners")
     if features:
         warnings.append(f"stored, not yet enforced: {', '.join(sorted(features))}")
     for offer in document.offers.values():
@@ -124,7 +122,19 @@ def find_warnings(document: Document) -> list[str]:
                 f"offers[{offer.id}].{field}: nobody knows the macro {{{name}}}: it expands to nothing"
                 for name in find_unknown_macros(url)
             )
-    return warnings
+    return [*warnings, *_warn_of_postbacks(document.partners.values())]
+
+
+def _warn_of_postbacks(partners: Iterable[Partner]) -> Iterator[str]:
+    """Macros that will not do what their author means."""
+    for partner in partners:
+        urls = [("postback_url", partner.postback_url)]
+        urls += [(f"postbacks[#{place}].url", postback.url) for place, postback in enumerate(partner.postbacks, 1)]
+        for field, url in urls:
+            for name in find_unknown_macros(url):
+                yield f"partners[{partner.id}].{field}: nobody knows the macro {{{name}}}: it expands to nothing"
+            if "{revenue}" in url:
+                yield f"partners[{partner.id}].{field}: {{revenue}} tells the partner what you earn"
 
 
 def _unenforced(offer: Offer) -> Iterator[str]:

@@ -17,9 +17,11 @@ from edge.tracking.catalog_fields import (
     Countries,
     Currency,
     Domains,
+    GoalIds,
     Hours,
     Id,
     IdOrNone,
+    Ids,
     Moment,
     Money,
     Name,
@@ -30,6 +32,8 @@ from edge.tracking.catalog_fields import (
     Positive,
     Seconds,
     Secret,
+    SigningSecret,
+    Statuses,
     Text,
     TimeZone,
     Url,
@@ -57,12 +61,26 @@ class Advertiser(Part, frozen=True, kw_only=True):
     allowed_ips: AddressRules = ()
 
 
+class Postback(Part, frozen=True, kw_only=True):
+    """An address told of the conversions that all lists let through; an empty list lets all of them."""
+
+    key: ClassVar[tuple[str, ...]] = ()
+
+    url: Url
+    method: Literal["GET", "POST"] = "GET"
+    offer_ids: Ids = ()
+    goal_ids: GoalIds = ()
+    statuses: Statuses = ("approved",)
+
+
 class Partner(Part, frozen=True, kw_only=True):
     id: Id
     name: Name
     ref: Text = ""
     status: Literal["active", "blocked"] = "active"
     postback_url: UrlOrNone = ""
+    postbacks: tuple[Postback, ...] = ()
+    postback_secret: SigningSecret = ""
 
 
 class Caps(Part, frozen=True, kw_only=True):
