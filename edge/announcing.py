@@ -33,15 +33,13 @@ class Announcement(NamedTuple):
     currency: str
 
 
-async def announce(
-    conn: Connection, catalog: Catalog, announcements: Iterable[Announcement], *, actor: str = ""
-) -> int:
-    """Queue what the partners of `catalog` want to hear of; how many postbacks. `actor`: who asked for a replay."""
-    return await queue(conn, [row for one in announcements for row in outbox_rows(catalog, one, actor=actor)])
+async def announce(conn: Connection, catalog: Catalog, announcements: Iterable[Announcement]) -> int:
+    """Queue what the partners of `catalog` want to hear of; how many postbacks."""
+    return await queue(conn, [row for one in announcements for row in outbox_rows(catalog, one)])
 
 
 def outbox_rows(catalog: Catalog, told: Announcement, *, actor: str = "") -> Iterator[OutboxRow]:
-    """A row for each address that the partner wants to hear of this at."""
+    """A row for each address that the partner wants to hear of this at. `actor`: who asked for a replay."""
     partner = catalog.partner(told.aff_id) if told.aff_id else None
     if partner is None:
         return

@@ -13,6 +13,7 @@ _COMMANDS = {
     "apply": "edge.cli.apply:apply",
     "explain": "edge.cli.explain:explain",
     "journal": "edge.cli.journal:journal",
+    "postback": "edge.cli.postback:postback",
     "psql": "edge.cli.psql:psql",
     "serve": "edge.cli.serve:serve",
 }

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from edge.sender.guard import Network, guarded_socket
@@ -42,10 +43,12 @@ class Answer(NamedTuple):
     retry_after: str = ""
 
 
-def open_client(allowed: Sequence[Network], timeout_s: float) -> aiohttp.ClientSession:
+def open_client(
+    allowed: Sequence[Network], timeout_s: float, resolver: AbstractResolver | None = None
+) -> aiohttp.ClientSession:
     """A client that follows nothing, keeps no cookie, asks no proxy, and connects to public or `allowed` addresses only."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, socket_factory=guarded_socket(allowed)),
+        connector=aiohttp.TCPConnector(limit=0, resolver=resolver, socket_factory=guarded_socket(allowed)),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),
         headers=_HEADERS,
@@ -73,7 +76,7 @@ async def deliver(client: aiohttp.ClientSession, due: Due, facts: Facts, first_p
     except TimeoutError:
         answer = Answer(0, "no answer in time")
     except Exception as error:  # whatever it is, it is about this partner: the others hear all the same
-        answer = Answer(0, clean(str(error)) or type(error).__name__)
+        answer = Answer(0, _words(error))
     duration_ms = round((time.perf_counter() - started_s) * 1000)
     return judge(due, url, attempted_at, duration_ms, answer, first_pause_s)
 
@@ -122,6 +125,12 @@ def _fault_in(response: aiohttp.ClientResponse) -> str:
         place = clean(response.headers.get("Location", ""))
         return f"a redirect, which is not followed: {without_secrets(place)}"
     return f"answered {response.status}"
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return clean(f"cannot connect: {error.os_error.strerror or error.os_error}")
+    return clean(str(error)) or type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> str:

@@ -4,6 +4,7 @@ A partner's host is resolved like any other, and what comes out is checked where
 matter how an address was written, nor what the same name resolves to a moment earlier or later.
 """
 
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -66,10 +67,10 @@ def guarded_socket(allowed: Sequence[Network]) -> Callable[[AddrInfoType], socke
     def make(info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, place = info
         if family not in (socket.AF_INET, socket.AF_INET6):
-            raise AddressRefused("refused: neither IPv4 nor IPv6")
+            raise AddressRefused(errno.EACCES, "refused: neither IPv4 nor IPv6")
         fault = fault_in_place(str(place[0]), int(place[1]), allowed)
         if fault:
-            raise AddressRefused(f"refused: {fault}")
+            raise AddressRefused(errno.EACCES, f"refused: {fault}")
         return socket.socket(family, kind, protocol)
 
     return make

@@ -1,7 +1,8 @@
 """Partners' postbacks from the verdict to the partner's ear: the drain queues, the real sender tells real servers."""
 
+from tests.partners import PartnerServer
 from tests.postgres.drains import Bench, until
-from tests.postgres.partners import PartnerServer, partners_toml, sending, states
+from tests.postgres.senders import partners_toml, sending, states
 
 
 async def test_a_partner_hears_of_an_approved_conversion(bench: Bench) -> None:
