@@ -36,6 +36,24 @@ class PartnerServer:
         await self._release.wait()
         return web.Response()
 
+    async def reset(self, request: web.Request) -> web.StreamResponse:
+        """Cut the connection instead of an answer."""
+        assert request.transport
+        request.transport.abort()
+        return web.Response()
+
+    async def trickle(self, request: web.Request) -> web.StreamResponse:
+        """Say 200 and a word of the body, and no more."""
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(b"some")
+        await self._release.wait()
+        return answer
+
+    async def close(self) -> None:
+        """Let what hangs go."""
+        self._release.set()
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Note the request, then answer."""
         body = await request.read()

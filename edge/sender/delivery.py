@@ -66,7 +66,10 @@ def compose(due: Due, facts: Facts) -> Message:
 
 
 async def deliver(client: aiohttp.ClientSession, due: Due, facts: Facts, first_pause_s: float) -> Attempt:
-    """Send, and judge the answer: 2xx is delivered, everything else is tried again or given up. Never raises."""
+    """Send, and judge the answer: 2xx is delivered, everything else is tried again or given up. Never raises.
+
+    A GET whose connection breaks before an answer is asked once more by the client at once, as RFC 9112 (9.3.1) has it.
+    """
     attempted_at, started_s = datetime.now(UTC), time.perf_counter()
     url = ""
     try:

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
-
 from edge.counters import Counters
 from edge.processes import ChildOrders
 from edge.sender.delivery import open_client
@@ -23,12 +21,19 @@ def partners_toml(text: str) -> str:
 
 
 @asynccontextmanager
-async def sending(bench: Bench, *, client: aiohttp.ClientSession | None = None, **settings: Any) -> AsyncIterator[Sender]:
-    """The real sender on the bench's database, until the end of the block; it then finishes as by SIGTERM."""
+async def sending(
+    bench: Bench, *, url: str = "", retries_at_once: bool = False, **settings: Any
+) -> AsyncIterator[Sender]:
+    """The real sender on the bench's database, until the end of the block; it then finishes as by SIGTERM.
+
+    `retries_at_once`: as if the time until the next attempt had passed.
+    """
     values: dict[str, Any] = {"postback_allow": (LOOPBACK,), "postback_timeout_s": 5, "postback_retry_s": 1, **settings}
-    given = make_settings(bench.data_dir, bench.url, **values)
-    async with open_client(given.postback_networks, given.postback_timeout_s) as opened:
-        sender = Sender(ChildOrders("sender", 0, given, -1, []), Counters.private(), client or opened)
+    if retries_at_once:
+        values["postback_retry_s"] = 0
+    given = make_settings(bench.data_dir, url or bench.url, **values)
+    async with open_client(given.postback_networks, given.postback_timeout_s) as client:
+        sender = Sender(ChildOrders("sender", 0, given, -1, []), Counters.private(), client)
         task = asyncio.create_task(sender.run())
         try:
             yield sender
@@ -43,6 +48,6 @@ async def states(bench: Bench) -> dict[str, int]:
     return {row["state"]: row["n"] for row in rows}
 
 
-async def hurry(bench: Bench) -> None:
-    """Let the time until the next attempts pass."""
-    await bench.conn.execute("UPDATE postback_outbox SET next_attempt_at = now() WHERE leased_by IS NULL")
+async def log_of(bench: Bench) -> list[Any]:
+    """All attempts that were logged, in order."""
+    return list(await bench.conn.fetch("SELECT * FROM postback_log ORDER BY outbox_id, attempt"))
