@@ -13,8 +13,9 @@ Row = dict[str, Any]
 Heard = tuple[UUID, str, str]
 """Conversion, status, address."""
 
+# Without the address: an operator may have written a secret into it, and what was sent is in the log, as it may be shown.
 _OUTBOX = (
-    "outbox_id, conversion_id, event, status, aff_id, offer_id, goal_id, payout, currency, method, url, host, actor,"
+    "outbox_id, conversion_id, event, status, aff_id, offer_id, goal_id, payout, currency, method, host, actor,"
     " created_at, next_attempt_at, attempts, leased_by, state, finished_at"
 )
 
@@ -51,9 +52,9 @@ async def list_postbacks(conn: asyncpg.Connection, *, only_failed: bool, limit: 
     """The newest rows of the outbox with the last attempt of each; `only_failed`: given up, or failing now."""
     return await _fetch(
         conn,
-        f"SELECT {_OUTBOX}, last.attempted_at, last.status_code, last.duration_ms, last.error, last.url AS url_sent"
+        f"SELECT {_OUTBOX}, url, attempted_at, status_code, duration_ms, error, url_sent"
         " FROM postback_outbox AS outbox LEFT JOIN LATERAL ("
-        "  SELECT attempted_at, status_code, duration_ms, error, url FROM postback_log"
+        "  SELECT attempted_at, status_code, duration_ms, error, url AS url_sent FROM postback_log"
         "  WHERE postback_log.outbox_id = outbox.outbox_id ORDER BY attempt DESC LIMIT 1"
         " ) AS last ON true"
         " WHERE NOT $1 OR state = 'dead' OR (state = 'pending' AND attempts > CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END)"
