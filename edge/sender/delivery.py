@@ -100,8 +100,8 @@ def judge(
         without_secrets(url),
         answer.status_code,
         duration_ms,
-        "" if is_delivered else answer.error[:MAX_ERROR_CHARS],
-        answer.text,
+        "" if is_delivered else without_secrets(answer.error)[:MAX_ERROR_CHARS],
+        without_secrets(answer.text),
         "delivered" if is_delivered else "dead" if is_dead else "failed",
         pause_s(due.attempts, first_pause_s, random.random(), asked_s),
     )
@@ -126,7 +126,7 @@ async def _ask(client: aiohttp.ClientSession, message: Message) -> Answer:
 def _fault_in(response: aiohttp.ClientResponse) -> str:
     if 300 <= response.status < 400:
         place = clean(response.headers.get("Location", ""))
-        return f"a redirect, which is not followed: {without_secrets(place)}"
+        return f"a redirect, which is not followed: {place}"
     return f"answered {response.status}"
 
 
