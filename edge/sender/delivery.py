@@ -48,6 +48,8 @@ def open_client(
 ) -> aiohttp.ClientSession:
     """A client that follows nothing, keeps no cookie, asks no proxy, and connects to public or `allowed` addresses only."""
     return aiohttp.ClientSession(
+        # Without a resolver given, aiodns: in the loop's few threads, some names that nobody answers for would keep all
+        # the others waiting. The connector closes that one itself.
         connector=aiohttp.TCPConnector(limit=0, resolver=resolver, socket_factory=guarded_socket(allowed)),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),

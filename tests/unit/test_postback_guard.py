@@ -1,5 +1,6 @@
 """Where a postback may be sent to: every address that is not the open internet is refused, however it is written."""
 
+import asyncio
 import socket
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -141,3 +142,48 @@ async def test_the_environments_proxy_is_not_asked(monkeypatch: pytest.MonkeyPat
             monkeypatch.setenv(name, proxy.origin)
         assert "refused: 10.0.0.1" in await ask("http://10.0.0.1/")
         assert proxy.heard == []
+
+
+class HalfDeadNames(asyncio.DatagramProtocol):
+    """A name server that knows alive.example, and never answers for anything else."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        end = data.index(b"\0", 12) + 5
+        if b"\x05alive\x07example" not in data.lower():
+            return
+        is_ipv4 = data[end - 4 : end - 2] == b"\x00\x01"
+        record = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x7f\x00\x00\x01" if is_ipv4 else b""
+        counts = b"\x00\x01" + (b"\x00\x01" if is_ipv4 else b"\x00\x00") + b"\x00\x00\x00\x00"
+        self.transport.sendto(data[:2] + b"\x81\x80" + counts + data[12:end] + record, addr)
+
+
+@pytest.mark.both_loops
+async def test_names_that_nobody_answers_for_delay_no_other() -> None:
+    """Fifty look-ups that hang; the fifty-first is answered at once."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(HalfDeadNames, local_addr=("127.0.0.1", 0))
+    names = aiohttp.AsyncResolver(nameservers=[f"127.0.0.1:{transport.get_extra_info('sockname')[1]}"])
+    async with PartnerServer().listening() as partner:
+        port = partner.origin.rpartition(":")[2]
+        async with open_client([ip_network(LOOPBACK)], 20, names) as client:
+            hanging = [asyncio.create_task(client.get(f"http://dead{number}.example:{port}/")) for number in range(50)]
+            await asyncio.sleep(0)
+            async with asyncio.timeout(4), client.get(f"http://alive.example:{port}/") as response:
+                assert response.status == 200
+            assert not any(task.done() for task in hanging)
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+    await names.close()
+    transport.close()
+
+
+async def test_the_clients_own_resolver_is_one_that_waits_side_by_side() -> None:
+    """aiohttp takes aiodns where it is installed."""
+    assert aiohttp.DefaultResolver is aiohttp.AsyncResolver
+    async with open_client([], 5) as client:
+        assert isinstance(client.connector, aiohttp.TCPConnector)
+        assert isinstance(client.connector._resolver, aiohttp.AsyncResolver)
