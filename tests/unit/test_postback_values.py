@@ -3,9 +3,12 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.sender.delivery import compose
 from edge.tracking.catalog import Catalog
@@ -127,3 +130,21 @@ def test_the_message_id_is_the_rows_own() -> None:
     first, later = due("https://p.example/"), due("https://p.example/", attempts=7)
     ids = {compose(one, Facts(one, CONVERSION, CLICK, CATALOG)).message_id for one in (first, later)}
     assert ids == {f"{CONVERSION_ID.hex}-12"}
+
+
+@given(
+    value=st.text(max_size=60),
+    name=st.sampled_from(["aff_sub1", "aff_click_id", "source", "user_agent", "city"]),
+    extra=st.dictionaries(st.text(min_size=1, max_size=10), st.text(max_size=20), max_size=3),
+)
+def test_no_value_leaves_its_place(value: str, name: str, extra: dict[str, str]) -> None:
+    """Whatever a click holds: the host stays, nothing ends the parameter, and all is printable ASCII."""
+    row = due(f"https://p.example/pb/{{{name}}}?a={{{name}}}&b={{params}}&z=1")
+    url = compose(row, Facts(row, CONVERSION, {**CLICK, name: value, "extras": extra}, CATALOG)).url
+    assert url.isascii()
+    assert url.isprintable()
+    parts = urlsplit(url)
+    assert (parts.scheme, parts.netloc, parts.fragment) == ("https", "p.example", "")
+    assert parts.path.count("/") == 2
+    assert parse_qsl(parts.query, keep_blank_values=True)[0] == ("a", value.encode("utf-8", "replace").decode())
+    assert parts.query.endswith("&z=1")
