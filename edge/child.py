@@ -20,6 +20,7 @@ Role = Callable[[ChildOrders, Counters], Awaitable[None]]
 _ROLES = {
     "worker": "edge.worker:run_worker",
     "drain": "edge.drain.process:run_drain",
+    "sender": "edge.sender.process:run_sender",
     "admin": "edge.admin.process:run_admin",
 }
 

@@ -100,6 +100,14 @@ METRICS = (
         1e-3,
     ),
     Metric("edge_state_loads_total", "counter", "Published states taken into use.", {"result": ("ok", "failed")}),
+    Metric(
+        "edge_postbacks_total",
+        "counter",
+        "Attempts to tell a partner, by how they ended.",
+        {"result": ("delivered", "failed", "dead")},
+    ),
+    Metric("edge_postbacks_pending", "gauge", "Partner postbacks not yet answered with 2xx, of all nodes."),
+    Metric("edge_postbacks_oldest_seconds", "gauge", "Age of the oldest pending partner postback."),
     Metric("edge_process_starts_total", "counter", "Processes started, first starts included."),
     Metric("edge_process_up", "gauge", "1 while the slot's process runs."),
 )

@@ -100,6 +100,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Less than `full`: addresses cannot be restored later."""
     honour_gpc: bool = True
     """Off: check the law of your visitors first."""
+    postback_allow: tuple[str, ...] = ()
+    """CIDRs. Too wide: whoever edits a partner's address reaches what only this machine should."""
+    postback_timeout_s: int = 10
+    """Shorter: slow partners count as failed and hear twice. Longer: a hanging one is waited for."""
+    postback_retry_s: int = 5
+    """The first pause after a failure; each next one is three times as long, at most 6 hours."""
     admin_token: str = ""
     """The first API key; empty: generated into a file."""
 
@@ -112,6 +118,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """`trusted_proxies`, parsed."""
         return tuple(ip_network(cidr) for cidr in self.trusted_proxies)
+
+    @property
+    def postback_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`postback_allow`, parsed."""
+        return tuple(ip_network(cidr) for cidr in self.postback_allow)
 
     def __repr__(self) -> str:
         """Without a secret in it: settings end up in logs and tracebacks."""
@@ -363,5 +374,8 @@ _SETTINGS = {
     "click_retention": _Setting("click_retention_s", _scaled(_DURATION, 86400, _YEARS_S), "a duration from 1d"),
     "ip_storage": _Setting("ip_storage", _choice(_IP_STORAGES), "full, truncated or none"),
     "honour_gpc": _Setting("honour_gpc", _choice(_SWITCH), _SWITCHED),
+    "postback_allow": _Setting("postback_allow", _networks, "CIDRs such as 10.1.2.0/24"),
+    "postback_timeout": _Setting("postback_timeout_s", _scaled(_DURATION, 1, 60), "a duration from 1s to 60s"),
+    "postback_retry": _Setting("postback_retry_s", _scaled(_DURATION, 1, 3600), "a duration from 1s to 1h"),
     "admin_token": _Setting("admin_token", _secret, _CHARACTERS, True),
 }

@@ -1,8 +1,8 @@
 """`clickedge serve`: binds the sockets, starts the children and the embedded Postgres, restarts what dies.
 
-Workers start first, from the catalog snapshot on disk. The drain and the admin process follow once the database is
-migrated and has leased this node's id. SIGTERM: workers finish and sync, the drain stores what they left, the database
-stops last.
+Workers start first, from the catalog snapshot on disk. The drain, the sender and the admin process follow once the
+database is migrated and has leased this node's id. SIGTERM: workers finish and sync, the drain stores what they left,
+the sender waits for the answers it is owed, the database stops last.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ log = structlog.get_logger()
 WORKERS_FINISH_S = 15.0
 DRAIN_FINISH_S = 30.0
 ADMIN_FINISH_S = 5.0
+SENDER_MARGIN_S = 10.0
+"""Beyond the longest time that a partner may take to answer."""
 DATABASE_RETRY_S = 1.0
 DATABASE_REPORT_S = 5.0
 BACKLOG = 4096
@@ -65,7 +67,7 @@ class Supervisor:
         """Host and port of the admin listener."""
         self._roles = _roles(settings)
         self._blocks = {role: new_block() for role in self._roles}
-        self._children: dict[str, list[Child]] = {"worker": [], "drain": [], "admin": []}
+        self._children: dict[str, list[Child]] = {"worker": [], "drain": [], "sender": [], "admin": []}
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -86,6 +88,7 @@ class Supervisor:
         url = await self._start_database(is_first=True)
         await self._insist(url)
         self._start("drain")
+        self._start("sender")
         self._start("admin")
         self.is_ready.set()
         while self._embedded:
@@ -161,7 +164,8 @@ class Supervisor:
         for sock in self._public:  # the workers hold their own; once these are done, nobody queues for nobody
             sock.close()
         await self._end_all("worker", WORKERS_FINISH_S)
-        await self._end_all("drain", DRAIN_FINISH_S)
+        sender_finish_s = self._settings.postback_timeout_s + SENDER_MARGIN_S
+        await asyncio.gather(self._end_all("drain", DRAIN_FINISH_S), self._end_all("sender", sender_finish_s))
         await self._end_all("admin", ADMIN_FINISH_S)
         if self._embedded:
             await self._embedded.stop()
@@ -174,7 +178,7 @@ class Supervisor:
 
 def _roles(settings: Settings) -> list[tuple[str, int]]:
     workers = [("worker", slot) for slot in range(settings.workers)]
-    return [*workers, *(("drain", slot) for slot in range(settings.drains)), ("admin", 0)]
+    return [*workers, *(("drain", slot) for slot in range(settings.drains)), ("sender", 0), ("admin", 0)]
 
 
 def _raise_descriptor_limit() -> None:

@@ -88,7 +88,7 @@ class Node:
         return self._process.pid
 
     def pids(self, role: str) -> list[int]:
-        """Running processes of a role: worker, drain, admin or postgres."""
+        """Running processes of a role: worker, drain, sender, admin or postgres."""
         wanted = (b"/postgres\0-D",) if role == "postgres" else (b"edge.child\0" + role.encode(),)
         return [pid for pid, command in _children(self.pid) if any(part in command for part in wanted)]
 

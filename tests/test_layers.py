@@ -1,6 +1,6 @@
 """The arrows of the architecture and the size of the rooms, read from the source; nothing is imported.
 
-cli -> supervisor -> worker | drain | admin -> http -> tracking -> storage
+cli -> supervisor -> worker | drain | sender | admin -> http -> tracking -> storage
 """
 
 import ast
@@ -15,12 +15,13 @@ ROOT = Path(__file__).parent.parent
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 400
 
-ROOMS = ("cli", "supervisor", "worker", "drain", "admin", "http", "tracking")
+ROOMS = ("cli", "supervisor", "worker", "drain", "sender", "admin", "http", "tracking")
 BELOW = {
     "cli": set(ROOMS),
-    "supervisor": {"supervisor", "worker", "drain", "admin", "http", "tracking"},
+    "supervisor": {"supervisor", "worker", "drain", "sender", "admin", "http", "tracking"},
     "worker": {"worker", "http", "tracking"},
     "drain": {"drain", "tracking"},
+    "sender": {"sender", "tracking"},
     "admin": {"admin", "http", "tracking"},
     "http": {"http", "tracking"},
     "tracking": {"tracking"},

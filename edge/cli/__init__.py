@@ -15,6 +15,7 @@ _COMMANDS = {
     "explain": "edge.cli.explain:explain",
     "journal": "edge.cli.journal:journal",
     "month": "edge.cli.month:month",
+    "postback": "edge.cli.postback:postback",
     "psql": "edge.cli.psql:psql",
     "serve": "edge.cli.serve:serve",
 }

@@ -6,19 +6,22 @@ The drain comes here with what later conversions ask for, commands with what a p
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+from edge.announcing import Announcement, outbox_rows
 from edge.cap_usage import UsageChange, follow_changes, usage_difference
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.rows import hour_of
 from edge.drain.settle import NOT_EXTRA, Settled, stats_key
 from edge.drain.tiers import TierCounts
 from edge.tracking.asking import keys_of
+from edge.tracking.catalog import Catalog
 from edge.tracking.changes import ChangeRefused, State, Wanted, change, gain_of, kind_of
 from edge.tracking.status_codes import STATUS_CODES
 from edge.tracking.verdict import Pricing
 from storage.journal.events import Conversion
+from storage.postgres.catalog import load_revision
 from storage.postgres.changes import Held, end_waiting, lock_conversions, update_conversions
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import (
@@ -32,17 +35,19 @@ from storage.postgres.conversions import (
 from storage.postgres.copy import Uuid
 from storage.postgres.installation import recall
 from storage.postgres.months import ClosedMonth, closed_months
+from storage.postgres.outbox import queue
 from storage.postgres.stats import Deltas, upsert
 
 _RULE_CODES = frozenset(row.code for row in STATUS_CODES if row.status == "rejected" and row.reason)
 
 
 class Why(NamedTuple):
-    """Who changes a conversion and why. `cause`: the conversion that asked for it."""
+    """Who changes a conversion and why. `catalog`: it says who is to be told; `cause`: the conversion that asked for it."""
 
     actor: str
     reason: str
     note: str
+    catalog: Catalog
     cause: Conversion | None = None
 
 
@@ -64,6 +69,10 @@ def book_change(settled: Settled, held: Held, after: State, hour: datetime, why:
     settled.changed[held.conversion_id] = changed
     settled.deltas.add(stats_key(held, hour), **gain._asdict())
     cause = why.cause
+    if before.status != after.status:
+        # A partner that heard of a status hears of no other amount: it would count it once more.
+        event = f"change {cause.conversion_id.hex() if cause else uuid4().hex}"
+        settled.postbacks.extend(outbox_rows(why.catalog, _announcement(changed, event)))
     settled.changes.append(
         ChangeRow(
             Uuid(held.conversion_id.bytes),
@@ -90,6 +99,12 @@ def book_change(settled: Settled, held: Held, after: State, hour: datetime, why:
     return changed
 
 
+def _announcement(held: Held, event: str) -> Announcement:
+    shared = held._asdict()
+    own = {"conversion_id": Uuid(held.conversion_id.bytes), "event": event}
+    return Announcement._make(own[name] if name in own else shared[name] for name in Announcement._fields)
+
+
 # Of a cause everything is kept but secrets and addresses.
 _UNSAID = NOT_EXTRA - {"amount", "adv_sub1", "adv_sub2", "adv_sub3", "adv_sub4", "adv_sub5", "conversion_unique_id"}
 
@@ -101,6 +116,7 @@ async def store_settled(conn: Connection, settled: Settled, deltas: Deltas) -> N
     await update_conversions(conn, sorted(settled.changed.values(), key=lambda held: held.conversion_id.bytes))
     await insert_changes(conn, settled.changes)
     await insert_waiting(conn, settled.waiting)
+    await queue(conn, settled.postbacks)
     deltas.merge(settled.deltas)
     await upsert(conn, deltas)
 
@@ -115,7 +131,8 @@ async def change_conversion(
         held = next(iter(await lock_conversions(conn, [conversion_id])), None)
         if held is None:
             raise ChangeRefused("there is no such conversion")
-        await history.load(conn, [held.catalog_revision])
+        in_force = await load_revision(conn)
+        await history.load(conn, [held.catalog_revision, in_force])
         offer = history.at(held.catalog_revision).offer(held.offer_id)
         pricing = Pricing(offer.terms(held.goal_id, held.aff_id)) if offer and held.aff_id else None
         if wanted.status == "approved" and held.status_code in _RULE_CODES and held.click_id:
@@ -127,7 +144,7 @@ async def change_conversion(
         await counts.lock(conn)
         after = change(state_of(held), wanted, pricing, counts.rank(held.offer_id, held.aff_id, hour))
         settled = Settled()
-        changed = book_change(settled, held, after, hour, Why(actor, wanted.reason, note))
+        changed = book_change(settled, held, after, hour, Why(actor, wanted.reason, note, history.at(in_force)))
         counts.add(held.offer_id, held.aff_id, hour, settled.changes[-1].conversions_delta)
         adds = usage_difference(held, changed)
         await follow_changes(conn, [UsageChange(held.offer_id, held.aff_id, held.booked_hour, adds)], zone)

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from edge.drain.announcing import outbox_of
 from edge.drain.caps import CapBench, CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import Why, book_change, booking_hour, state_of
@@ -127,6 +128,7 @@ class Resolver:
                 booked.append(self._book(one, turn))
             elif one.received.was_decided:  # it has a row of its own already, which cannot earn as well
                 booked.append(self._book(one._replace(verdict=one.verdict.as_duplicate()), turn))
+        settled.postbacks.extend(outbox_of(self._history, booked))
         await counts.write(conn)
         await caps.write(conn)
         return booked
@@ -158,7 +160,9 @@ class Resolver:
         if after is None:
             return False
         is_told = after.status != held.status
-        why = Why("postback", ADVERTISER if is_told else verdict.ask.mode, verdict.explanation, one.received.event)
+        event = one.received.event
+        reason = ADVERTISER if is_told else verdict.ask.mode
+        why = Why("postback", reason, verdict.explanation, self._history.at(event.revision), event)
         changed = turn.ledger.held[held.conversion_id] = book_change(turn.settled, held, after, hour, why)
         turn.counts.add(held.offer_id, held.aff_id, hour, turn.settled.changes[-1].conversions_delta)
         turn.caps.change(held, changed)

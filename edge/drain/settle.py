@@ -18,6 +18,7 @@ from storage.journal.events import Conversion
 from storage.postgres.changes import Held
 from storage.postgres.conversions import ChangeRow, ConversionRow, WaitingRow
 from storage.postgres.copy import Uuid
+from storage.postgres.outbox import OutboxRow
 from storage.postgres.stats import Deltas, StatsKey
 
 _COLUMNS = [
@@ -60,6 +61,7 @@ class Settled:
     """Conversions that were changed, as they are now."""
     waiting: list[WaitingRow] = field(default_factory=list)
     deltas: Deltas = field(default_factory=Deltas)
+    postbacks: list[OutboxRow] = field(default_factory=list)
 
 
 class Settler:

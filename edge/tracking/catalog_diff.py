@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, When, decode_item, encode_item
+from edge.tracking.catalog_document import TABLES, Alias, Item, Offer, Part, Partner, When, decode_item, encode_item
 from edge.tracking.catalog_fields import Check
 from edge.tracking.catalog_file import Document
 from edge.tracking.macros import find_unknown_macros
@@ -124,7 +124,19 @@ def find_warnings(document: Document) -> list[str]:
                 for name in find_unknown_macros(url)
             )
         warnings.extend(_warn_of_rules(offer))
-    return warnings
+    return [*warnings, *_warn_of_postbacks(document.partners.values())]
+
+
+def _warn_of_postbacks(partners: Iterable[Partner]) -> Iterator[str]:
+    """Macros that will not do what their author means."""
+    for partner in partners:
+        urls = [("postback_url", partner.postback_url)]
+        urls += [(f"postbacks[#{place}].url", postback.url) for place, postback in enumerate(partner.postbacks, 1)]
+        for field, url in urls:
+            for name in find_unknown_macros(url):
+                yield f"partners[{partner.id}].{field}: nobody knows the macro {{{name}}}: it expands to nothing"
+            if "{revenue}" in url:
+                yield f"partners[{partner.id}].{field}: {{revenue}} tells the partner what you earn"
 
 
 def _warn_of_rules(offer: Offer) -> Iterator[str]:

@@ -18,9 +18,11 @@ from edge.tracking.catalog_fields import (
     Currency,
     Devices,
     Domains,
+    GoalIds,
     Hours,
     Id,
     IdOrNone,
+    Ids,
     Languages,
     Moment,
     Money,
@@ -33,6 +35,8 @@ from edge.tracking.catalog_fields import (
     Seconds,
     Secret,
     Share,
+    SigningSecret,
+    Statuses,
     Text,
     TimeZone,
     Url,
@@ -60,12 +64,26 @@ class Advertiser(Part, frozen=True, kw_only=True):
     allowed_ips: AddressRules = ()
 
 
+class Postback(Part, frozen=True, kw_only=True):
+    """An address told of the conversions that all lists let through; an empty list lets all of them."""
+
+    key: ClassVar[tuple[str, ...]] = ()
+
+    url: Url
+    method: Literal["GET", "POST"] = "GET"
+    offer_ids: Ids = ()
+    goal_ids: GoalIds = ()
+    statuses: Statuses = ("approved",)
+
+
 class Partner(Part, frozen=True, kw_only=True):
     id: Id
     name: Name
     ref: Text = ""
     status: Literal["active", "blocked"] = "active"
     postback_url: UrlOrNone = ""
+    postbacks: tuple[Postback, ...] = ()
+    postback_secret: SigningSecret = ""
 
 
 class Caps(Part, frozen=True, kw_only=True):

@@ -4,7 +4,9 @@ A parser takes what TOML (or JSON) gave and returns the field's value, or raises
 as Decimal, so that money is exact whether it is quoted or not.
 """
 
+import binascii
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -29,6 +31,8 @@ _DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a
 _PARAMETER = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", re.ASCII)
 DEVICE_TYPES = ("desktop", "mobile", "tablet", "bot", "other")
+STATUSES = ("approved", "pending", "rejected", "reversed")
+SIGNING_PREFIX = "whsec_"
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 # Paths that an alias would hide, or be hidden by: ours today and those of the contract.
@@ -193,6 +197,33 @@ def _each(parse: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]
     return parse_all
 
 
+def _status(value: object) -> str:
+    if value not in STATUSES:
+        raise ValueError
+    return str(value)
+
+
+def _statuses(value: object) -> tuple[str, ...]:
+    statuses = _each(_status)(value)
+    if not statuses:
+        raise Refused("is empty: it would never be sent")
+    return statuses
+
+
+def _signing_secret(value: object) -> str:
+    if value == "":
+        return ""
+    if not isinstance(value, str) or not value.startswith(SIGNING_PREFIX):
+        raise ValueError
+    try:
+        key = b64decode(value.removeprefix(SIGNING_PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ValueError from error
+    if not 24 <= len(key) <= 64:
+        raise ValueError
+    return value
+
+
 def _parameters(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError
@@ -256,5 +287,11 @@ Languages = Annotated[
 Share = Annotated[int, Check(_whole(1, 100), "a whole number from 1 to 100")]
 Weekdays = Annotated[tuple[str, ...], Check(_each(_weekday), "a list of " + ", ".join(WEEKDAYS))]
 Hours = Annotated[tuple[int, ...], Check(_each(_whole(0, 23)), "a list of whole numbers from 0 to 23")]
+Ids = Annotated[tuple[int, ...], Check(_each(_whole(1, MAX_ID)), "a list of ids, whole numbers from 1")]
+GoalIds = Annotated[tuple[int, ...], Check(_each(_whole(0, MAX_ID)), "a list of goals' ids; 0: the base conversion")]
+Statuses = Annotated[tuple[str, ...], Check(_statuses, "a list of " + ", ".join(STATUSES))]
+SigningSecret = Annotated[
+    str, Check(_signing_secret, f"{SIGNING_PREFIX} and the base64 of 24 to 64 bytes; or none", is_secret=True)
+]
 AliasPath = Annotated[str, Check(_alias_path, "one path segment of 1 to 64 letters, digits, _ and -")]
 Parameters = Annotated[dict[str, str], Check(_parameters, "a table of request parameters, such as { offer_id = 17 }")]

@@ -14,7 +14,7 @@ from edge.errors import UserError
 from edge.tracking.catalog import Catalog
 from edge.tracking.catalog_document import TABLES, Advertiser, Alias, Item, Offer, Part, Partner
 from edge.tracking.catalog_fields import Check, Refused, parse
-from edge.tracking.catalog_references import Fault, find_faults
+from edge.tracking.catalog_references import Fault, find_faults, find_postback_faults
 
 MAX_SHOWN_CHARS = 80
 _PLACE = re.compile(r"(?P<problem>.*) \(at (?P<place>line \d+, column \d+|end of document)\)", re.DOTALL)
@@ -73,6 +73,7 @@ def read_catalog(text: str, file: str, existing: Catalog) -> Document:
         read[kind] = {str(getattr(item, struct.key[0])): item for item in (rows if rows is not _FAULTY else ())}
     document = Document(**read)
     faults += find_faults(document.offers, document.aliases, named, existing)
+    faults += find_postback_faults(document.partners, named, existing)
     if faults:
         raise CatalogFaults(file, faults)
     return document

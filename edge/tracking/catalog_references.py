@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_document import Alias, Caps, Offer, Override, Rule
+from edge.tracking.catalog_document import Alias, Caps, Offer, Override, Partner, Rule
 from edge.tracking.parameters import to_id
 
 MAX_REDIRECT_OFFERS = 3
@@ -31,6 +31,15 @@ def find_faults(
     for alias in aliases.values():
         yield from _faults_of_alias(alias, look)
     yield from _faults_of_chains(offers, existing)
+
+
+def find_postback_faults(partners: Mapping[str, Partner], named: Named, existing: Catalog) -> Iterator[Fault]:
+    """The offers that partners' postbacks name and nobody has; arguments as of `find_faults`."""
+    look = _Look(named, existing)
+    for partner in partners.values():
+        for position, postback in enumerate(partner.postbacks, 1):
+            for offer_id in postback.offer_ids:
+                yield from look.fault(f"partners[{partner.id}].postbacks[#{position}].offer_ids", "offers", offer_id)
 
 
 class _Look(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ _NAMES = frozenset(
     advertiser_id advertiser_ref source aff_sub1 aff_sub2 aff_sub3 aff_sub4 aff_sub5 aff_click_id
     aff_unique1 aff_unique2 aff_unique3 aff_unique4 aff_unique5 adv_sub1 adv_sub2 adv_sub3 adv_sub4 adv_sub5
     adv_unique1 adv_unique2 adv_unique3 adv_unique4 adv_unique5 transaction_id conversion_unique_id promo_code status
+    conversion_id
     session_ip ip country_code region_code city mobile_carrier user_agent language
     device_type device_brand device_model device_os device_os_version browser device_id
     google_aid google_aid_sha1 ios_ifa ios_ifa_sha1 windows_aid unid

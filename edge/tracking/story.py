@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from edge.tracking.click_id import ms_of, node_of, worker_of
+from edge.tracking.postback_story import tell_postback
 
 Row = Mapping[str, Any]
 
@@ -60,6 +61,8 @@ class Story(Protocol):
     def changes(self) -> Sequence[Row]: ...
     @property
     def waiting(self) -> Sequence[Row]: ...
+    @property
+    def postbacks(self) -> Sequence[Row]: ...
 
 
 def tell(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[str]:
@@ -74,6 +77,9 @@ def tell(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[
     for number, conversion in enumerate(story.conversions, 1):
         yield ""
         yield from tell_conversion(f"conversion {number}", conversion, story.changes)
+        for row in story.postbacks:
+            if row["conversion_id"] == conversion["conversion_id"]:
+                yield from tell_postback(row)
     for waiting in story.waiting:
         yield ""
         yield f"a conversion of {_when(waiting['received_at'])} waits for its click, until {_when(waiting['deadline'])}"

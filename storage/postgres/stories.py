@@ -5,6 +5,7 @@ from uuid import UUID
 
 from storage.postgres.connection import Connection
 from storage.postgres.partitions import day_of_id, id_range
+from storage.postgres.postbacks import find_postbacks
 
 Row = dict[str, Any]
 
@@ -17,6 +18,8 @@ class Story(NamedTuple):
     conversions: list[Row]
     changes: list[Row]
     waiting: list[Row]
+    postbacks: list[Row]
+    """What partners were told, each with its attempts as `log`."""
 
 
 async def find_story(conn: Connection, transaction_id: str, click_id: bytes | None) -> Story:
@@ -33,8 +36,9 @@ async def find_story(conn: Connection, transaction_id: str, click_id: bytes | No
         "SELECT * FROM conversion_changes WHERE conversion_id = ANY($1) ORDER BY change_id",
         [row["conversion_id"] for row in conversions],
     )
+    postbacks = await find_postbacks(conn, [row["conversion_id"] for row in conversions])
     if not click_id:
-        return Story(None, None, conversions, changes, [])
+        return Story(None, None, conversions, changes, [], postbacks)
     waiting = await _fetch(
         conn,
         "SELECT conversion_id, received_at, deadline FROM conversions_waiting"
@@ -42,7 +46,7 @@ async def find_story(conn: Connection, transaction_id: str, click_id: bytes | No
         UUID(bytes=click_id),
     )
     touches = [await _find_touch(conn, table, click_id) for table in ("clicks", "impressions")]
-    return Story(touches[0], touches[1], conversions, changes, waiting)
+    return Story(touches[0], touches[1], conversions, changes, waiting, postbacks)
 
 
 async def find_conversion(conn: Connection, conversion_id: UUID) -> tuple[Row | None, list[Row]]:

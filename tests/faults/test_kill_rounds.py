@@ -24,7 +24,7 @@ WORKERS = 2
 CHILDREN_GONE_S = 2.0
 POSTGRES_GONE_S = 20.0
 HEALED_S = 60.0
-INSIDE = ["worker"] * 6 + ["drain"] * 6 + ["postmaster"] * 5 + ["backend"] * 4 + ["admin"] * 2
+INSIDE = ["worker"] * 6 + ["drain"] * 6 + ["postmaster"] * 5 + ["backend"] * 4 + ["sender", "admin"] * 2
 WHOLE = ["supervisor"] * 5 + ["everything"] * 6
 
 
@@ -74,8 +74,8 @@ async def play_round(node: Node, traffic: Traffic, kind: str, chance: random.Ran
 
 async def is_whole(node: Node) -> bool:
     """Whether all processes run."""
-    counts = [len(node.pids(role)) for role in ("worker", "drain", "admin", "postgres")]
-    return counts == [WORKERS, 1, 1, 1]
+    counts = [len(node.pids(role)) for role in ("worker", "drain", "sender", "admin", "postgres")]
+    return counts == [WORKERS, 1, 1, 1, 1]
 
 
 async def count(node: Node, ledger: Ledger) -> list[str]:
@@ -93,6 +93,10 @@ async def kill_worker(node: Node, chance: random.Random) -> None:
 
 async def kill_drain(node: Node, chance: random.Random) -> None:
     await await_gone(node, {node.kill("drain")}, CHILDREN_GONE_S)
+
+
+async def kill_sender(node: Node, chance: random.Random) -> None:
+    await await_gone(node, {node.kill("sender")}, CHILDREN_GONE_S)
 
 
 async def kill_admin(node: Node, chance: random.Random) -> None:
@@ -141,6 +145,7 @@ async def await_gone(node: Node, pids: set[int], timeout_s: float) -> None:
 STRIKES = {
     "worker": kill_worker,
     "drain": kill_drain,
+    "sender": kill_sender,
     "admin": kill_admin,
     "postmaster": kill_postmaster,
     "backend": kill_backend,

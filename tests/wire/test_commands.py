@@ -103,7 +103,7 @@ def test_explain_json_gives_the_rows(node: Node) -> None:
     get(node, f"/aff_lsr?transaction_id={click_id}&amount=10")
     until(node, lambda: has_conversions(node, click_id, 1))
     story = json.loads(run("explain", click_id, "--json", "--data-dir", node.data_dir))
-    assert set(story) == {"click", "impression", "conversions", "changes", "waiting"}
+    assert set(story) == {"click", "impression", "conversions", "changes", "waiting", "postbacks"}
     assert (story["click"]["offer_id"], story["click"]["extras"]) == (17, {"colour": "röd"})
     [conversion], [change] = story["conversions"], story["changes"]
     assert (conversion["status"], conversion["payout"]) == ("approved", "6.000000")
@@ -270,7 +270,7 @@ def test_a_folder_that_is_none_has_no_journal(command: str, tmp_path: Path) -> N
 def test_version_and_help_need_nothing() -> None:
     """`--version`, `--help` of every command, and a hint for a command that does not exist."""
     assert RELEASE.fullmatch(run("--version"))
-    commands = ["apply", "conversion", "explain", "journal", "month", "psql", "serve"]
+    commands = ["apply", "conversion", "explain", "journal", "month", "postback", "psql", "serve"]
     assert re.findall(r"^  ([a-z]+) ", run("--help"), re.MULTILINE) == commands
     for command in commands:
         assert run(command, "--help").startswith(f"Usage: clickedge {command} ")

@@ -340,8 +340,8 @@ async def test_while_the_drain_finishes_new_clients_are_refused(make_node: Calla
 
 
 async def test_whatever_dies_is_back_within_five_seconds(node: Node) -> None:
-    """Worker, drain, admin process, each killed once; afterwards a click arrives in the database as before."""
-    for role in ("worker", "drain", "admin"):
+    """Worker, drain, sender, admin process, each killed once; afterwards a click arrives in the database as before."""
+    for role in ("worker", "drain", "sender", "admin"):
         killed = node.kill(role)
 
         async def is_back(role: str = role, killed: int = killed) -> bool:
