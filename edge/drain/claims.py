@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from edge.drain.settle import Decided
+from edge.tracking.signatures import is_replay_claim
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import claim_keys
 from storage.postgres.copy import Uuid
@@ -20,6 +21,9 @@ async def claim(conn: Connection, decided: Sequence[Decided]) -> list[Decided]:
 
 def _judge(one: Decided, holders: dict[str, Uuid], won: set[str]) -> Decided:
     mine = Uuid(one.received.event.conversion_id)
-    if all(key in won and holders[key] == mine for key in one.verdict.claims):
+    lost = [key for key in one.verdict.claims if key not in won or holders[key] != mine]
+    if not lost:
         return one
+    if any(map(is_replay_claim, lost)):
+        return one._replace(verdict=one.verdict.as_replay())
     return one._replace(verdict=one.verdict.as_duplicate())

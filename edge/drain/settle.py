@@ -19,9 +19,10 @@ from storage.postgres.copy import Uuid
 from storage.postgres.stats import Deltas, StatsKey
 
 _COLUMNS = ["adv_sub1", "adv_sub2", "adv_sub3", "adv_sub4", "adv_sub5", "conversion_unique_id", "promo_code"]
-# The token is a secret; the rest has a column, or only said how to answer.
+# The token is a secret; the rest has a column, or only said how to answer, or who sent it.
 _NOT_EXTRA = frozenset(
     (*_COLUMNS, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "security_token", "ip", "format", "a")
+    + ("signature", "timestamp")
 )
 UNKNOWN_CLICK = "unknown_click"
 

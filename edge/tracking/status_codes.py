@@ -26,6 +26,8 @@ Reason = Literal[
     "currency_mismatch",
     "duplicate",
     "capped",
+    "bad_signature",
+    "replayed",
 ]
 REJECTIONS: tuple[Reason, ...] = get_args(Reason)[1:]
 
@@ -66,6 +68,8 @@ STATUS_CODES: tuple[StatusCode, ...] = (
     StatusCode(209, "rejected", "unknown_goal", "the offer has no such goal", False),
     StatusCode(210, "rejected", "invalid_amount", "an amount is no plain decimal, or too large to store", False),
     StatusCode(211, "rejected", "currency_mismatch", "the money depends on an amount in another currency", False),
+    StatusCode(220, "rejected", "bad_signature", "the postback's `signature` or `timestamp` is missing or wrong", False),
+    StatusCode(221, "rejected", "replayed", "an earlier conversion came with this very `signature`", False),
 )
 
 _REJECTED = {row.reason: row.code for row in STATUS_CODES if row.code != DUPLICATE_UNIQUE_ID}

@@ -8,7 +8,7 @@ import msgspec
 
 from edge.tracking.click_id import ms_of
 from edge.tracking.payouts import ZERO, Terms
-from edge.tracking.status_codes import DUPLICATE, DUPLICATE_UNIQUE_ID, Reason, Status
+from edge.tracking.status_codes import DUPLICATE, DUPLICATE_UNIQUE_ID, Reason, Status, rejection_code
 from storage.journal.events import Session, Via
 
 
@@ -56,8 +56,12 @@ class PartnerView(Protocol):
 
 
 class AdvertiserView(Protocol):
-    """`security_token` may be empty: then none is required, and none is valid."""
+    """`security_token` and `signing_secret` may be empty: then none is required, and no token is valid."""
 
+    @property
+    def id(self) -> int: ...
+    @property
+    def signing_secret(self) -> str: ...
     @property
     def security_token(self) -> str: ...
     @property
@@ -105,6 +109,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     claims: tuple[str, ...] = ()
     """Keys that must all be free for this verdict to stand."""
     explanation: str
+
+    def as_replay(self) -> "Verdict":
+        """The verdict when the very signature was accepted before."""
+        return msgspec.structs.replace(
+            self,
+            status="rejected",
+            reason="replayed",
+            status_code=rejection_code("replayed"),
+            payout=ZERO,
+            revenue=ZERO,
+            claims=(),
+            explanation="an earlier conversion came with this very signature",
+        )
 
     def as_duplicate(self) -> "Verdict":
         """The verdict when one of the claims is held by another conversion."""
