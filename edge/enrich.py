@@ -5,6 +5,7 @@ Places are cached by exact address: a database's networks are of any size, so th
 
 import os
 import re
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,11 @@ import structlog
 from ua_parser import Domain
 from ua_parser.loaders import load_builtins
 
+from edge.crawlers import is_crawler
+from edge.datacentres import Datacentres
 from edge.errors import UserError
 from edge.logs import RateLimited
+from edge.settings import Settings
 
 try:
     from ua_parser.regex import Resolver
@@ -66,11 +70,16 @@ UNKNOWN_PLACE = Place()
 class Enricher:
     """Device and place of one drain process. `clock` gives monotonic seconds. Loading takes about 0.3 s."""
 
-    def __init__(self, geoip_path: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, geoip_path: Path | None, clock: Callable[[], float], datacentre_list: Path | None = None
+    ) -> None:
+        """`datacentre_list`: a file of address blocks; None: the packaged list."""
         self._resolve = Resolver(load_builtins())
         self._device = lru_cache(CACHED_USER_AGENTS)(self._parse_device)
         self._place = lru_cache(CACHED_PLACES)(self._find_place)
         self._clock = clock
+        self.is_datacentre = Datacentres(datacentre_list, clock).holds
+        """Whether an address is in a data centre."""
         self._log = RateLimited(structlog.get_logger(), LOG_INTERVAL_S, clock)
         self._geoip_path = geoip_path
         self._geoip: maxminddb.Reader | None = None
@@ -124,6 +133,12 @@ class Enricher:
             return UNKNOWN_PLACE
 
 
+def make_enricher(settings: Settings) -> Enricher:
+    """The enricher of a process with these settings."""
+    geoip_path = Path(settings.geoip_db) if settings.geoip_db else None
+    return Enricher(geoip_path, time.monotonic, Path(settings.datacentre_list) if settings.datacentre_list else None)
+
+
 def _open_private(path: Path) -> maxminddb.Reader:
     """A reader of a copy in memory: a file overwritten in place under a mapping of it would kill us with SIGBUS."""
     copy = os.memfd_create("geoip")
@@ -141,7 +156,7 @@ def _device(user_agent: str, resolve: Resolver) -> Device:
     family = found.device.family if found.device else ""
     brand = (found.device.brand if found.device else "") or ""
     os_family = found.os.family if found.os else ""
-    is_bot = family == "Spider"
+    is_bot = family == "Spider" or is_crawler(user_agent)
     return Device(
         device_type="bot" if is_bot else _device_type(user_agent, os_family, brand),
         device_brand="" if is_bot or brand.startswith("Generic") else brand,

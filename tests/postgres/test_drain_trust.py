@@ -1,8 +1,9 @@
 """Signed postbacks and traffic from data centres and bots, through the real drain."""
 
-from tests.postgres.drains import CATALOG, CHROME, GOOGLEBOT, Bench, now_ms
+from typing import Any
 
 from edge.tracking.signatures import sign
+from tests.postgres.drains import CATALOG, CHROME, GOOGLEBOT, Bench, now_ms
 from tests.recount import differences
 
 SECRET = "shared with the advertiser"
@@ -12,7 +13,7 @@ SIGNING = CATALOG.replace('name = "Plain"', f'name = "Plain"\nsigning_secret = "
 EC2 = "52.94.76.10"
 
 
-def signed(**params: str) -> dict[str, str]:
+def signed(**params: str) -> dict[str, Any]:
     """Parameters of a postback, signed now."""
     sent = {"timestamp": str(now_ms() // 1000), **params}
     return sent | {"signature": sign(sent, SECRET)}
