@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 import maxminddb
 import msgspec
@@ -86,6 +87,12 @@ class Enricher:
         self._geoip_stamp: tuple[int, ...] = ()
         self._next_check_s = float("-inf")
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The enricher of a process with these settings."""
+        geoip_path = Path(settings.geoip_db) if settings.geoip_db else None
+        return cls(geoip_path, time.monotonic, Path(settings.datacentre_list) if settings.datacentre_list else None)
+
     def device(self, user_agent: str) -> Device:
         """The device that `user_agent` names."""
         return self._device(user_agent[:USER_AGENT_CHARACTERS])
@@ -131,12 +138,6 @@ class Enricher:
         except maxminddb.InvalidDatabaseError as error:
             self._log.warning("geoip database damaged", path=str(self._geoip_path), error=str(error))
             return UNKNOWN_PLACE
-
-
-def make_enricher(settings: Settings) -> Enricher:
-    """The enricher of a process with these settings."""
-    geoip_path = Path(settings.geoip_db) if settings.geoip_db else None
-    return Enricher(geoip_path, time.monotonic, Path(settings.datacentre_list) if settings.datacentre_list else None)
 
 
 def _open_private(path: Path) -> maxminddb.Reader:

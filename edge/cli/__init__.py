@@ -12,6 +12,7 @@ from storage.errors import StorageError
 _COMMANDS = {
     "apply": "edge.cli.apply:apply",
     "explain": "edge.cli.explain:explain",
+    "import": "edge.cli.imports:imports",
     "journal": "edge.cli.journal:journal",
     "psql": "edge.cli.psql:psql",
     "serve": "edge.cli.serve:serve",

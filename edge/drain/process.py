@@ -12,7 +12,7 @@ from edge.drain.catalogs import CatalogHistory
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
 from edge.drain.storing import Entry, Store
-from edge.enrich import make_enricher
+from edge.enrich import Enricher
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
 from edge.tracking.sessions import Sessions
@@ -54,7 +54,7 @@ class Drain:
         self._settings = settings
         self._counters = counters
         self._feeds = JournalFeeds(settings, orders.slot)
-        rows = RowMaker(make_enricher(settings), settings)
+        rows = RowMaker(Enricher.of(settings), settings)
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
         self._store = Store(rows, settings, history, sessions, counters)

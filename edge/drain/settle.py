@@ -20,10 +20,8 @@ from storage.postgres.stats import Deltas, StatsKey
 
 _COLUMNS = ["adv_sub1", "adv_sub2", "adv_sub3", "adv_sub4", "adv_sub5", "conversion_unique_id", "promo_code"]
 # The token is a secret; the rest has a column, or only said how to answer, or who sent it.
-_NOT_EXTRA = frozenset(
-    (*_COLUMNS, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "security_token", "ip", "format", "a")
-    + ("signature", "timestamp")
-)
+_HOW_SENT = ("security_token", "signature", "timestamp", "format", "a")
+_NOT_EXTRA = frozenset((*_COLUMNS, *_HOW_SENT, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "ip"))
 UNKNOWN_CLICK = "unknown_click"
 
 

@@ -56,6 +56,12 @@ class Deltas:
         row[_UNIQUE] += is_unique
         row[_INVALID] += not is_valid
 
+    def clear(self, *names: str) -> None:
+        """Leave these measures out."""
+        for row in self.rows.values():
+            for name in names:
+                row[_PLACES[name]] = 0
+
     def merge(self, other: "Deltas") -> None:
         for key, measures in other.rows.items():
             row = self._row(key)
