@@ -199,7 +199,8 @@ def _progress(path: Path) -> Iterator[Progress]:
         yield lambda read_bytes, report: None
         return
     from rich.console import Console  # noqa: PLC0415 - takes a tenth of a second, and only a terminal needs it
-    from rich.progress import BarColumn, DownloadColumn, Progress as Bar, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -14,6 +14,7 @@ from edge.imports.click_rows import ForeignClick, Vendor
 from edge.settings import Settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import LAST_SEQUENCE, compose, sequence_of
+from edge.tracking.payouts import ZERO
 from storage.journal.events import Click, Session
 from storage.postgres.connection import Connection, is_missing_partition
 from storage.postgres.copy import TouchRow, copy_rows
@@ -116,7 +117,8 @@ class ClickImporter:
             click = fresh[transaction_id]
             self._enricher.stated = Place(click.country, click.region, click.city)
             event = self._event(click, click_id)
-            yield self._rows.touch_row(event, event.session, self._catalog, deltas)
+            row = self._rows.touch_row(event, event.session, self._catalog, deltas)
+            yield row._replace(payout=ZERO, revenue=ZERO)
 
     def _event(self, click: ForeignClick, click_id: bytes) -> Click:
         session = Session(

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple, Self, cast
 
 from edge.errors import UserError
 
@@ -29,22 +29,32 @@ class ClickFile:
 
     def __init__(self, path: Path) -> None:
         """UserError if it cannot be read or has no header."""
+        self._text: IO[str] | None = None
         try:
             self._raw = path.open("rb")
-            self.size_bytes = path.stat().st_size
-            start = self._raw.read(2)
-            self._raw.seek(0)
-            self._text = self._open_text(start)
-            first_line = self._text.readline()
-        except (OSError, EOFError) as error:
-            raise UserError(f"cannot read {path}: {getattr(error, 'strerror', '') or error}") from error
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            self._begin(path)
+        except (OSError, EOFError, UserError) as error:
+            self.close()
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"cannot read {path}: {error}") from error
+
+    def _begin(self, path: Path) -> None:
+        self.size_bytes = path.stat().st_size
+        start = self._raw.read(2)
+        self._raw.seek(0)
+        text = self._text = self._open_text(start)
+        first_line = text.readline()
         if first_line.lstrip()[:1] in ("{", "["):
             raise UserError(f"{path} is JSON: export the clicks as CSV")
         delimiter = max(_DELIMITERS, key=first_line.count)
         self.header: list[str] = next(csv.reader([first_line], delimiter=delimiter), [])
         if not any(self.header):
             raise UserError(f"{path} is empty: a header and a line a click are needed")
-        self._reader = csv.reader(self._text, delimiter=delimiter)
+        self._reader = csv.reader(text, delimiter=delimiter)
 
     @property
     def read_bytes(self) -> int:
@@ -68,6 +78,8 @@ class ClickFile:
 
     def close(self) -> None:
         """Close the file."""
+        if self._text is not None:
+            self._text.close()
         self._raw.close()
 
     def _open_text(self, start: bytes) -> IO[str]:
@@ -95,7 +107,7 @@ class Rejects:
         except OSError as error:
             raise UserError(f"cannot replace {self.path}: {error.strerror}") from error
 
-    def __enter__(self) -> "Rejects":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

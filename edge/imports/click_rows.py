@@ -21,6 +21,7 @@ MAX_VALUE_CHARS = 4096
 _FOREIGN_ID = re.compile(r"[!-~]{1,64}", re.ASCII)
 _ID_BEHIND_NAME = re.compile(r".*\((?P<id>[0-9]{1,10})\)\s*", re.ASCII | re.DOTALL)
 _PARAMETER = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
+_ZONE_NAME = re.compile(r" (UTC|GMT)$")
 _NOT_WORD = re.compile(r"[^a-z0-9]+")
 REQUIRED = ("transaction_id", "datetime", "offer_id", "aff_id")
 
@@ -166,7 +167,7 @@ def parse_time(text: str, zone: tzinfo, time_format: str = "") -> int:
         elif text.isascii() and text.replace(".", "", 1).isdigit() and len(text) >= 9:
             return _unix_ms(text)
         else:
-            moment = datetime.fromisoformat(text.removesuffix(" UTC"))
+            moment = datetime.fromisoformat(_ZONE_NAME.sub("+00:00", text))
         moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
         return round(moment.astimezone(UTC).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
@@ -175,6 +176,8 @@ def parse_time(text: str, zone: tzinfo, time_format: str = "") -> int:
 
 def _unix_ms(text: str) -> int:
     whole, _, fraction = text.partition(".")
+    if len(whole) > 13:
+        raise ValueError("beyond the year 2286")
     if len(whole) >= 12:
         return int(whole)
     return int(whole) * 1000 + int((fraction + "000")[:3])
