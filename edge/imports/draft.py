@@ -167,7 +167,7 @@ def _toml(kind: str, fields: dict[str, Any]) -> str:
 
 
 def money(text: str) -> str:
-    """An amount or percentage as the catalog writes it; "" where there is none, or zero, or it cannot be read."""
+    """An amount or percentage as the catalog writes it; "" where there is none, or it cannot be read."""
     found = _AMOUNT.fullmatch(text.strip())
     if not found:
         return ""
@@ -175,10 +175,14 @@ def money(text: str) -> str:
         amount = Decimal(found["digits"].replace(",", "")).quantize(_SIX_PLACES).normalize()
     except InvalidOperation:
         return ""
-    if not amount:
-        return ""
     shown = f"{amount:f}"
     return shown if "." in shown and len(shown.partition(".")[2]) > 1 else f"{amount:.2f}"
+
+
+def more_than_zero(text: str) -> str:
+    """The same; "" for zero too."""
+    found = money(text)
+    return found if found.strip("0.") else ""
 
 
 def cut(name: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from edge.imports.draft import Draft, Item, cut, inline, money, unique_name
+from edge.imports.draft import Draft, Item, cut, inline, money, more_than_zero, unique_name
 from edge.imports.exports import Record, Source, Tables, as_text, entries
 from edge.tracking.macros import find_unknown_macros
 from edge.tracking.parameters import to_id
@@ -128,15 +128,20 @@ def _put_status(item: Item, source: Source) -> None:
         item.note(f"expires_at: the end of {expires} in UTC; Everflow's day is that of your network's time zone")
 
 
-def _put_terms(fields: dict[str, Any], source: Source, item: Item) -> None:
-    """What the partner is paid and the advertiser pays; fields of an offer, a goal or an override."""
+def _put_terms(fields: dict[str, Any], source: Source, item: Item, *, is_part: bool = False) -> None:
+    """What the partner is paid and the advertiser pays.
+
+    `is_part`: of a goal or an override, where what is not given is the offer's, so that a zero must be said.
+    """
     for ours, types in _TYPES.items():
-        kind, amount = source.take(f"{ours}_type").lower(), money(source.take(f"{ours}_amount"))
-        share = money(source.take(f"{ours}_percentage"))
+        read = money if is_part else more_than_zero
+        kind, amount = source.take(f"{ours}_type").lower(), read(source.take(f"{ours}_amount"))
+        share = read(source.take(f"{ours}_percentage"))
         if kind in types:
             fields[f"{ours}_type"] = types[kind]
         elif kind not in ("", "blank"):
-            item.note(f"not carried over: {ours}_type = {kind} (amount {amount or 0}, percentage {share or 0})")
+            item.note(f"not carried over, nothing is paid: {ours}_type = {kind}, {amount or 0}, {share or 0} %")
+            fields |= {f"{ours}_type": "cpa_flat", ours: "0.00"}
             continue
         if amount:
             fields[ours] = amount
@@ -171,7 +176,7 @@ def _put_caps(item: Item, source: Source) -> None:
             if number := to_id(source.take(f"{theirs}_{thing}_cap").partition(".")[0]):
                 caps[f"{ours}_{what}"] = number
         for what in _SUMMED:
-            if amount := money(source.take(f"{theirs}_{what}_cap")):
+            if amount := more_than_zero(source.take(f"{theirs}_{what}_cap")):
                 caps[f"{ours}_{what}"] = amount
     is_off = source.take("is_caps_enabled") in ("0", "false")
     if caps and is_off:
@@ -211,7 +216,7 @@ def _add_payouts(draft: Draft, tables: Tables) -> set[str]:
             item.put("duplicates", duplicates)
         else:
             goal: dict[str, Any] = {"id": to_id(text), "name": unique_name(name, taken.setdefault(offer_id, set()), to_id(text))}
-            _put_terms(goal, source, item)
+            _put_terms(goal, source, item, is_part=True)
             if duplicates:
                 goal["duplicates"] = duplicates
             item.add("goals", goal)
@@ -245,9 +250,9 @@ def _add_custom(draft: Draft, record: Record, bases: set[str]) -> None:
     goal_id = 0 if base in bases else to_id(base)
     terms: dict[str, Any] = {}
     for ours in _TYPES:
-        if not source.is_set(f"is_custom_{ours}_enabled"):
-            source.skip(f"{ours}_type", f"{ours}_amount", f"{ours}_percentage")
-    _put_terms(terms, source, item)
+        if source.is_set(f"is_custom_{ours}_enabled"):
+            own = Source({name: record.get(name) for name in (f"{ours}_type", f"{ours}_amount", f"{ours}_percentage")})
+            _put_terms(terms, own, item, is_part=True)
     numbers = record.get("network_affiliate_ids") or []
     partners = sorted({to_id(as_text(one)) for one in numbers}) if isinstance(numbers, list) else []
     if source.is_set("is_apply_all_affiliates") or not partners:

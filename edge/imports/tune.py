@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edge.imports.draft import Draft, Item, cut, money, unique_name
+from edge.imports.draft import Draft, Item, cut, money, more_than_zero, unique_name
 from edge.imports.exports import Record, Source, Tables, is_empty
 from edge.tracking.macros import find_unknown_macros
 from edge.tracking.parameters import to_id
@@ -95,8 +95,11 @@ def _put_status(item: Item, source: Source) -> None:
     item.put("redirect_offer_id", to_id(source.take("redirect_offer_id")) or None)
 
 
-def put_terms(fields: dict[str, Any], source: Source, item: Item) -> None:
-    """What the partner is paid, and what the advertiser pays (`max_payout` in TUNE's words)."""
+def put_terms(fields: dict[str, Any], source: Source, item: Item, *, is_part: bool = False) -> None:
+    """What the partner is paid, and what the advertiser pays (`max_payout` in TUNE's words).
+
+    `is_part`: of a goal, where what is not given is the offer's, so that a zero must be said.
+    """
     for ours, kinds, flat, percent in (
         ("payout", ("payout_type",), ("default_payout",), ("percent_payout",)),
         ("revenue", ("revenue_type",), ("max_payout", "default_revenue"), ("max_percent_payout", "percent_revenue")),
@@ -107,8 +110,8 @@ def put_terms(fields: dict[str, Any], source: Source, item: Item) -> None:
         elif kind:
             fields[f"{ours}_type"] = kind
         for name, text in ((ours, amount), (f"{ours}_percent", share)):
-            if money(text):
-                fields[name] = money(text)
+            if known := money(text) if is_part else more_than_zero(text):
+                fields[name] = known
             elif text and not is_empty(text):
                 item.note(f"not carried over: {name} = {text}")
 
@@ -141,7 +144,7 @@ def _caps(source: Source) -> dict[str, Any]:
         if ours.endswith("conversions"):
             if number := to_id(text.partition(".")[0]):
                 caps[ours] = number
-        elif money(text):
+        elif more_than_zero(text):
             caps[ours] = money(text)
     return caps
 
@@ -171,7 +174,7 @@ def _add_goal(item: Item, source: Source, taken: set[str]) -> None:
         item.note(f"not carried over: goal {number} {name}, {status} in TUNE")
         return
     goal: dict[str, Any] = {"id": number, "name": unique_name(name, taken, number)}
-    put_terms(goal, source, item)
+    put_terms(goal, source, item, is_part=True)
     if source.is_set("allow_multiple_conversions"):
         goal["duplicates"] = "new"
     item.add("goals", goal)

@@ -4,11 +4,12 @@ import asyncio
 import csv
 import os
 import pty
+import re
 import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from edge.tracking.click_id import ClickIds, worker_of
-from tests.node import COMMAND, Node
+from tests.node import COMMAND, Node, eventually
 from tests.postgres.drains import Unleased
 from tests.recount import differences
 from tests.wire.test_commands import run
@@ -184,3 +185,66 @@ def test_on_a_terminal_there_is_a_progress_bar(node: Node, tmp_path: Path) -> No
     assert process.returncode == 0
     assert b"4100 clicks imported" in stdout
     assert b"imported, 0 rejected" in shown
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "imports"
+EXPORTS = {
+    "tune": ["tune_offers.json", "tune_affiliates.json", "tune_advertisers.json", "tune_terms.json"],
+    "everflow": ["everflow_offers.json", "everflow_partners.json", "everflow_custom.json"],
+}
+
+
+@pytest.mark.parametrize("vendor", ["tune", "everflow"])
+def test_an_exported_catalog_applies_as_it_is(node: Node, tmp_path: Path, vendor: str) -> None:
+    """The real command's file, through `apply --dry-run`; only its owner may read it; it is never overwritten."""
+    files, out = [FIXTURES / name for name in EXPORTS[vendor]], tmp_path / "catalog.toml"
+    told = run("import", "catalog", *files, "--from", vendor, "-o", out)
+    assert re.search(r"\d advertisers, \d partners, \d offers; \d left out, \d+ comments to read", told)
+    assert out.stat().st_mode & 0o777 == 0o600
+    shown = run("apply", "--dry-run", "--data-dir", node.data_dir, out)
+    assert "dry run" in shown
+    before = out.read_text()
+    assert "is there already" in run("import", "catalog", *files, "--from", vendor, "-o", out, code=2)
+    assert out.read_text() == before
+    printed = run("import", "catalog", *files, "--from", vendor)
+    assert printed.startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["missing.json", "--from", "tune"], "cannot read missing.json"),
+        ([FIXTURES / "tune_error.json", "--from", "tune"], "answered with an error: Invalid token"),
+        ([FIXTURES / "tune_offers.json", "--from", "everflow"], "holds no offers"),
+        ([FIXTURES / "tune_offers.json", "--from", "tune", "--currency", "dollars"], "ISO 4217"),
+        ([FIXTURES / "tune_offers.json", "--from", "tune", "-o", "/nowhere/catalog.toml"], "cannot write /nowhere"),
+    ],
+)
+def test_an_export_that_cannot_be_read_is_one_clear_line(arguments: list[str | Path], told: str) -> None:
+    """Exit code 2, no traceback."""
+    shown = run("import", "catalog", *arguments, code=2)
+    assert told in shown
+    assert shown.count("\n") == 1
+
+
+async def test_a_whole_network_moves_in(make_node: Callable[..., Node], tmp_path: Path) -> None:
+    """Export, import, apply, import the open clicks: on an empty node, a postback then finds the click that came along."""
+    node = await make_node(catalog=None).start()
+    out = tmp_path / "catalog.toml"
+    run("import", "catalog", *(FIXTURES / name for name in EXPORTS["tune"]), "--from", "tune", "-o", out)
+    run("apply", "--data-dir", node.data_dir, out)
+    header = ["Stat.ad_id", "Stat.datetime", "Stat.offer_id", "Stat.affiliate_id", "Stat.affiliate_info1"]
+    path = write(tmp_path / "clicks.csv", ["102f3a7b9c", ago(days=3), "17", "2", "spring"], header=header)
+    assert "1 clicks imported" in clicks(node, path, vendor="tune")
+    [row] = await node.fetch("SELECT click_id FROM external_ids WHERE transaction_id = '102f3a7b9c'")
+    address = f"{node.origin}/aff_lsr?transaction_id={row['click_id'].hex}&security_token=a1b2c3d4"
+    done = await asyncio.create_subprocess_exec("curl", "-sf", address)
+    assert await done.wait() == 0
+
+    async def is_decided() -> bool:
+        return bool(await node.fetch("SELECT FROM conversions"))
+
+    await eventually(is_decided, 30, node.describe)
+    [decided] = await node.fetch("SELECT status, reason, aff_id, payout::text, revenue::text FROM conversions")
+    # Its addresses came along too, and this one is not among them.
+    assert tuple(decided) == ("rejected", "ip_not_allowed", 2, "0.000000", "0.000000")
