@@ -5,19 +5,23 @@ Places are cached by exact address: a database's networks are of any size, so th
 
 import os
 import re
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import maxminddb
 import structlog
 from ua_parser import Domain, PartialResult
 from ua_parser.loaders import load_builtins
 
+from edge.crawlers import is_crawler
+from edge.datacentres import Datacentres
 from edge.errors import UserError
 from edge.logs import RateLimited
+from edge.settings import Settings
 from edge.tracking.surroundings import UNKNOWN_DEVICE, UNKNOWN_PLACE, Device, Place
 
 try:
@@ -52,17 +56,34 @@ class FoundDatabase(NamedTuple):
 class Enricher:
     """Device and place of one process. `clock` gives monotonic seconds. Loading takes about 0.3 s."""
 
-    def __init__(self, geoip_path: Path | None, clock: Callable[[], float], *, checks_itself: bool = True) -> None:
-        """`checks_itself`: looks for another database while it is asked, which may take long; else its owner does."""
+    def __init__(
+        self,
+        geoip_path: Path | None,
+        clock: Callable[[], float],
+        datacentre_list: Path | None = None,
+        *,
+        checks_itself: bool = True,
+    ) -> None:
+        """`datacentre_list`: a file of address blocks; None: the packaged list. `checks_itself`: looks for another geo
+        database while it is asked, which may take long; else its owner does.
+        """
         self._resolve = Resolver(load_builtins())
         self._device = lru_cache(CACHED_USER_AGENTS)(self._parse_device)
         self._place = lru_cache(CACHED_PLACES)(self._find_place)
         self._clock = clock
+        self.is_datacentre = Datacentres(datacentre_list, clock).holds
+        """Whether an address is in a data centre."""
         self._log = RateLimited(structlog.get_logger(), LOG_INTERVAL_S, clock)
         self._geoip_path = geoip_path
         self._geoip: maxminddb.Reader | None = None
         self._geoip_stamp: tuple[int, ...] = ()
         self._next_check_s = float("-inf" if checks_itself else "inf")
+
+    @classmethod
+    def of(cls, settings: Settings, *, checks_itself: bool = True) -> Self:
+        """The enricher of a process with these settings."""
+        geoip, datacentres = (Path(one) if one else None for one in (settings.geoip_db, settings.datacentre_list))
+        return cls(geoip, time.monotonic, datacentres, checks_itself=checks_itself)
 
     def device(self, user_agent: str) -> Device:
         """The device that `user_agent` names."""
@@ -135,7 +156,7 @@ def _device(user_agent: str, resolve: Resolver) -> Device:
     family = found.device.family if found.device else ""
     brand = (found.device.brand if found.device else "") or ""
     os_family = found.os.family if found.os else ""
-    is_bot = family == "Spider"
+    is_bot = family == "Spider" or is_crawler(user_agent)
     return Device(
         device_type="bot" if is_bot else _device_type(user_agent, os_family, brand),
         device_brand="" if is_bot or brand.startswith("Generic") else brand,

@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """On without such a proxy in front: every connection is refused."""
     geoip_db: str = ""
     """A missing or damaged file: places are unknown, and rules on them never match."""
+    datacentre_list: str = ""
+    """Empty: the packaged list of large clouds. A wrong file: buyers are flagged, or none of the bots there."""
     fallback_url: str = ""
     """Empty: a click that no offer can take is answered with 404."""
     unique_hours: int = 24
@@ -366,6 +368,7 @@ _SETTINGS = {
     "trusted_proxies": _Setting("trusted_proxies", _networks, "CIDRs such as 10.0.0.0/8,2001:db8::/32"),
     "proxy_protocol": _Setting("proxy_protocol", _choice(_SWITCH), _SWITCHED),
     "geoip_db": _Setting("geoip_db", _path, "an .mmdb file's path"),
+    "datacentre_list": _Setting("datacentre_list", _path, "the path of a file with a CIDR a line"),
     "fallback_url": _Setting("fallback_url", _web_url, "an http or https URL without a macro in its host"),
     "unique_hours": _Setting("unique_hours", _whole(0, 8760), "0 to 8760"),
     "lane": _Setting("lane", _choice(_SWITCH), _SWITCHED),

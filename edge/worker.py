@@ -10,7 +10,6 @@ import resource
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import structlog
 
@@ -125,8 +124,7 @@ class Worker:
 
     def _load_enricher(self) -> Enricher:
         """A third of a second and a file of any size: for a thread."""
-        path = self._settings.geoip_db
-        enricher = Enricher(Path(path) if path else None, time.monotonic, checks_itself=False)
+        enricher = Enricher.of(self._settings, checks_itself=False)
         enricher.take(enricher.look())
         return enricher
 

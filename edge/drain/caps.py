@@ -14,6 +14,7 @@ from edge.drain.rows import hour_of
 from edge.drain.settle import Decided
 from edge.tracking.caps import Limit, capped_verdict, exceeds, limits_for
 from edge.tracking.catalog import Catalog, OfferView
+from edge.tracking.signatures import is_replay_claim
 from storage.postgres.cap_usage import Usage, UsageKey, lock_usage, store_usage
 from storage.postgres.catalog import hold_catalog
 from storage.postgres.changes import Held
@@ -129,7 +130,7 @@ class CapBench:
     def decide(self, one: Decided, price: Callable[[Decided], Decided]) -> Decided:
         """The verdict after the caps, priced. A duplicate is tried again when what it repeats has come to nothing."""
         tried = self._tried[_id(one)]
-        claims = tried.verdict.claims
+        claims = [key for key in tried.verdict.claims if not is_replay_claim(key)]
         if one.verdict.reason == "duplicate" and claims and all(key in self._released for key in claims):
             decided = self._try(price(tried))
             if decided.verdict.claims:
@@ -139,7 +140,7 @@ class CapBench:
             return decided
         decided = self._try(price(one))
         if one.verdict.claims and not decided.verdict.claims:
-            self._released |= dict.fromkeys(claims, _id(decided))
+            self._released |= dict.fromkeys(tried.verdict.claims, _id(decided))
         if one.verdict.repeat_key and not one.is_repeated and decided.verdict.status not in _ACCEPTED:
             self._released[one.verdict.repeat_key] = _id(decided)
         return decided

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from edge.drain.settle import Decided
+from edge.tracking.signatures import is_replay_claim
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import claim_keys, find_holders
 from storage.postgres.copy import Uuid
@@ -31,6 +32,8 @@ def _keys(one: Decided) -> tuple[str, ...]:
 def _judge(one: Decided, held: Mapping[str, Uuid], won: set[str]) -> Decided:
     mine = Uuid(one.received.event.conversion_id)
     ask, lost = one.verdict.ask, [key for key in _keys(one) if key not in won or held[key] != mine]
+    if any(map(is_replay_claim, lost)):
+        return one._replace(verdict=one.verdict.as_replay())
     if ask:
         one = one._replace(holder=next((held[key] for key in ask.seeks if key in held and held[key] != mine), None))
     if lost == [one.verdict.repeat_key]:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import structlog
 
@@ -56,7 +55,7 @@ class Drain:
         self._settings = settings
         self._counters = counters
         self._feeds = JournalFeeds(settings, orders.slot)
-        rows = RowMaker(Enricher(Path(settings.geoip_db) if settings.geoip_db else None, time.monotonic), settings)
+        rows = RowMaker(Enricher.of(settings), settings)
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
         self._store = Store(rows, settings, history, sessions, counters)

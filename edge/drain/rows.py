@@ -94,7 +94,7 @@ class RowMaker:
     def touch_row(self, event: Click | Impression, session: Session, catalog: Catalog, deltas: Deltas) -> TouchRow:
         """The event's row; what it adds to the roll-ups goes to `deltas`."""
         device, place = self._enricher.device(session.user_agent), self._enricher.place(session.ip)
-        flags = [*event.flags, "bot"] if device.is_bot else event.flags
+        flags = self._flags(event.flags, device, session.ip)
         offer = catalog.offer(session.offer_id)
         is_click = isinstance(event, Click)
         is_valid = INVALID_FLAGS.isdisjoint(flags)
@@ -131,6 +131,12 @@ class RowMaker:
         if row.cost:
             deltas.add(key, cost=row.cost)
         return row
+
+    def _flags(self, flags: list[str], device: Device, ip: str) -> list[str]:
+        """The worker's flags and those that take a look-up."""
+        if device.is_bot:
+            flags = [*flags, "bot"]
+        return [*flags, "datacentre"] if self._enricher.is_datacentre(ip) else flags
 
     def stored_ip(self, ip: str) -> str | None:
         """The address as `EDGE_IP_STORAGE` wants it kept; None for none."""

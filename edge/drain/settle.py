@@ -31,10 +31,9 @@ _COLUMNS = [
     "promo_code",
     "contact_id",
 ]
-# The token is a secret; the rest has a column, or only said how to answer.
-NOT_EXTRA = frozenset(
-    (*_COLUMNS, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "security_token", "ip", "format", "a")
-)
+# The token is a secret; the rest has a column, or only said how to answer, or who sent it.
+_HOW_SENT = ("security_token", "signature", "timestamp", "format", "a")
+NOT_EXTRA = frozenset((*_COLUMNS, *_HOW_SENT, "transaction_id", "offer_id", "aff_id", "goal_id", "amount", "ip"))
 UNKNOWN_CLICK = "unknown_click"
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from edge.tracking import signatures
 from edge.tracking.addresses import is_allowed
 from edge.tracking.asking import ask_of, claims_of, late_ask, repeat_key_of, said_of
 from edge.tracking.parameters import to_id
@@ -157,6 +158,10 @@ def _token_fault(case: _Case) -> str:
     return "the security_token is wrong" if case.sent.params.get("security_token") else "no security_token was sent"
 
 
+def _signature_fault(case: _Case) -> str:
+    return signatures.find_fault(case.sent, case.advertiser)
+
+
 def _address_fault(case: _Case) -> str:
     allowed = case.advertiser.allowed_ips
     if case.sent.via == "pixel" or not allowed or is_allowed(case.sent.ip, allowed):
@@ -222,6 +227,7 @@ def _currency_fault(case: _Case) -> str:
 _CHECKS: tuple[tuple[Reason, Callable[[_Case], str]], ...] = (
     ("pixel_refused", _pixel_fault),
     ("bad_token", _token_fault),
+    ("bad_signature", _signature_fault),
     ("ip_not_allowed", _address_fault),
     ("offer_inactive", _expiry_fault),
     ("unknown_partner", _missing_partner_fault),
@@ -279,7 +285,7 @@ def _accept(case: _Case, said: Status | Literal[""]) -> Verdict:
         payout=money.payout,
         revenue=money.revenue,
         currency=case.offer.currency,
-        claims=claims_of(case),
+        claims=(*claims_of(case), *signatures.replay_claims(case.sent, case.advertiser)),
         repeat_key=repeat_key_of(case),
         ask=ask_of(case, is_accepted=True),
         pricing=_pricing(case),

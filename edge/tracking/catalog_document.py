@@ -61,6 +61,7 @@ class Advertiser(Part, frozen=True, kw_only=True):
     name: Name
     ref: Text = ""
     security_token: Secret = ""
+    signing_secret: Secret = ""
     allowed_ips: AddressRules = ()
 
 

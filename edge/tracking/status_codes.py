@@ -27,6 +27,8 @@ Reason = Literal[
     "duplicate",
     "capped",
     "advertiser",
+    "bad_signature",
+    "replayed",
 ]
 REJECTIONS: tuple[Reason, ...] = get_args(Reason)[1:]
 
@@ -77,6 +79,8 @@ STATUS_CODES: tuple[StatusCode, ...] = (
     StatusCode(
         PENDING_CAPPED, "pending", "capped", "beyond a cap, and the offer says `cap_conversions = pending`", False
     ),
+    StatusCode(220, "rejected", "bad_signature", "the postback's `signature` or `timestamp` is missing or wrong", False),
+    StatusCode(221, "rejected", "replayed", "an earlier conversion came with this very `signature`", False),
 )
 
 _REJECTED: dict[Reason, int] = {

@@ -8,7 +8,7 @@ import msgspec
 
 from edge.tracking.click_id import ms_of
 from edge.tracking.payouts import ZERO, Money, Terms, conversion_money, round_money
-from edge.tracking.status_codes import DUPLICATE, DUPLICATE_UNIQUE_ID, Reason, Status
+from edge.tracking.status_codes import DUPLICATE, DUPLICATE_UNIQUE_ID, Reason, Status, rejection_code
 from storage.journal.events import Conversion, Session, Via
 
 TouchKind = Literal["click", "impression", "partner_id", "promo_code"]
@@ -63,8 +63,12 @@ class PartnerView(Protocol):
 
 
 class AdvertiserView(Protocol):
-    """`security_token` may be empty: then none is required, and none is valid."""
+    """`security_token` and `signing_secret` may be empty: then none is required, and no token is valid."""
 
+    @property
+    def id(self) -> int: ...
+    @property
+    def signing_secret(self) -> str: ...
     @property
     def security_token(self) -> str: ...
     @property
@@ -159,6 +163,20 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     pricing: Pricing | None = None
     tier: int = 0
     explanation: str
+
+    def as_replay(self) -> "Verdict":
+        """The verdict when the very signature was accepted before."""
+        return msgspec.structs.replace(
+            self,
+            status="rejected",
+            reason="replayed",
+            status_code=rejection_code("replayed"),
+            payout=ZERO,
+            revenue=ZERO,
+            claims=(),
+            ask=None,
+            explanation="an earlier conversion came with this very signature",
+        )
 
     def as_duplicate(self) -> "Verdict":
         """The verdict when one of the claims is held by another conversion."""

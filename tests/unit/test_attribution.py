@@ -24,6 +24,7 @@ GOAL = Goal(id=1, name="lead", payout=Decimal(1), duplicates="new")
 PARTNER = Partner(id=2, name="Deal Blog")
 OPEN = Advertiser(id=1, name="Outletforce")
 GUARDED = Advertiser(id=1, name="Outletforce", security_token="s3cret-ü", allowed_ips=("203.0.113.0/24",))
+SIGNING = Advertiser(id=1, name="Outletforce", signing_secret="s3cret-ü")
 GUARDED_IP = "203.0.113.7"
 
 
@@ -90,6 +91,8 @@ REJECTED = [
     ("bad_token", 19, sent(ip=GUARDED_IP, security_token="\ud800"), {"advertiser": GUARDED}),
     ("ip_not_allowed", 14, sent(ip="198.51.100.1", security_token="s3cret-ü"), {"advertiser": GUARDED}),
     ("ip_not_allowed", 14, sent(security_token="s3cret-ü"), {"advertiser": GUARDED}),
+    ("bad_signature", 220, sent(), {"advertiser": SIGNING}),
+    ("bad_signature", 220, sent(timestamp="1", signature="0" * 64), {"advertiser": SIGNING}),
     ("offer_inactive", 204, sent(), {"its_offer": offer(status="expired")}),
     ("offer_inactive", 204, sent(HOUR_MS), {"its_offer": offer(expires_at=EXPIRES)}),
     ("unknown_partner", 205, sent(), {"partner": None}),
@@ -132,8 +135,8 @@ def test_each_fault_has_its_reason_and_code(reason: str, code: int, facts: Conve
 
 
 def test_every_reason_but_the_databases_own_is_tried_above() -> None:
-    """`duplicate` and `capped` are found by the caller."""
-    assert {row[0] for row in REJECTED} == set(REJECTIONS) - {"duplicate", "capped"}
+    """`duplicate`, `replayed` and `capped` are found by the caller."""
+    assert {row[0] for row in REJECTED} == set(REJECTIONS) - {"duplicate", "replayed", "capped"}
 
 
 def test_the_first_fault_in_order_wins() -> None:

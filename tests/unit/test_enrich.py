@@ -83,7 +83,6 @@ def database(tmp_path: Path) -> Path:
         (f"Mozilla/5.0 (Web0S; Linux/SmartTV) {CHROME} Safari/537.36", "other", "LG", "Web0S", "Chrome"),
         (f"Mozilla/5.0 (Linux; Android 9; AFTMM) {CHROME} Mobile Safari/537.36", "other", "", "Android",
          "Chrome Mobile"),
-        ("curl/8.5.0", "other", "", "", "curl"),
         ("no browser \udc80 at all", "other", "", "", ""),
     ],
 )  # fmt: skip
@@ -103,6 +102,11 @@ def test_a_user_agent_tells_its_device(
         f"Mozilla/5.0 (Linux; Android 6.0.1; Nexus 5X) {CHROME} Mobile Safari/537.36 (compatible; Googlebot/2.1)",
         "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
         "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
+        "Mozilla/5.0 (compatible; GPTBot/1.2; +https://openai.com/gptbot)",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/126.0.0.0 Safari/537.36",
+        "curl/8.5.0",
+        "python-requests/2.32.3",
+        "Go-http-client/2.0",
     ],
 )
 def test_a_crawler_is_a_bot_whatever_phone_it_plays(enricher: Enricher, user_agent: str) -> None:
