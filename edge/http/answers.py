@@ -24,6 +24,8 @@ def to_response(answer: Answer) -> web.Response:
         headers[hdrs.RETRY_AFTER] = str(answer.retry_after_s)
     if answer.allow:
         headers[hdrs.ALLOW] = answer.allow
+    for name, value in answer.extra:
+        headers[name] = value
     return response
 
 
@@ -57,6 +59,8 @@ class Dated:
             lines += f"Retry-After: {answer.retry_after_s}\r\n"
         if answer.allow:
             lines += f"Allow: {answer.allow}\r\n"
+        for name, value in answer.extra:
+            lines += f"{name}: {value}\r\n"
         if is_last:
             lines += "Connection: close\r\n"
         head = (lines + "\r\n").encode("ascii")

@@ -12,6 +12,8 @@ from storage.journal.events import Click, Impression, Outcome, Session, encode
 
 MAX_REDIRECT_OFFERS = 3
 UNKNOWN_OFFER = text(404, "unknown offer")
+CORS = (("Access-Control-Allow-Origin", "*"),)
+UNKNOWN_OFFER_JSON = Answer(404, b'{"error":"unknown offer"}', "application/json", extra=CORS)
 _NO_FLAGS: list[str] = []
 _CLICK, _IMPRESSION = Kind.CLICK.value, Kind.IMPRESSION.value
 
@@ -81,6 +83,23 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
         outcome, answer = "rejected", UNKNOWN_OFFER
     event = encode(Click(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first))
     return Handled(_CLICK, outcome, answer, event, True, session if offer is not None else None)
+
+
+def handle_direct_click(state: EdgeState, request: Request, alias: str) -> Handled:
+    """`/clk`: a click of somebody who is on the offer's page already: its id as JSON, no redirect and no cookie."""
+    params, headers = request.params, request.headers
+    offer_id, aff_id = to_id(params.get("offer_id", "")), to_id(params.get("aff_id", ""))
+    offer = state.catalog.offer(offer_id)
+    outcome: Outcome = "rejected"
+    reason, answer = "unknown_offer", UNKNOWN_OFFER_JSON
+    session = _open_session(state, request, offer, offer_id, aff_id)
+    if offer is not None:
+        outcome, reason = "recorded", offer.refusal(request.received_ms) or _partner_refusal(state.catalog, aff_id)
+        body = b'{"transaction_id":"%s"}' % session.click_id.hex().encode()
+        answer = Answer(200, body, "application/json", extra=CORS)
+    flags = _flags(state, request)
+    event = Click(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, b"")
+    return Handled(_CLICK, outcome, answer, encode(event), True, session if offer is not None else None)
 
 
 def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled:

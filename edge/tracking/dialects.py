@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from edge.tracking.click import handle_click, handle_impression
+from edge.tracking.click import handle_click, handle_direct_click, handle_impression
 from edge.tracking.conversion import handle_goal_postback, handle_pixel, handle_postback
 from edge.tracking.request import NOT_FOUND, Answer, Handled, Kind, Request, text
 from edge.tracking.state import EdgeState
@@ -31,6 +31,7 @@ TABLE = (
     Dialect("/aff_goal", "goal_postback", ("a", "lsr")),
     Dialect("/aff_goal", "goal_pixel", ("a", "l")),
     Dialect("/aff_l", "pixel"),
+    Dialect("/clk", "direct_click"),
 )
 
 
@@ -43,6 +44,7 @@ class _KindRow(NamedTuple):
 _GET = frozenset(("GET",))
 KINDS: dict[str, _KindRow] = {
     "click": _KindRow(handle_click, Kind.CLICK, frozenset(("GET", "HEAD"))),
+    "direct_click": _KindRow(handle_direct_click, Kind.CLICK, _GET),
     "impression": _KindRow(handle_impression, Kind.IMPRESSION, _GET),
     "postback": _KindRow(handle_postback, Kind.POSTBACK, frozenset(("GET", "POST"))),
     "goal_postback": _KindRow(handle_goal_postback, Kind.POSTBACK, frozenset(("GET", "POST"))),
@@ -58,7 +60,7 @@ HOT_PATHS = frozenset(_BY_PATH)
 # The paths that need no telling: most requests are answered by their row without a search.
 _PLAIN = {path: KINDS[rows[0].kind] for path, rows in _BY_PATH.items() if rows[0].tell is None}
 
-RESERVED_PATHS = frozenset(path.strip("/") for path in _BY_PATH) | {"clk", "edge.js", "livez", "readyz"}
+RESERVED_PATHS = frozenset(path.strip("/") for path in _BY_PATH) | {"edge.js", "livez", "readyz"}
 UNTOLD = text(400, "the parameter a must be lsr or l")
 
 

@@ -30,6 +30,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     cookie: str = ""
     retry_after_s: int = 0
     allow: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
+    """More header lines, of our own words only."""
 
 
 class Kind(IntEnum):
