@@ -13,6 +13,7 @@ from edge.drain.catalogs import CatalogHistory
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
 from edge.drain.storing import Entry, Store
+from edge.drain.uniques import Uniques
 from edge.enrich import Enricher
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
@@ -55,10 +56,12 @@ class Drain:
         self._settings = settings
         self._counters = counters
         self._feeds = JournalFeeds(settings, orders.slot)
-        rows = RowMaker(Enricher(Path(settings.geoip_db) if settings.geoip_db else None, time.monotonic), settings)
+        enricher = Enricher(Path(settings.geoip_db) if settings.geoip_db else None, time.monotonic)
+        self._uniques = Uniques(settings, counters)
+        rows = RowMaker(enricher, settings, self._uniques.is_repeat if self._uniques.is_on else None)
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
-        self._store = Store(rows, settings, history, sessions, counters)
+        self._store = Store(rows, settings, history, sessions, self._uniques, counters)
         self._stop = stop_requested()
         self._next: dict[str, float] = {}
         self._backoff_s = FIRST_BACKOFF_S
@@ -74,6 +77,7 @@ class Drain:
                 )
                 try:
                     self._feeds.forget_all()
+                    self._uniques.forget_all()
                     log.info("drain_ready")
                     await self._follow(conn)
                     return

@@ -18,6 +18,7 @@ from edge.drain.claims import claim
 from edge.drain.matching import Matcher, Received, received_again
 from edge.drain.rows import RowMaker
 from edge.drain.settle import Decided, Settled, Settler
+from edge.drain.uniques import Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
 from edge.tracking.click_id import ms_of
@@ -131,9 +132,16 @@ class Store:
     """Stores the batches of one drain."""
 
     def __init__(
-        self, rows: RowMaker, settings: Settings, history: CatalogHistory, sessions: Sessions[bytes], counters: Counters
+        self,
+        rows: RowMaker,
+        settings: Settings,
+        history: CatalogHistory,
+        sessions: Sessions[bytes],
+        uniques: Uniques,
+        counters: Counters,
     ) -> None:
         self._rows = rows
+        self._uniques = uniques
         self._matcher = Matcher(rows, settings)
         self._settler = Settler(history, rows, self._matcher)
         self._history = history
@@ -223,6 +231,7 @@ class Store:
         started_ns = time.perf_counter_ns()
         contents = Contents(journal_id, entries)
         await self.partitions.ensure(conn, map(day_of_id, contents.id_by_day.values()))
+        await self._uniques.begin(conn, [session.click_id for _, session, _ in contents.clicks])
         async with conn.transaction():
             await advance(conn, journal_id, before, after, contents.watermark_ms)
             await self._history.load(conn, contents.revisions)
@@ -239,6 +248,7 @@ class Store:
                 received = [*await self._receive_again(conn, recalled), *received]
             settled, decided = await self._settle(conn, received, at_hand)
             await self._write(conn, settled, deltas)
+        self._uniques.commit()
         self.watermark_ms = contents.watermark_ms
         for click_id, session in at_hand.items():
             self._sessions.put(click_id, encode(session))
@@ -267,6 +277,7 @@ class Store:
                 row = self._rows.touch_row(event, session, self._history.at(session.revision), deltas)
             except (ValueError, ArithmeticError) as error:
                 failed.append(quarantined(record, error))
+                self._uniques.retract(session.click_id)
             else:
                 ids.append(row.click_id)
                 yield row
