@@ -76,7 +76,7 @@
     xhr.send();
   }
 
-  // In this order: what the URL brings, what an earlier page kept, a session of this page's own.
+  // In this order: what the URL brings, what an earlier page kept, a session of this page's own if a partner sent it.
   function start() {
     if (begun) return;
     begun = true;
@@ -89,14 +89,14 @@
     var kept = /(^|; )_clickedge=([A-Za-z0-9-]{1,64})(\.\d*)?(\.\d*)?(;|$)/.exec(read());
     if (sent) settle(sent, sent);
     else if (kept && !(NUMBER.test(page["?aff_id"]) && kept[3] + kept[4] !== "." + offer + "." + aff)) settle(kept[2]);
-    else if (offer) mint();
+    else if (offer && aff) mint();
     else settle("");
   }
 
+  // keepalive: it goes on when the page is left, which an image does not.
   function fire(path, fields) {
-    var url = server + path + query(fields);
-    if (w.fetch) fetch(url, {mode: "no-cors", credentials: "include", keepalive: true}).catch(function () {});
-    else new Image().src = url;
+    var how = {mode: "no-cors", credentials: "include", keepalive: true};
+    fetch(server + path + query(fields), how).catch(function () {});
   }
 
   var api = w.clickedge = {

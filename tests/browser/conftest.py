@@ -202,3 +202,17 @@ async def visitor(site: Site, browser: Browser) -> AsyncIterator[Visitor]:
     yield visitor
     await context.close()
     assert visitor.errors == []
+
+
+@pytest.fixture
+async def everyday(site: Site, tmp_path: Path) -> AsyncIterator[Visitor]:
+    """A visitor whose profile takes third-party cookies; a private window, as `visitor` has, does not."""
+    profile = tmp_path / "profile" / "Default"
+    profile.mkdir(parents=True)
+    (profile / "Preferences").write_text('{"profile": {"cookie_controls_mode": 0, "block_third_party_cookies": false}}')
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            profile.parent, executable_path=CHROMIUM, args=ARGUMENTS, ignore_https_errors=True
+        )
+        yield Visitor(site, context, context.pages[0])
+        await context.close()
