@@ -13,6 +13,7 @@ from edge.drain.catalogs import CatalogHistory
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
 from edge.drain.storing import Entry, Store
+from edge.drain.unique_sharing import SharedUniques
 from edge.drain.uniques import Uniques
 from edge.enrich import Enricher
 from edge.logs import RateLimited
@@ -57,7 +58,8 @@ class Drain:
         self._counters = counters
         self._feeds = JournalFeeds(settings, orders.slot)
         enricher = Enricher(Path(settings.geoip_db) if settings.geoip_db else None, time.monotonic)
-        self._uniques = Uniques(settings, counters)
+        is_alone = settings.drains == 1
+        self._uniques = Uniques(settings, counters) if is_alone else SharedUniques(settings, counters, orders.slot)
         rows = RowMaker(enricher, settings, self._uniques.is_repeat if self._uniques.is_on else None)
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
@@ -141,6 +143,7 @@ class Drain:
         await self._store.partitions.ensure_ahead(conn, now.date(), PARTITIONS_AHEAD_DAYS)
         await self._store.settle_overtaken(conn, now - OVERTAKEN_WITHIN)
         await forget_decided(conn, now - FORGET_AFTER)
+        await self._uniques.tidy(conn)
         self._counters.cells[_WAITING] = await count_waiting(conn)
         self._feeds.delete_expired()
 

@@ -18,7 +18,7 @@ from edge.drain.claims import claim
 from edge.drain.matching import Matcher, Received, received_again
 from edge.drain.rows import RowMaker
 from edge.drain.settle import Decided, Settled, Settler
-from edge.drain.uniques import Uniques
+from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
 from edge.tracking.click_id import ms_of
@@ -166,6 +166,8 @@ class Store:
         """Store `entries` and move the journal from `before` to `after`. PositionMoved: somebody else did."""
         try:
             await self._store_at_once(conn, journal_id, before, entries, after, recalls=recalls)
+        except Overtaken:
+            await self.store(conn, journal_id, before, entries, after, recalls=recalls)
         except Exception as error:
             if is_missing_partition(error):
                 self.partitions.forget()
@@ -237,6 +239,7 @@ class Store:
             await self._history.load(conn, contents.revisions)
             deltas = Deltas()
             clicks = await self._copy(conn, "clicks", contents.clicks, contents.quarantined, deltas)
+            await self._uniques.agree(conn)
             impressions = await self._copy(conn, "impressions", contents.impressions, contents.quarantined, deltas)
             await quarantine(conn, journal_id, contents.quarantined)
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.

@@ -30,6 +30,10 @@ _HELD = cell("edge_visits_held")
 _FORGOTTEN = cell("edge_visits_forgotten_total")
 
 
+class Overtaken(Exception):
+    """Another drain has stored a visit by which this batch's verdicts are no longer right: do it again."""
+
+
 class Generation:
     """Keys (64 bits) and when each was last seen: one flat array with open addressing, 16 bytes a slot.
 
@@ -122,8 +126,7 @@ class Uniques:
         self._current.take_back(self._undo)
         if not self.is_on or not click_ids:
             return
-        if not self._is_loaded:
-            await self._load(conn, ms_of(click_ids[0]))
+        await self._refresh(conn, ms_of(click_ids[0]))
         self._make_room(len(click_ids), ms_of(click_ids[-1]))
 
     def is_repeat(self, session: Session, visitor: bytes) -> bool:
@@ -137,6 +140,12 @@ class Uniques:
         """This click will not be stored after all."""
         if self._last[0] == click_id:
             self._current.take_back(self._undo, self._last[1])
+
+    async def agree(self, conn: Connection) -> None:
+        """Within the batch's transaction, once its clicks were asked about. A single drain has nobody to agree with."""
+
+    async def tidy(self, conn: Connection) -> None:
+        """Now and then, between batches."""
 
     def commit(self) -> None:
         """The batch is stored."""
@@ -156,6 +165,10 @@ class Uniques:
         if followed_ms:  # a click that came with this one's cookie is stored already
             seen_ms = max(seen_ms, followed_ms)
         return seen_ms > 0 and abs(ms - seen_ms) <= self._window_ms
+
+    async def _refresh(self, conn: Connection, first_ms: int) -> None:
+        if not self._is_loaded:
+            await self._load(conn, first_ms)
 
     async def _load(self, conn: Connection, first_ms: int) -> None:
         """Read a window back from the oldest click that may still come, two at most."""

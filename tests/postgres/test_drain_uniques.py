@@ -1,11 +1,14 @@
 """Unique clicks: whose click is a duplicate, and that no restart, rollback or order of journals changes it. U: uniques.py."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
 
 from edge.counters import cell
+from storage.postgres.visits import lock_visits
 from tests.postgres.drains import GOOGLEBOT, Bench, Scribe, Station, now_ms, until
 from tests.recount import differences
 from tests.visits import misjudged
@@ -175,6 +178,99 @@ async def is_at_end(bench: Bench, scribe: Scribe) -> bool:
     """Whether all that was written is stored."""
     known = await bench.value("SELECT count(*) FROM journal_positions WHERE journal_id = $1", scribe.writer.journal_id)
     return bool(known) and await bench.position(scribe) == scribe.writer.appended
+
+
+async def test_two_drains_agree_on_who_came_first(bench: Bench) -> None:
+    """Both hold a batch with the same visitors open at once: the one that comes second does its batch again."""
+    scribes = [bench.scribe(worker=worker) for worker in (0, 1)]
+    for number in range(20):
+        for scribe in scribes:
+            scribe.click(ip=f"198.51.100.{number}")
+    stations = [bench.station(slot=slot, drains=2) for slot in (0, 1)]
+    conns = [await bench.connect() for _ in stations]
+    async with bench.conn.transaction():
+        await lock_visits(bench.conn, 0)
+        turns = [asyncio.create_task(Station.turn(*pair)) for pair in zip(stations, conns, strict=True)]
+        await until(lambda: are_waiting(bench, 2))
+    await asyncio.gather(*turns)
+    assert len(await duplicates(bench)) == 20
+    assert await misjudged(bench.conn) == []
+
+
+async def are_waiting(bench: Bench, count: int) -> bool:
+    """Whether so many transactions wait for the node's lock."""
+    waiting = "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database WHERE locktype = 'advisory' "
+    return bool(await bench.value(waiting + "AND NOT granted AND datname = current_database()") == count)
+
+
+async def test_a_cookie_that_overtakes_its_own_click_makes_that_one_the_duplicate(bench: Bench) -> None:
+    """Two drains again: the first click is still uncommitted when the one with its cookie is stored."""
+    here, there = [bench.scribe(worker=worker) for worker in (0, 1)]
+    first = here.click()
+    there.click(visitor=first, ip=THERE)
+    stations = [bench.station(slot=slot, drains=2) for slot in (0, 1)]
+    conns = [await bench.connect() for _ in stations]
+    for station, conn in zip(stations, conns, strict=True):
+        await station.drain._feeds.discover(conn)
+    async with bench.conn.transaction():
+        await lock_visits(bench.conn, 0)
+        late = asyncio.create_task(stations[1].turn(conns[1]))
+        await until(lambda: are_waiting(bench, 1))
+        early = asyncio.create_task(stations[0].turn(conns[0]))
+        await until(lambda: are_waiting(bench, 2))
+    await asyncio.gather(late, early)
+    assert await duplicates(bench) == [first]
+
+
+async def test_several_drains_at_full_speed_misjudge_nobody(bench: Bench) -> None:
+    """Three of them, small batches, few visitors; each learns what the others have stored, also after a restart."""
+    scribes = [bench.scribe(worker=worker) for worker in range(3)]
+    async with AsyncExitStack() as stack:
+        for slot in (0, 1):
+            await stack.enter_async_context(bench.station(slot=slot, drains=3, batch_rows=20).running())
+        async with bench.station(slot=2, drains=3, batch_rows=20).running():
+            write_quickly(scribes, 300)
+            await until(lambda: are_at_end(bench, scribes))
+        await bench.conn.execute("DELETE FROM visit_batches WHERE seq < (SELECT max(seq) FROM visit_batches)")
+        write_quickly(scribes[:2], 100)
+        await until(lambda: are_at_end(bench, scribes[:2]))
+        write_quickly(scribes, 100)
+        await bench.drain(slot=2, drains=3)
+        await until(lambda: are_at_end(bench, scribes))
+    assert len(await bench.ids()) == 300 * 3 + 100 * 2 + 100 * 3
+    assert await misjudged(bench.conn) == []
+    assert await bench.value("SELECT sum(unique_clicks) FROM stats_hourly") == 400
+
+
+def write_quickly(scribes: list[Scribe], visitors: int) -> None:
+    """Each visitor clicks once with each worker."""
+    for number in range(visitors):
+        for scribe in scribes:
+            scribe.click(ip=f"198.18.{visitors // 100}.{number % 256}", user_agent=str(number // 256))
+
+
+async def are_at_end(bench: Bench, scribes: list[Scribe]) -> bool:
+    """Whether all journals are stored."""
+    return all([await is_at_end(bench, scribe) for scribe in scribes])
+
+
+async def test_what_drains_told_each_other_is_deleted_and_who_missed_it_reads_again(bench: Bench) -> None:
+    """V2: the last row stays; a gap in the numbers is no lost visit."""
+    scribes = [bench.scribe(worker=worker) for worker in (0, 1)]
+    stations = [bench.station(slot=slot, drains=2, batch_rows=1) for slot in (0, 1)]
+    conns = [await bench.connect() for _ in stations]
+    scribes[1].click(ip="192.0.2.1")
+    await stations[1].turn(conns[1])
+    for number in range(3):
+        scribes[0].click(ip=f"198.51.100.{number}")
+    await stations[0].turn(conns[0])
+    await bench.conn.execute("UPDATE visit_batches SET stored_at = now() - interval '11 minutes'")
+    await stations[0].drain._uniques.tidy(conns[0])
+    assert await bench.rows("SELECT seq FROM visit_batches") == [(4,)]
+    for number in range(3):
+        scribes[1].click(ip=f"198.51.100.{number}")
+    await stations[1].turn(conns[1])
+    assert len(await duplicates(bench)) == 3
 
 
 async def test_a_full_memory_forgets_the_oldest_and_says_so(bench: Bench) -> None:
