@@ -88,6 +88,12 @@ METRICS = (
     Metric(
         "edge_drained_through_seconds", "gauge", "Unix time up to which journalled events are stored.", {}, (), 1e-3
     ),
+    Metric("edge_visits_held", "gauge", "Entries in the drains' memory of visits; a click adds up to two."),
+    Metric(
+        "edge_visits_forgotten_total",
+        "counter",
+        "Entries that left the memory of visits before their time: it was full.",
+    ),
     Metric("edge_drain_errors_total", "counter", "Drain transactions that failed and were tried again."),
     Metric("edge_conversions_waiting", "gauge", "Conversions waiting for their click."),
     Metric("edge_capped_pairs", "gauge", "Offers, and partners in offers, that have reached a cap."),

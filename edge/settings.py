@@ -89,7 +89,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fallback_url: str = ""
     """Empty: a click that no offer can take is answered with 404."""
     unique_hours: int = 24
-    """Longer: more memory in the drain, fewer unique clicks."""
+    """Longer: more memory in the drain, fewer unique clicks. 0: none is a duplicate."""
+    unique_capacity: int = 10_000_000
+    """Too small: visitors of the last hours are forgotten early. Too large: about 30 bytes of memory each."""
     lane: bool = True
     """Off: every request goes through aiohttp, one a connection, and costs more."""
     tls_cert: str = ""
@@ -371,6 +373,7 @@ _SETTINGS = {
     "datacentre_list": _Setting("datacentre_list", _path, "the path of a file with a CIDR a line"),
     "fallback_url": _Setting("fallback_url", _web_url, "an http or https URL without a macro in its host"),
     "unique_hours": _Setting("unique_hours", _whole(0, 8760), "0 to 8760"),
+    "unique_capacity": _Setting("unique_capacity", _whole(1000, 1_000_000_000), "1000 to 1000000000"),
     "lane": _Setting("lane", _choice(_SWITCH), _SWITCHED),
     "tls_cert": _Setting("tls_cert", _file, "an existing PEM file's path"),
     "tls_key": _Setting("tls_key", _file, "an existing PEM file's path"),

@@ -21,7 +21,8 @@ from storage.postgres.migrations import migrate
 pytest_plugins = ["tests.loops", "tests.node"]
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
-DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres"}
+CHROMIUM = Path("/usr/bin/chromium")
+DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres", "chromium": CHROMIUM}
 _TEMPLATE = "migrated_template"
 _left_out: dict[str, int] = {}
 

@@ -12,6 +12,8 @@ from edge.drain.catalogs import CatalogHistory
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
 from edge.drain.storing import Entry, Store
+from edge.drain.unique_sharing import SharedUniques
+from edge.drain.uniques import Uniques
 from edge.enrich import Enricher
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
@@ -55,10 +57,12 @@ class Drain:
         self._settings = settings
         self._counters = counters
         self._feeds = JournalFeeds(settings, orders.slot)
-        rows = RowMaker(Enricher.of(settings), settings)
+        is_alone = settings.drains == 1
+        self._uniques = Uniques(settings, counters) if is_alone else SharedUniques(settings, counters, orders.slot)
+        rows = RowMaker(Enricher.of(settings), settings, self._uniques.is_repeat if self._uniques.is_on else None)
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
-        self._store = Store(rows, settings, history, sessions, counters)
+        self._store = Store(rows, settings, history, sessions, self._uniques, counters)
         self._stop = stop_requested()
         self._next: dict[str, float] = {}
         self._backoff_s = FIRST_BACKOFF_S
@@ -75,6 +79,7 @@ class Drain:
                 try:
                     await remember(conn, "timezone", self._settings.timezone)
                     self._feeds.forget_all()
+                    self._uniques.forget_all()
                     log.info("drain_ready")
                     await self._follow(conn)
                     return
@@ -138,6 +143,7 @@ class Drain:
         await self._store.partitions.ensure_ahead(conn, now.date(), PARTITIONS_AHEAD_DAYS)
         await self._store.settle_overtaken(conn, now - OVERTAKEN_WITHIN)
         await forget_decided(conn, now - FORGET_AFTER)
+        await self._uniques.tidy(conn)
         self._counters.cells[_WAITING] = await count_waiting(conn)
         self._feeds.delete_expired()
 

@@ -1,5 +1,6 @@
 """Clicks and impressions into rows and roll-ups: device, place, earnings. No I/O; one event's fault is its own."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -79,8 +80,12 @@ def extras_of(params: dict[str, str], named: frozenset[str]) -> dict[str, str]:
 class RowMaker:
     """Makes the rows of one drain."""
 
-    def __init__(self, enricher: Enricher, settings: Settings) -> None:
+    def __init__(
+        self, enricher: Enricher, settings: Settings, is_repeat: Callable[[Session, bytes], bool] | None = None
+    ) -> None:
         self._enricher = enricher
+        self._is_repeat = is_repeat
+        """Whether a visitor has come again; None: nobody asks."""
         self._ip_storage = settings.ip_storage
         # One object an hour: a datetime's hash is computed once, and its comparison with itself is free.
         self._hour = lru_cache(64)(lambda number: moment(number * HOUR_MS))
@@ -98,6 +103,9 @@ class RowMaker:
         offer = catalog.offer(session.offer_id)
         is_click = isinstance(event, Click)
         is_valid = INVALID_FLAGS.isdisjoint(flags)
+        visitor = event.visitor or self._visitors.name(session.ip, session.user_agent)
+        if is_click and is_valid and self._is_repeat is not None and self._is_repeat(session, visitor):
+            flags = [*flags, "duplicate"]
         is_unique = is_valid and "duplicate" not in flags
         is_taken = event.outcome not in UNTAKEN
         money = NOTHING
@@ -106,7 +114,7 @@ class RowMaker:
             # Most offers pay for conversions only; asked first, that saves the arithmetic.
             if ("cpc" if is_click else "cpm") in (terms.payout_type, terms.revenue_type):
                 money = click_money(terms) if is_click else impression_money(terms)
-        row = self._row(event, session, device, place, flags, money, offer.currency if offer else "")
+        row = self._row(event, session, device, place, visitor, flags, money, offer.currency if offer else "")
         key = StatsKey(
             self._hour(ms_of(session.click_id) // HOUR_MS),
             row.node_id,
@@ -153,6 +161,7 @@ class RowMaker:
         session: Session,
         device: Device,
         place: Place,
+        visitor: bytes,
         flags: list[str],
         money: Money,
         currency: str,
@@ -192,7 +201,7 @@ class RowMaker:
             device.browser,
             event.language,
             event.referrer,
-            first or Uuid(self._visitors.name(session.ip, session.user_agent)),
+            first or Uuid(visitor),
             _cost(get("cost")),
             money.payout,
             money.revenue,

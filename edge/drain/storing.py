@@ -23,6 +23,7 @@ from edge.drain.matching import Matcher, Received, received_again
 from edge.drain.resolving import Ledger, Resolver
 from edge.drain.rows import RowMaker
 from edge.drain.settle import Decided, Settled, Settler
+from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
 from edge.tracking.changes import Kind
@@ -136,9 +137,16 @@ class Store:
     """Stores the batches of one drain."""
 
     def __init__(
-        self, rows: RowMaker, settings: Settings, history: CatalogHistory, sessions: Sessions[bytes], counters: Counters
+        self,
+        rows: RowMaker,
+        settings: Settings,
+        history: CatalogHistory,
+        sessions: Sessions[bytes],
+        uniques: Uniques,
+        counters: Counters,
     ) -> None:
         self._rows = rows
+        self._uniques = uniques
         self._matcher = Matcher(rows, settings, history)
         self._settler = Settler(history, rows, self._matcher)
         self._caps = CapJudge(history, ZoneInfo(settings.timezone))
@@ -165,6 +173,8 @@ class Store:
         """Store `entries` and move the journal from `before` to `after`. PositionMoved: somebody else did."""
         try:
             await self._store_at_once(conn, journal_id, before, entries, after, recalls=recalls)
+        except Overtaken:
+            await self.store(conn, journal_id, before, entries, after, recalls=recalls)
         except Exception as error:
             if is_missing_partition(error):
                 self.partitions.forget()
@@ -239,11 +249,13 @@ class Store:
         started_ns = time.perf_counter_ns()
         contents = Contents(journal_id, entries)
         await self.partitions.ensure(conn, map(day_of_id, contents.id_by_day.values()))
+        await self._uniques.begin(conn, [session.click_id for _, session, _ in contents.clicks])
         async with conn.transaction():
             await advance(conn, journal_id, before, after, contents.watermark_ms)
             await self._history.load(conn, contents.revisions)
             deltas = Deltas()
             clicks = await self._copy(conn, "clicks", contents.clicks, contents.quarantined, deltas)
+            await self._uniques.agree(conn)
             impressions = await self._copy(conn, "impressions", contents.impressions, contents.quarantined, deltas)
             await quarantine(conn, journal_id, contents.quarantined)
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
@@ -258,6 +270,7 @@ class Store:
                 received = [*await self._receive_again(conn, recalled), *received]
             settled, decided = await self._settle(conn, received, at_hand, deltas)
             await self._write(conn, settled, deltas)
+        self._uniques.commit()
         self.watermark_ms = contents.watermark_ms
         for click_id, session in at_hand.items():
             self._sessions.put(click_id, encode(session))
@@ -286,6 +299,7 @@ class Store:
                 row = self._rows.touch_row(event, session, self._history.at(session.revision), deltas)
             except (ValueError, ArithmeticError) as error:
                 failed.append(quarantined(record, error))
+                self._uniques.retract(session.click_id)
             else:
                 ids.append(row.click_id)
                 yield row

@@ -14,6 +14,8 @@ from aiohttp.web_protocol import RequestHandler
 from edge.http.answers import to_response
 from edge.http.client_address import client_address, is_https
 from edge.http.limits import BAD_REQUEST, HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_HEADERS, MAX_REQUEST_LINE_BYTES
+from edge.http.script import PATH as SCRIPT_PATH
+from edge.http.script import script_response
 from edge.http.tracker import Tracker
 from edge.tracking.headers import read_headers
 from edge.tracking.parameters import clean_form, parse_query
@@ -72,6 +74,8 @@ class Routes:
             return to_response(text(200, "ok"))
         if path == "/readyz":
             return to_response(text(*self._readiness()))
+        if path == SCRIPT_PATH:
+            return script_response(raw.method, raw.headers.get("If-None-Match"))
         params = parse_query(query)
         if raw.method == "POST":
             refusal = await _read_body(raw, params)

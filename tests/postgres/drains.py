@@ -137,11 +137,12 @@ class Scribe:
         reason: str = "",
         flags: list[str] | None = None,
         params: dict[str, str] | None = None,
+        visitor: bytes = b"",
         **fields: Any,
     ) -> bytes:
-        """A click; `fields` are the session's. Its id."""
+        """A click; `visitor`: its cookie's first id; `fields` are the session's. Its id."""
         session = session or self.session(**fields)
-        event = Click(session, outcome, reason, flags or [], "", params or {}, "", "", b"")
+        event = Click(session, outcome, reason, flags or [], "", params or {}, "", "", visitor)
         self.raw(encode(event), "click", session.click_id)
         return session.click_id
 
