@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from edge.cap_usage import counted, key_of, keys_of
+from edge.cap_usage import UsageChange, counted, key_of, keys_of
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.rows import hour_of
 from edge.drain.settle import Decided
@@ -51,19 +51,26 @@ class CapJudge:
         standing: Sequence[Decided],
         touches: Deltas,
         now: datetime,
+        changes: Sequence[UsageChange] = (),
     ) -> list[Decided]:
-        """The verdicts after the caps. `tried`, `standing`: before and after the claims; `touches`: all of this batch."""
-        if not tried and not touches.rows:
+        """The verdicts after the caps. `tried`, `standing`: before and after the claims; `touches`: all of this batch.
+
+        `changes`: what becomes of conversions decided earlier. To be called before any of these rows is written, and once
+        a transaction (U1).
+        """
+        if not tried and not touches.rows and not changes:
             return []
         revision = await hold_catalog(conn)
         await self._history.load(conn, {revision, *map(_revision, tried)})
         in_force, hour = self._history.at(revision), hour_of(now)
         cases = [self._case(*pair, in_force, hour) for pair in zip(tried, standing, strict=True)]
         tracked = {key for touched in touches.rows for key in self._keys(in_force, *_place(touched))}
-        tracked.update(*(case.tracked for case in cases))
+        tracked.update(*(case.tracked for case in cases), *(self._keys(in_force, *change[:3]) for change in changes))
         usage = await lock_usage(conn, tracked | {key for case in cases for _, key in case.limits})
         bench = _Bench(usage, hour)
         bench.count(touches)
+        for change in changes:
+            bench.add(*change)
         verdicts = [bench.decide(case) for case in cases]
         await store_usage(conn, usage, tracked)
         await release_keys(conn, bench.released)
@@ -108,7 +115,7 @@ class _Bench:
         for key in touches.rows:
             if key.offer_id in offers:
                 gross, invalid, refused, payout, revenue = touches.measures(key, _TOUCHED)
-                self._add(*_place(key), Usage(gross - invalid - refused, 0, payout, revenue))
+                self.add(*_place(key), Usage(gross - invalid - refused, 0, payout, revenue))
 
     def decide(self, case: _Case) -> Decided:
         """The verdict. A duplicate is tried again when the conversion that it repeats has come to nothing."""
@@ -135,10 +142,10 @@ class _Bench:
                 verdict = capped_verdict(verdict, limit, case.policy)
                 break
         if verdict.status in _ACCEPTED and one.touched:
-            self._add(one.touched.session.offer_id, one.touched.session.aff_id, self._hour, adds)
+            self.add(one.touched.session.offer_id, one.touched.session.aff_id, self._hour, adds)
         return one._replace(verdict=verdict)
 
-    def _add(self, offer_id: int, aff_id: int, hour: datetime, adds: Usage) -> None:
+    def add(self, offer_id: int, aff_id: int, hour: datetime, adds: Usage) -> None:
         """To all rows at hand that it belongs to."""
         for owner in {0, aff_id}:
             for key in self._rows.get((offer_id, owner), ()):
