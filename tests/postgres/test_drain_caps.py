@@ -9,8 +9,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from edge.cap_usage import UsageChange, follow_changes
+from edge.drain.caps import CapJudge
+from edge.drain.catalogs import CatalogHistory
 from storage.postgres.cap_usage import Usage, UsageKey, hours_of_decision, lock_usage, store_usage
 from storage.postgres.catalog import hold_catalog
+from storage.postgres.stats import Deltas
 from tests.cap_recount import cap_differences
 from tests.postgres.capped import cap, many_capped_offers, used
 from tests.postgres.drains import GOOGLEBOT, Bench, Scribe, Station, now_ms, until
@@ -366,6 +369,19 @@ async def test_later_changes_are_followed_in_the_period_of_the_decision(bench: B
     await bench.drain()
     assert await used(bench) == before
     assert await cap_differences(bench.conn) == []
+
+
+async def test_a_change_that_comes_with_a_batch_is_counted_under_the_same_lock(bench: Bench) -> None:
+    """Rows of offers that the batch does not touch otherwise are locked with the others, and follow."""
+    await cap(bench, "caps = { total_payout = 9 }")
+    history = CatalogHistory()
+    change = UsageChange(17, 3, datetime.now(UTC).replace(minute=0, second=0, microsecond=0), Usage(0, 0, Decimal(2)))
+    for _ in range(2):
+        async with bench.conn.transaction():
+            assert (
+                await CapJudge(history, UTC_ZONE).judge(bench.conn, [], [], Deltas(), datetime.now(UTC), [change]) == []
+            )
+    assert await used(bench) == (0, 0, Decimal(4), 0)
 
 
 async def test_usage_is_locked_from_its_first_moment(bench: Bench) -> None:
