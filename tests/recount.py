@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 MAX_LINES = 40
-COUNTED = ("impressions", "gross_clicks", "unique_clicks", "invalid_clicks", "conversions", "pending", "rejected")
+COUNTED = (
+    "impressions", "gross_clicks", "unique_clicks", "invalid_clicks", "refused_clicks", "conversions", "pending", "rejected",
+)  # fmt: skip
 MEASURES = (*COUNTED, "amount", "payout", "revenue", "cost")
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,6 +46,7 @@ _TOUCHES = """
            device_type, currency, catalog_revision, count(*) AS rows,
            count(*) FILTER (WHERE flags && '{bot,prefetch,datacentre}') AS invalid,
            count(*) FILTER (WHERE NOT flags && '{bot,prefetch,datacentre,duplicate}') AS uniques,
+           count(*) FILTER (WHERE NOT flags && '{bot,prefetch,datacentre}' AND outcome IN ('fallback', 'rejected')) AS refused,
            sum(payout) AS payout, sum(revenue) AS revenue, sum(cost) AS cost
     FROM %s GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 """
@@ -100,6 +103,7 @@ async def _count_touches(conn: Any) -> Sums:
                     "gross_clicks": row["rows"],
                     "unique_clicks": row["uniques"],
                     "invalid_clicks": row["invalid"],
+                    "refused_clicks": row["refused"],
                 }
             counted[key].update(measures)
     return counted

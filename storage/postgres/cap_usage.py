@@ -63,37 +63,26 @@ _READ = f"""
     FROM {_KEYS} AS keys ({_NAMES})
     JOIN cap_usage AS used USING (offer_id, aff_id, period, period_start) WHERE is_counted
 """
-# What clicks and impressions earned is what stats_hourly has beyond the changes of conversions. Those that are pending
-# now, or were adjusted, count as they are now, in the hour in which they were last decided.
-_COUNT = f"""
-    SELECT {", ".join(f"keys.{name}" for name in UsageKey._fields)}, touches.clicks, changes.conversions,
-           touches.payout - changes.booked_payout + changes.payout AS payout,
-           touches.revenue - changes.booked_revenue + changes.revenue AS revenue
-    FROM {_KEYS} AS keys ({_NAMES})
-    CROSS JOIN LATERAL (
-        SELECT coalesce(sum(gross_clicks - invalid_clicks - refused_clicks), 0)::bigint AS clicks,
-               coalesce(sum(payout), 0) AS payout, coalesce(sum(revenue), 0) AS revenue
-        FROM stats_hourly
-        WHERE offer_id = keys.offer_id AND keys.aff_id IN (0, stats_hourly.aff_id)
-          AND hour >= period_start AND hour < period_end
-    ) AS touches
-    CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE counts) AS conversions,
-               coalesce(sum(payout) FILTER (WHERE counts), 0) AS payout,
-               coalesce(sum(revenue) FILTER (WHERE counts), 0) AS revenue,
-               coalesce(sum(payout_delta), 0) AS booked_payout, coalesce(sum(revenue_delta), 0) AS booked_revenue
-        FROM (
-            SELECT payout, revenue, payout_delta, revenue_delta,
-                   kind = 'decided' AND status IN ('approved', 'pending') AND NOT EXISTS (
-                       SELECT FROM conversion_changes AS later
-                       WHERE later.conversion_id = change.conversion_id AND later.kind = 'decided'
-                         AND later.change_id > change.change_id
-                   ) AS counts
-            FROM conversion_changes AS change JOIN conversions USING (conversion_id)
-            WHERE offer_id = keys.offer_id AND keys.aff_id IN (0, conversions.aff_id)
-              AND booked_hour >= period_start AND booked_hour < period_end
-        ) AS booked
-    ) AS changes
+# What clicks and impressions earned is what stats_hourly has beyond the changes of conversions. Conversions that are
+# pending now, or were adjusted, count as they are now, in the hour in which they were last decided.
+_COUNT = """
+    SELECT offer_id, aff_id, sum(gross_clicks - invalid_clicks - refused_clicks)::bigint, 0::bigint,
+           sum(payout), sum(revenue)
+    FROM stats_hourly WHERE offer_id = ANY($1) AND hour >= $2 AND hour < $3 GROUP BY 1, 2
+    UNION ALL
+    SELECT offer_id, aff_id, 0, count(*) FILTER (WHERE counts),
+           coalesce(sum(payout) FILTER (WHERE counts), 0) - sum(payout_delta),
+           coalesce(sum(revenue) FILTER (WHERE counts), 0) - sum(revenue_delta)
+    FROM (
+        SELECT offer_id, aff_id, payout, revenue, payout_delta, revenue_delta,
+               kind = 'decided' AND status IN ('approved', 'pending') AND NOT EXISTS (
+                   SELECT FROM conversion_changes AS later
+                   WHERE later.conversion_id = change.conversion_id AND later.kind = 'decided'
+                     AND later.change_id > change.change_id
+               ) AS counts
+        FROM conversion_changes AS change JOIN conversions USING (conversion_id)
+        WHERE offer_id = ANY($1) AND booked_hour >= $2 AND booked_hour < $3
+    ) AS booked GROUP BY 1, 2
 """
 _STORE = f"""
     UPDATE cap_usage SET clicks = new.clicks, conversions = new.conversions, payout = new.payout,
@@ -113,11 +102,7 @@ async def lock_usage(conn: asyncpg.Connection, keys: Iterable[UsageKey]) -> dict
     rows = await conn.fetch(_LOCK, *_columns(wanted)) if wanted else []
     usage = {UsageKey(*row[:5]): Usage(*row[5:9]) for row in rows}
     uncounted = [UsageKey(*row[:5]) for row in rows if not row["is_counted"]]
-    if uncounted:
-        # A statement of its own: it sees what was committed while the one before waited.
-        for row in await conn.fetch(_COUNT, *_columns(uncounted)):
-            usage[UsageKey(*row[:5])] = Usage(*row[5:9])
-    return usage
+    return usage | await _count(conn, uncounted)
 
 
 async def store_usage(
@@ -149,6 +134,19 @@ async def hours_of_decision(conn: asyncpg.Connection, conversion_ids: Sequence[U
         conversion_ids,
     )
     return {row[0]: row[1] for row in rows}
+
+
+async def _count(conn: asyncpg.Connection, keys: Sequence[UsageKey]) -> dict[UsageKey, Usage]:
+    """What the rows say, as committed by now: what was committed while `_LOCK` waited is seen. A look for each period."""
+    counted = {key: Usage() for key in keys}
+    for start, end in {(key.period_start, key.period_end) for key in keys}:
+        of_period = {key[:2]: key for key in keys if key.period_start == start and key.period_end == end}
+        offers = sorted({offer_id for offer_id, _ in of_period})
+        for offer_id, aff_id, *measures in await conn.fetch(_COUNT, offers, start, end):
+            for owner in {0, aff_id}:
+                if key := of_period.get((offer_id, owner)):
+                    counted[key].add(Usage(*measures))
+    return counted
 
 
 def _columns(keys: Sequence[UsageKey]) -> list[tuple[Any, ...]]:

@@ -5,14 +5,16 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from tests.cap_recount import cap_differences
 from tests.faults.arrivals import wait_until_stored
 from tests.faults.load import Client, MakeClient, Say, id_in
-from tests.node import Node
+from tests.node import COMMAND, Node, eventually
 from tests.recount import differences
 
 pytestmark = pytest.mark.timeout(180)
@@ -121,10 +123,85 @@ async def test_two_workers_at_full_load_overshoot_within_the_written_bound(
     assert await node.stop() == 0
 
 
+async def _is_taken(client: Client) -> bool:
+    reply = await client.ask("/aff_c?offer_id=1&aff_id=1&aff_sub=m")
+    return reply.headers["Location"].startswith("https://shop.example.com/o1?")
+
+
+async def test_what_is_capped_stays_so_over_kills_until_the_catalog_says_otherwise(
+    make_node: Callable[..., Node], make_client: MakeClient, catalog: Path
+) -> None:
+    """A killed worker's successor reads the file; a raised cap opens the offer, whoever was killed meanwhile."""
+    catalog.write_text(CATALOG.replace(f"daily_clicks = {CLICK_CAP}", "daily_clicks = 3"))
+    node = await make_node(catalog=catalog).start()
+    client = make_client(node.port)
+
+    async def is_closed() -> bool:
+        return not await _is_taken(client)
+
+    await eventually(is_closed, 20)
+    killed = node.kill("worker")
+
+    async def has_successor() -> bool:
+        return node.pids("worker") not in ([], [killed])
+
+    await eventually(has_successor, 20)
+    client.close()
+    assert not await _is_taken(client)
+    node.kill("admin")
+    catalog.write_text(CATALOG)
+    applied = await asyncio.create_subprocess_exec(COMMAND, "apply", str(catalog), "--data-dir", str(node.data_dir))
+    assert await applied.wait() == 0
+    await eventually(lambda: _is_taken(client), 20)
+    assert await node.stop() == 0
+
+
+async def test_use_equals_the_rows_over_kills(
+    make_node: Callable[..., Node], make_client: MakeClient, catalog: Path
+) -> None:
+    """Drains and database killed while conversions come in: exactly the cap is approved, all usage is what the rows say."""
+    catalog.write_text(CATALOG.replace("redirect_offer_id = 2", 'cap_clicks = "allow"'))
+    node = await make_node(catalog=catalog, EDGE_WORKERS="2", EDGE_DRAINS="2", EDGE_BATCH_ROWS="20").start()
+    is_over = asyncio.Event()
+
+    async def fire(client: Client) -> int:
+        sent = 0
+        while not is_over.is_set():
+            click_id = id_in(await client.ask("/aff_c?offer_id=1&aff_id=2&aff_sub=m"))
+            sent += (await client.ask(f"/aff_lsr?transaction_id={click_id}")).body == b"success=true;"
+        return sent
+
+    async def has_more_than(count: int) -> bool:
+        try:
+            [row] = await node.fetch("SELECT count(*) FROM conversions")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return bool(row["count"] > count)
+
+    firing = [asyncio.create_task(fire(make_client(node.port))) for _ in range(8)]
+    stored = 0
+    for role in ("drain", "drain", "postgres", "admin"):
+        await eventually(partial(has_more_than, stored), 60, node.describe)
+        [row] = await node.fetch("SELECT count(*) FROM conversions")
+        stored = row["count"] + 20
+        node.kill(role)
+    is_over.set()
+    sent = sum(await asyncio.gather(*firing))
+    await wait_until_stored(node)
+    conn = await asyncpg.connect(node.database_url)
+    counts = dict(await conn.fetch("SELECT status, count(*) FROM conversions GROUP BY 1"))
+    assert await cap_differences(conn) == []
+    assert await differences(conn) == []
+    await conn.close()
+    assert counts == {"approved": 20, "rejected": sent - 20}
+    assert await node.stop() == 0
+
+
 async def test_two_workers_and_two_drains_accept_exactly_the_cap(
     make_node: Callable[..., Node], make_client: MakeClient, catalog: Path
 ) -> None:
     """Whoever decides: of 400 conversions told at once 50 are approved, 20 of the capped partner's at most."""
+    catalog.write_text(CATALOG.replace("redirect_offer_id = 2", 'cap_clicks = "allow"'))
     node = await make_node(catalog=catalog, EDGE_WORKERS="2", EDGE_DRAINS="2").start()
     clients = [make_client(node.port) for _ in range(CONNECTIONS)]
 

@@ -368,6 +368,25 @@ async def test_later_changes_are_followed_in_the_period_of_the_decision(bench: B
     assert await cap_differences(bench.conn) == []
 
 
+async def test_what_a_later_conversion_adds_to_an_earlier_one_is_counted(bench: Bench) -> None:
+    """In the same batch or in one after it: the caps' sums are those of the conversions as they are now."""
+    await cap(
+        bench,
+        'caps = { total_payout = 9 }\nduplicates = "increment"\npayout_type = "cpa_percentage"\npayout_percent = 10\n',
+    )
+    scribe = bench.scribe()
+    click_id = scribe.click(aff_id=2)
+    for amount in ("10", "20"):
+        scribe.convert(click_id, amount=amount)
+    await bench.drain()
+    assert (await used(bench) or ())[1:3] == (1, 3)
+    scribe.convert(click_id, amount="30")
+    scribe.convert(click_id, status="reversed")
+    await bench.drain()
+    assert (await used(bench) or ())[1:3] == (0, 0)
+    assert await cap_differences(bench.conn) == []
+
+
 async def test_usage_is_locked_from_its_first_moment(bench: Bench) -> None:
     """U2: of two that need a row that is not there one counts it, the other waits and finds it counted."""
     key = UsageKey(17, 0, "total", datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
