@@ -55,7 +55,8 @@ _CHANGES = """
     SELECT changes.booked_hour AS hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id,
            country, device_type, currency, conversions.conversion_id, status, changes.kind, status_before,
            conversions.amount, conversions.payout, conversions.revenue,
-           conversions_delta, pending_delta, rejected_delta, amount_delta, payout_delta, revenue_delta
+           conversions_delta, pending_delta, rejected_delta, amount_delta, payout_delta, revenue_delta,
+           amount_after, payout_after, revenue_after
     FROM conversion_changes AS changes JOIN conversions USING (conversion_id) ORDER BY change_id
 """
 _STRAYS = """
@@ -118,7 +119,9 @@ def _advertiser_of(offers: Iterable[Any], offer_id: int, revision: int) -> int:
 
 
 def _unexplained(changes: Iterable[Any]) -> list[str]:
-    """Conversions whose changes do not add up to their row: one of a status, with its money if that is approved."""
+    """Conversions whose changes do not add up to their row: one of a status, with its money if that is approved; or
+    whose last change left other amounts than the row has.
+    """
     found: dict[UUID, Counter[str]] = defaultdict(Counter)
     rows = {}
     for row in changes:
@@ -137,6 +140,11 @@ def _unexplained(changes: Iterable[Any]) -> list[str]:
             f"conversion {conversion_id} is {status}: its changes add up to {name} {sums[name]}, not {value}"
             for name, value in expected.items()
             if sums[name] != value
+        ]
+        faults += [
+            f"conversion {conversion_id} has {name} {row[name]}: its last change says {row[f'{name}_after']}"
+            for name in ("amount", "payout", "revenue")
+            if row[f"{name}_after"] not in (None, row[name])
         ]
     return faults
 

@@ -80,6 +80,8 @@ def change(state: State, wanted: Wanted, pricing: Pricing | None, rank: int) -> 
         if wanted.amount is not None:
             after = state._replace(amount=wanted.amount)
         after = _approved(after, pricing, rank, is_priced=wanted.payout is not None and wanted.revenue is not None)
+        if wanted.payout is not None:
+            after = after._replace(tier=state.tier)
     elif wanted.status:
         after = _ended(state, wanted.status, wanted.reason)
     after = _with_money(after, wanted)

@@ -82,7 +82,12 @@ async def faults_in(conn: Any, ledger: Ledger) -> list[str]:
     faults += _compare("impression", ledger.impressions, _answered(ledger.impressions), impressions)
     conversions = await conn.fetch("SELECT adv_sub1, transaction_id, goal_id, status, reason FROM conversions")
     answered = {mark: one.is_answered for mark, one in ledger.conversions.items()}
-    faults += _compare("conversion", answered, _answered(answered), [row["adv_sub1"] for row in conversions])
+    # One that changed an earlier conversion has no row of its own: that change names it and keeps what it sent.
+    causes = await conn.fetch(
+        "SELECT cause_params ->> 'adv_sub1' AS mark FROM conversion_changes WHERE cause_id IS NOT NULL"
+    )
+    marks = [row["adv_sub1"] for row in conversions] + [row["mark"] for row in causes]
+    faults += _compare("conversion", answered, _answered(answered), marks)
     faults += _misjudged(ledger, conversions)
     faults += [f"quarantined: {row['error']}" for row in await conn.fetch("SELECT error FROM quarantine")]
     return [*faults[:MAX_LINES], *await differences(conn)]

@@ -25,7 +25,7 @@ GOAL_ID = 1
 PARTNERS = range(1, 21)
 OFFERS = range(1, 11)
 UNKNOWN_OFFER = 99
-MANUAL_OFFER, PAUSED_OFFER, TOKEN_OFFER = 4, 5, 6
+MANUAL_OFFER, PAUSED_OFFER, TOKEN_OFFER, INCREMENT_OFFER, TIERED_OFFER = 4, 5, 6, 7, 8
 _ADVERTISERS = f"""
 [[advertisers]]
 id = 1
@@ -44,6 +44,8 @@ _TERMS = {
     PAUSED_OFFER: 'payout = "1"\nstatus = "paused"\nredirect_offer_id = 1',
     TOKEN_OFFER: 'payout_type = "cpa_percentage"\npayout_percent = "8"\nrevenue_type = "cpa_both"\nrevenue = "0.5"\n'
     'revenue_percent = "12.5"\ncurrency = "EUR"',
+    INCREMENT_OFFER: 'payout_type = "cpa_percentage"\npayout_percent = "10"\nduplicates = "increment"',
+    TIERED_OFFER: 'payout = "1"\nduplicates = "update"\ntiers = [{ from_conversions = 3, payout = "2" }]',
 }
 _LOCATION = re.compile(r"https://shop\.example\.com/o(\d+)\?clickid=([0-9a-f]{32})&m=([a-z0-9]+)")
 _AGENTS = (

@@ -292,7 +292,7 @@ async def test_a_batch_that_fails_changes_nothing_and_its_halves_each_once(bench
             scribe.convert(click_id, amount="1", adv_sub1="\0")
     await bench.drain()
     assert await shown(bench, first) == [("approved", "", 13, 2.3, 2.6)]
-    assert await bench.value("SELECT count(*) FROM quarantine") == 6
+    assert await bench.value("SELECT count(*) FROM quarantine") == 4
     assert len(await causes(bench)) == 12
 
 

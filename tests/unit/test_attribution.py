@@ -334,8 +334,10 @@ def test_a_touch_is_read_from_a_session() -> None:
 
 
 NAMES = ["amount", "currency", "payout", "revenue", "datetime", "goal_id", "goal_name", "security_token"]
-NAMES += ["conversion_unique_id", "adv_unique1"]
-VALUES = st.sampled_from(["0", "1", "9.99", "EUR", "usd", "lead", "s3cret-ü", "1790000060"]) | st.text(max_size=12)
+NAMES += ["conversion_unique_id", "adv_unique1", "status"]
+VALUES = st.sampled_from(
+    ["approved", "reversed", "0", "1", "9.99", "EUR", "usd", "lead", "s3cret-ü", "1790000060"]
+) | st.text(max_size=12)
 OFFERS = st.builds(
     offer,
     status=st.sampled_from(["active", "paused", "expired"]),
