@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from edge.tracking import cookies
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.macro_values import locate
@@ -13,6 +15,7 @@ from storage.journal.events import Click, Impression, Outcome, Session, encode
 MAX_REDIRECT_OFFERS = 3
 UNKNOWN_OFFER = text(404, "unknown offer")
 _NO_FLAGS: list[str] = []
+_NO_COOKIE = frozenset(("prefetch", "opted_out"))
 _CLICK, _IMPRESSION = Kind.CLICK.value, Kind.IMPRESSION.value
 
 
@@ -60,7 +63,9 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
         offer_id, aff_id = to_id(sent_offer), to_id(sent_aff)
         offer, reason = deliver(catalog, offer_id, aff_id, now_ms)
     session = _open_session(state, request, offer, offer_id, aff_id)
-    is_plain = request.method == "GET" and not (headers.is_prefetch or headers.opts_out or "url" in params)
+    is_plain = request.method == "GET" and not (
+        headers.is_prefetch or headers.opts_out or "url" in params or "ad_id" in params
+    )
     flags, first = _NO_FLAGS if is_plain else _flags(state, request), b""
     outcome: Outcome = "redirected"
     id_text = session.click_id.hex()
@@ -96,7 +101,11 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
     first = cookies.first_click(request, offer, state.ids) if offer is not None else b""
     flags = _flags(state, request)
     event = Impression(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first)
-    return Handled(_IMPRESSION, outcome, GIF, encode(event), is_droppable=True)
+    answer = GIF
+    if offer is not None and offer.impression_window_s and not reason and _NO_COOKIE.isdisjoint(flags):
+        cookie = cookies.remember_view(offer, session.click_id, is_https=request.is_https)
+        answer = replace(GIF, cookie=cookie)
+    return Handled(_IMPRESSION, outcome, answer, encode(event), is_droppable=True)
 
 
 def _open_session(state: EdgeState, request: Request, offer: OfferView | None, offer_id: int, aff_id: int) -> Session:
@@ -124,6 +133,8 @@ def _flags(state: EdgeState, request: Request) -> list[str]:
     flags = ["prefetch"] if headers.is_prefetch or request.method == "HEAD" else []
     if "url" in request.params:
         flags.append("deep_link_refused")
+    if "ad_id" in request.params:  # a postback may come with it from now on
+        state.has_external_ids = True
     if headers.opts_out and state.honour_gpc:
         flags.append("opted_out")
     return flags

@@ -1,4 +1,4 @@
-"""The browser's memory of a click: one cookie per offer, `first.last` click ids.
+"""The browser's memory of a click: one cookie per offer, `first.last` click ids; of a view: another, its id.
 
 Ours only if both ids verify; anything else in the cookie is as if there were none.
 """
@@ -18,23 +18,26 @@ def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[byte
     header = request.headers.cookie
     if not header:
         return None
-    wanted = f"ce_{offer.id}"
-    for pair in header.split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == wanted:
-            first, _, last = value.partition(".")
-            first_id, last_id = ids.parse(first), ids.parse(last)
-            if not first_id or not last_id:
-                return None
-            is_too_old = request.received_ms - ms_of(first_id) > offer.click_window_s * 1000
-            return (last_id if is_too_old else first_id), last_id
-    return None
+    first, _, last = _value(header, f"ce_{offer.id}").partition(".")
+    first_id, last_id = ids.parse(first), ids.parse(last)
+    if not first_id or not last_id:
+        return None
+    is_too_old = request.received_ms - ms_of(first_id) > offer.click_window_s * 1000
+    return (last_id if is_too_old else first_id), last_id
 
 
 def click_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
     """The click that a pixel of this offer belongs to by its cookie; empty if there is none."""
     known = session_ids(request, offer, ids)
     return known[touch == "last"] if known else b""
+
+
+def touch_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
+    """The click, or without one the view, that a pixel of this offer belongs to by its cookies; empty if there is none."""
+    click_id = click_of(request, offer, touch, ids)
+    if click_id or not offer.impression_window_s:
+        return click_id
+    return ids.parse(_value(request.headers.cookie, f"cv_{offer.id}")) or b""
 
 
 def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
@@ -46,3 +49,18 @@ def remember(offer: OfferView, first: bytes, last: str, *, is_https: bool) -> st
     """The Set-Cookie value that makes the browser remember the id written `last` as its last click of the offer."""
     secure = "; SameSite=None; Secure" if is_https else ""
     return f"{offer.cookie_name}{first.hex() if first else last}.{last}{offer.cookie_attributes}{secure}"
+
+
+def remember_view(offer: OfferView, impression_id: bytes, *, is_https: bool) -> str:
+    """The Set-Cookie value that makes the browser remember its last view of the offer."""
+    secure = "; SameSite=None; Secure" if is_https else ""
+    return f"cv_{offer.id}={impression_id.hex()}; Max-Age={offer.impression_window_s}; Path=/; HttpOnly{secure}"
+
+
+def _value(header: str, wanted: str) -> str:
+    """The cookie's value; empty without one."""
+    for pair in header.split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == wanted:
+            return value
+    return ""

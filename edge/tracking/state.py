@@ -15,7 +15,7 @@ REFUSALS_BURST = 100
 
 @dataclass(slots=True)
 class EdgeState:
-    """Mutable in one place only: `catalog` is replaced whole, by the worker's follower, between two requests."""
+    """Mutable in few places: `catalog` is replaced whole, by the worker's follower, between two requests."""
 
     catalog: Catalog
     ids: ClickIds
@@ -25,6 +25,8 @@ class EdgeState:
     honour_gpc: bool = True
     refusals_left: float = REFUSALS_BURST
     refusals_counted_ms: int = 0
+    has_external_ids: bool = False
+    """Whether any click of the network carried an id of its sender's: then a postback's id need not be ours."""
 
     def may_store_refusal(self, now_ms: int) -> bool:
         """Whether one more forged or session-less conversion fits the stored rate (10 a second, bursts of 100)."""

@@ -137,20 +137,26 @@ class Scribe:
         reason: str = "",
         flags: list[str] | None = None,
         params: dict[str, str] | None = None,
+        visitor: bytes = b"",
         **fields: Any,
     ) -> bytes:
-        """A click; `fields` are the session's. Its id."""
+        """A click; `fields` are the session's, `visitor` its cookie's first click. Its id."""
         session = session or self.session(**fields)
-        event = Click(session, outcome, reason, flags or [], "", params or {}, "", "", b"")
+        event = Click(session, outcome, reason, flags or [], "", params or {}, "", "", visitor)
         self.raw(encode(event), "click", session.click_id)
         return session.click_id
 
     def impression(
-        self, *, flags: list[str] | None = None, params: dict[str, str] | None = None, **fields: Any
+        self,
+        *,
+        flags: list[str] | None = None,
+        params: dict[str, str] | None = None,
+        visitor: bytes = b"",
+        **fields: Any,
     ) -> bytes:
         """An impression; its id."""
         session = self.session(**fields)
-        event = Impression(session, "recorded", "", flags or [], "", params or {}, "", "", b"")
+        event = Impression(session, "recorded", "", flags or [], "", params or {}, "", "", visitor)
         self.raw(encode(event), "impression", session.click_id)
         return session.click_id
 
@@ -166,6 +172,7 @@ class Scribe:
         offer_id: int = 0,
         revision: int = 0,
         ip: str = "198.51.100.7",
+        is_external: bool = False,
         **params: str,
     ) -> bytes:
         """A conversion of that click, received at `ms` or now; its id. `session`: what the worker still knew."""
@@ -185,6 +192,7 @@ class Scribe:
             ip,
             "postback/1",
             "",
+            is_external,
         )
         self.raw(encode(event), "conversion", conversion_id)
         return conversion_id
