@@ -43,6 +43,7 @@ _CONVERSION_FACTS = (
     *((f"adv_sub{number}", f"adv_sub{number}") for number in range(1, 6)),
     ("unique id", "conversion_unique_id"),
     ("promo code", "promo_code"),
+    ("contact", "contact_id"),
     ("address", "ip"),
 )
 
@@ -106,10 +107,20 @@ def _tell_conversion(number: int, conversion: Row, changes: Sequence[Row]) -> It
         f" catalog revision {conversion['catalog_revision']})"
     )
     yield f"    {'id':<13} {conversion['conversion_id']}"
+    yield from _tell_credit(conversion)
     yield from _facts(conversion, _CONVERSION_FACTS)
     for change in changes:
         if change["conversion_id"] == conversion["conversion_id"]:
             yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {change['note']}"
+
+
+def _tell_credit(conversion: Row) -> Iterator[str]:
+    """Which touch and partner were credited, where that is not simply the click that was named."""
+    if conversion["named_click_id"]:
+        yield f"    {'named':<13} {conversion['named_click_id'].hex}, but another touch is credited:"
+        yield f"    {'credited':<13} {conversion['click_id'].hex}"
+    if conversion["aff_id"]:
+        yield f"    {'partner':<13} {conversion['aff_id']}"
 
 
 def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[str]:

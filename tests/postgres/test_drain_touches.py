@@ -5,6 +5,8 @@ from uuid import UUID
 
 import pytest
 
+from edge.tracking.story import tell
+from storage.postgres.stories import find_story
 from tests.postgres.drains import Bench, Scribe, now_ms
 from tests.recount import differences
 
@@ -207,3 +209,22 @@ async def test_a_view_that_is_drained_late_is_waited_for(bench: Bench, scribe: S
     assert await bench.verdict(conversion) == ("", "")
     late.impression(click_id=session.click_id)
     assert await credited(bench, conversion) == session.click_id
+
+
+async def test_explain_says_which_touch_was_credited_and_why(bench: Bench, scribe: Scribe) -> None:
+    """Asked by the click that was named, by the one that was credited, or by an id that is not ours."""
+    named, _, last = family(scribe, 17, params={"ad_id": "TUNE-1"})
+    assert await credited(bench, scribe.convert(named)) == last
+    for asked, click_id in ((named.hex(), named), (last.hex(), last), ("TUNE-1", None)):
+        told = "\n".join(tell(asked, click_id, await find_story(bench.conn, asked, click_id)))
+        assert f"named         {named.hex()}, but another touch is credited:" in told
+        assert f"credited      {last.hex()}" in told
+        assert "credited to the last click of the same cookie, not to the click that was named" in told
+
+
+async def test_what_waits_for_an_id_that_is_not_ours_is_told(bench: Bench, scribe: Scribe) -> None:
+    """No click and no conversion yet, and still it is known."""
+    scribe.convert(b"", transaction_id="TUNE-2", is_external=True)
+    await bench.drain()
+    told = "\n".join(tell("TUNE-2", None, await find_story(bench.conn, "TUNE-2", None)))
+    assert "waits for its click" in told

@@ -104,10 +104,8 @@ rules = [{ when = { country = ["us"], weekday = ["mon"], hour = [0, 23] }, then 
     assert offer.redirect == "302"
     assert offer.caps.monthly_payout == Decimal("5000.00")
     assert offer.rules[0].when.country == ("US",)
-    unenforced = "allowed_domains, caps, duplicates = increment, landing page weights, promo_codes, rules, tiers"
-    assert find_warnings(document) == [
-        f"stored, not yet enforced: {unenforced}, time_zone = Europe/Berlin, tracking = partner_id"
-    ]
+    unenforced = "allowed_domains, caps, duplicates = increment, landing page weights, rules, tiers"
+    assert find_warnings(document) == [f"stored, not yet enforced: {unenforced}, time_zone = Europe/Berlin"]
 
 
 def test_all_faults_are_told_at_once_each_with_its_place() -> None:

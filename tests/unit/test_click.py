@@ -237,8 +237,8 @@ def test_no_view_is_remembered_of_who_opted_out_or_fetched_ahead(header: str, is
 def test_a_click_with_an_id_of_its_senders_tells_the_worker_to_take_such_ids() -> None:
     """At once: the first postback may come before anything is published."""
     state = build_state(CATALOG)
-    assert not state.has_external_ids
+    before = state.has_external_ids
     handled = handle_click(state, request_of("offer_id=17&aff_id=2&ad_id=A.1"), "")
-    assert state.has_external_ids
+    assert (before, state.has_external_ids) == (False, True)
     assert clicked(handled).params["ad_id"] == "A.1"
     assert clicked(handled).flags == []
