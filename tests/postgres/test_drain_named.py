@@ -275,3 +275,15 @@ async def test_what_waits_for_a_contact_or_an_id_survives_a_drains_restart(bench
         (clicked, 2, "rejected"),
     ]
     stranger.close()
+
+
+async def test_a_contact_too_long_for_an_index_is_stored_and_found_by_nobody(bench: Bench, scribe: Scribe) -> None:
+    """A click is never lost for what its sender wrote into it."""
+    contact = "".join(map(str, range(2000)))
+    clicked = scribe.click(contact_id=contact)
+    scribe.convert(clicked)
+    sale = named(scribe, contact_id=contact)
+    scribe.beat(now_ms() + 1000)
+    assert await credit(bench, sale) == (b"", 0, "rejected", "unknown_click", None)
+    assert await bench.ids() == [clicked]
+    assert await bench.value("SELECT count(*) FROM quarantine") == 0

@@ -1,5 +1,6 @@
 """Which touch a conversion is credited to: first or last of a cookie or contact, or a view."""
 
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -228,3 +229,35 @@ async def test_what_waits_for_an_id_that_is_not_ours_is_told(bench: Bench, scrib
     await bench.drain()
     told = "\n".join(tell("TUNE-2", None, await find_story(bench.conn, "TUNE-2", None)))
     assert "waits for its click" in told
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_many_visitors_clicks_are_credited_as_by_a_plain_search(bench: Bench, scribe: Scribe, seed: int) -> None:
+    """Sixty clicks of nine visitors by cookie, contact or neither; a hundred conversions over twelve days, in many batches."""
+    random, start_ms = Random(seed), now_ms() - 12 * DAY_MS
+    visitors: dict[int, list[bytes]] = {}
+    for click_ms in sorted(random.randrange(start_ms, start_ms + 12 * DAY_MS - 60_000) for _ in range(60)):
+        number = random.randrange(9)
+        mine = visitors.setdefault(number, [])
+        fields: dict[str, Any] = {"contact_id": f"c-{number}"} if number % 3 == 1 else {}
+        if number % 3 == 0 and mine:
+            fields["visitor"] = mine[0]
+        mine.append(scribe.click(offer_id=17 + number % 2, ms=click_ms, aff_id=random.choice([2, 3]), **fields))
+    expected = {}
+    for place in range(100):
+        number = random.choice(list(visitors))
+        named = random.choice(visitors[number])
+        at_ms = random.randrange(_ms(named), now_ms())
+        known = visitors[number] if number % 3 != 2 else [named]
+        window_ms = (30 if number % 2 == 0 else 10) * DAY_MS
+        fitting = [one for one in known if 0 <= at_ms - _ms(one) <= window_ms] or [named]
+        choose = max if number % 2 == 0 else min
+        expected[scribe.convert(named, ms=at_ms, conversion_unique_id=f"u{place}")] = choose(fitting)
+    await bench.drain(batch_rows=7)
+    rows = await bench.rows("SELECT conversion_id, click_id FROM conversions")
+    assert {one.bytes: click.bytes for one, click in rows} == expected
+    assert await differences(bench.conn) == []
+
+
+def _ms(click_id: bytes) -> int:
+    return int.from_bytes(click_id[:6], "big")
