@@ -209,7 +209,8 @@ class Worker:
 
     def _take_state(self, state: PublishedState) -> None:
         self._state.capped = {(offer_id, aff_id): until_ms for offer_id, aff_id, until_ms in state.capped}
-        self._state.has_external_ids = state.has_external_ids
+        # A click with such an id, seen here a moment ago, may not have been published yet.
+        self._state.has_external_ids |= state.has_external_ids
         self._counters.cells[_STATES] += 1
         log.info("state_taken", capped=len(state.capped))
 

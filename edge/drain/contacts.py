@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.families import session_of
-from edge.drain.rows import Touched, moment
+from edge.drain.rows import Touched
 from edge.tracking.attribution import has_valid_token
 from edge.tracking.verdict import TouchKind, facts_of
 from storage.journal.events import Conversion
@@ -20,11 +20,12 @@ _KINDS: tuple[tuple[TouchKind, str], ...] = (("click", "clicks"), ("impression",
 
 async def find_touches(conn: Connection, history: CatalogHistory, events: Sequence[Conversion]) -> dict[bytes, Touched]:
     """The latest touch of each conversion's contact, by conversion id; the catalogs of `events` are loaded."""
-    clicks = await find_by_contact(conn, [_search(history, *one) for one in enumerate(events)], newest=True)
+    searches = [_search(history, *one) for one in enumerate(events)]
+    clicks = await find_by_contact(conn, searches, newest=True)
+    converted = await _find_converted(conn, searches)
     found = {}
     for place, event in enumerate(events):
-        touches = [_touched(click, "click") for click in clicks.get(place, ())]
-        touches += await _converted(conn, event)
+        touches = [_touched(click, "click") for click in clicks.get(place, ())] + converted.get(place, [])
         if touches:
             found[event.conversion_id] = _latest(history, event, touches)
     return found
@@ -36,12 +37,16 @@ def _search(history: CatalogHistory, place: int, event: Conversion) -> Search:
     return Search(place, event.params["contact_id"], event.offer_id, event.received_ms - lookback_ms, event.received_ms)
 
 
-async def _converted(conn: Connection, event: Conversion) -> list[Touched]:
-    """What earlier conversions of the contact were credited to."""
-    ids = await find_converted(conn, event.params["contact_id"], event.offer_id, moment(event.received_ms))
-    return [
-        _touched(stored, kind) for kind, table in _KINDS for stored in (await find_sessions(conn, ids, table)).values()
-    ]
+async def _find_converted(conn: Connection, searches: Sequence[Search]) -> dict[int, list[Touched]]:
+    """What earlier conversions of the contacts were credited to, by the search's place."""
+    by_place = await find_converted(conn, searches)
+    ids = {touch_id for found in by_place.values() for touch_id in found}
+    touches = {
+        touch_id: _touched(stored, kind)
+        for kind, table in _KINDS
+        for touch_id, stored in (await find_sessions(conn, ids, table)).items()
+    }
+    return {place: [touches[one] for one in found if one in touches] for place, found in by_place.items()}
 
 
 def _touched(stored: StoredSession, kind: TouchKind) -> Touched:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from edge.tracking import cookies
 from edge.tracking.catalog import OfferView
 from edge.tracking.delivery import Page, Seeds, asked_page, choose_page, deliver, note_rule, partner_refusal
@@ -16,6 +18,7 @@ UNKNOWN_OFFER = text(404, "unknown offer")
 CORS = (("Access-Control-Allow-Origin", "*"),)
 UNKNOWN_OFFER_JSON = Answer(404, b'{"error":"unknown offer"}', "application/json", extra=CORS)
 _NO_FLAGS: list[str] = []
+_NO_COOKIE = frozenset(("prefetch", "opted_out"))
 _CLICK, _IMPRESSION = Kind.CLICK.value, Kind.IMPRESSION.value
 _OUR_NOTES = frozenset(("requested_offer_id", "rule", "rule_reason"))
 """What we keep among a click's parameters ourselves; a client that sends it says nothing."""
@@ -32,6 +35,7 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
         or request.received_ms >= offer.open_until_ms
         or partner.status != "active"
         or "url" in params
+        or "ad_id" in params
     ):
         return _handle_at_length(state, request, alias)
     # Nearly every click comes this way, on which nothing is to be decided: 302 to the offer's page.
@@ -136,7 +140,11 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
     first = cookies.first_click(request, offer, state.ids) if offer is not None else b""
     flags = _flags(state, request)
     event = Impression(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first)
-    return Handled(_IMPRESSION, outcome, GIF, encode(event), is_droppable=True)
+    answer = GIF
+    if offer is not None and offer.impression_window_s and not reason and _NO_COOKIE.isdisjoint(flags):
+        cookie = cookies.remember_view(offer, session.click_id, is_https=request.is_https)
+        answer = replace(GIF, cookie=cookie)
+    return Handled(_IMPRESSION, outcome, answer, encode(event), is_droppable=True)
 
 
 def _open_session(state: EdgeState, request: Request, offer_id: int, aff_id: int, page_id: int) -> Session:
@@ -164,6 +172,8 @@ def _flags(state: EdgeState, request: Request, *, is_deep_link: bool = False) ->
     flags = ["prefetch"] if headers.is_prefetch or request.method == "HEAD" else []
     if "url" in request.params and not is_deep_link:
         flags.append("deep_link_refused")
+    if "ad_id" in request.params:  # a postback may come with it from now on
+        state.has_external_ids = True
     if headers.opts_out and state.honour_gpc:
         flags.append("opted_out")
     return flags

@@ -1,11 +1,13 @@
 """A conversion received: find the session if this worker still holds it, journal the rest. No verdict is made here.
 
-`success=false;` says only what the edge knows alone: the id is missing, malformed or forged, the offer or goal unknown.
+`success=false;` says only what the edge knows alone: the id is missing (and nothing else names a click or a partner),
+malformed or forged, the offer or goal unknown.
 """
 
 from edge.counters import cell
 from edge.tracking import cookies
 from edge.tracking.catalog import OfferView
+from edge.tracking.crediting import credit_without_click, is_external_id
 from edge.tracking.parameters import to_id
 from edge.tracking.replies import SCRIPT, failure, success
 from edge.tracking.request import GIF, Answer, Handled, Kind, Request
@@ -31,14 +33,14 @@ def handle_goal_postback(state: EdgeState, request: Request, alias: str) -> Hand
 
 
 def handle_pixel(state: EdgeState, request: Request, alias: str) -> Handled:
-    """`/aff_l`: a browser tells us; the session comes from `transaction_id`, else from the offer's cookie."""
+    """`/aff_l`: a browser tells us; the session comes from `transaction_id`, else from the offer's cookies."""
     params = request.params
     offer = state.catalog.offer(to_id(params.get("offer_id", "")))
     sent = params.get("transaction_id", "")[:MAX_TRANSACTION_ID_CHARS]
     if sent:
         click_id = state.ids.parse(sent) or b""
     else:
-        click_id = cookies.click_of(request, offer, offer.attribution, state.ids) if offer else b""
+        click_id = cookies.touch_of(request, offer, offer.attribution, state.ids) if offer else b""
     if not click_id and not _may_store(state, request, is_forged=bool(sent)):
         return Handled(_PIXEL, "refused", _pixel_reply(request))
     goal_id = _goal_id(offer, params)
@@ -54,25 +56,37 @@ def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handle
     as_json = params.get("format") == "json"
     sent = params.get("transaction_id", "")
     click_id = state.ids.parse(sent) or b""
-    if not click_id and (sent or not params.get("contact_id")):  # whose click it is, the drain finds by the contact
-        answer = failure("Invalid Trans. ID", sent, as_json=as_json)
-        if not sent or not _may_store(state, request, is_forged=True):
-            return Handled(_POSTBACK, "refused", answer)
-        event = _event(state, request, "postback", sent[:MAX_TRANSACTION_ID_CHARS], b"", None, 0)
-        return Handled(_POSTBACK, "refused", answer, event)
     offer_id = params.get("offer_id", "")
     offer = state.catalog.offer(to_id(offer_id))
+    is_external = False
+    if not click_id:
+        is_external = state.has_external_ids and is_external_id(sent)
+        if not is_external and (sent or not _names_somebody(offer, params)):
+            return _refuse_id(state, request, sent, as_json=as_json)
     if offer_id and offer is None:
         return Handled(_POSTBACK, "refused", failure("Invalid Offer ID", offer_id, as_json=as_json))
-    session = state.sessions.get(click_id)
+    session = state.sessions.get(click_id) if click_id else None
     if session is not None:  # the click's offer, where this worker knows it, beats the postback's own `offer_id`
         offer = state.catalog.offer(session.offer_id) or offer
     goal_id = _goal_id(offer, params)
     if goal_id < 0 or (needs_goal and not (params.get("goal_id") or params.get("goal_name"))):
         goal = params.get("goal_id") or params.get("goal_name", "")
         return Handled(_POSTBACK, "refused", failure("Invalid Goal ID", goal, as_json=as_json))
-    event = _event(state, request, "postback", sent, click_id, offer, goal_id, session)
+    event = _event(state, request, "postback", sent, click_id, offer, goal_id, session, is_external=is_external)
     return Handled(_POSTBACK, "recorded", success(as_json=as_json), event)
+
+
+def _refuse_id(state: EdgeState, request: Request, sent: str, *, as_json: bool) -> Handled:
+    answer = failure("Invalid Trans. ID", sent, as_json=as_json)
+    if not sent or not _may_store(state, request, is_forged=True):
+        return Handled(_POSTBACK, "refused", answer)
+    event = _event(state, request, "postback", sent[:MAX_TRANSACTION_ID_CHARS], b"", None, 0)
+    return Handled(_POSTBACK, "refused", answer, event)
+
+
+def _names_somebody(offer: OfferView | None, params: dict[str, str]) -> bool:
+    """Whether something else than a click's id says whose the conversion is: a contact, a partner, a promo code."""
+    return "contact_id" in params or credit_without_click(offer, params) is not None
 
 
 def _goal_id(offer: OfferView | None, params: dict[str, str]) -> int:
@@ -107,6 +121,8 @@ def _event(
     offer: OfferView | None,
     goal_id: int,
     session: Session | None = None,
+    *,
+    is_external: bool = False,
 ) -> bytes:
     if click_id:
         state.counters.cells[MISS if session is None else HIT] += 1
@@ -125,6 +141,7 @@ def _event(
             request.client_ip,
             request.headers.user_agent,
             request.headers.referrer,
+            is_external,
         )
     )
 

@@ -1,4 +1,4 @@
-"""The browser's memory of a click: one cookie per offer, `first.last` click ids.
+"""The browser's memory of a click: one cookie per offer, `first.last` click ids; of a view: another, its id.
 
 Ours only if both ids verify; anything else in the cookie is as if there were none. Where an offer shows a visitor one of
 several pages, the seed of that choice follows as `first.last.seed`: the first click had no cookie to choose by.
@@ -43,18 +43,21 @@ def _value_of(request: Request, offer: OfferView) -> str:
     header = request.headers.cookie
     if not header:
         return ""
-    wanted = f"ce_{offer.id}"
-    for pair in header.split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == wanted:
-            return value
-    return ""
+    return _value(header, f"ce_{offer.id}")
 
 
 def click_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
     """The click that a pixel of this offer belongs to by its cookie; empty if there is none."""
     known = session_ids(request, offer, ids)
     return known[touch == "last"] if known else b""
+
+
+def touch_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
+    """The click, or without one the view, that a pixel of this offer belongs to by its cookies; empty if there is none."""
+    click_id = click_of(request, offer, touch, ids)
+    if click_id or not offer.impression_window_s:
+        return click_id
+    return ids.parse(_value(request.headers.cookie, f"cv_{offer.id}")) or b""
 
 
 def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
@@ -73,3 +76,18 @@ def remember_seed(offer: OfferView, first: bytes, last: str, seed: bytes, *, is_
     if not seed:
         return remember(offer, first, last, is_https=is_https)
     return remember(offer, first or bytes.fromhex(last), f"{last}.{seed.hex()}", is_https=is_https)
+
+
+def remember_view(offer: OfferView, impression_id: bytes, *, is_https: bool) -> str:
+    """The Set-Cookie value that makes the browser remember its last view of the offer."""
+    secure = "; SameSite=None; Secure" if is_https else ""
+    return f"cv_{offer.id}={impression_id.hex()}; Max-Age={offer.impression_window_s}; Path=/; HttpOnly{secure}"
+
+
+def _value(header: str, wanted: str) -> str:
+    """The cookie's value; empty without one."""
+    for pair in header.split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == wanted:
+            return value
+    return ""

@@ -32,6 +32,7 @@ class EdgeState:
     refusals_counted_ms: int = 0
     capped: Capped = field(default_factory=dict)
     has_external_ids: bool = False
+    """Whether any click of the network carried an id of its sender's: then a postback's id need not be ours."""
     # Without secrets given, of use to this process alone: nobody could guess them.
     visitors: Visitors = field(default_factory=lambda: Visitors(secrets.token_hex()))
     hops: Hops = field(default_factory=lambda: Hops([secrets.token_hex()]))

@@ -44,6 +44,7 @@ _CONVERSION_FACTS = (
     *((f"adv_sub{number}", f"adv_sub{number}") for number in range(1, 6)),
     ("unique id", "conversion_unique_id"),
     ("promo code", "promo_code"),
+    ("contact", "contact_id"),
     ("address", "ip"),
 )
 
@@ -113,6 +114,7 @@ def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iter
         f" catalog revision {conversion['catalog_revision']})"
     )
     yield f"    {'id':<13} {conversion['conversion_id']}"
+    yield from _tell_credit(conversion)
     yield from _facts(conversion, _CONVERSION_FACTS)
     for change in changes:
         if change["conversion_id"] == conversion["conversion_id"]:
@@ -132,6 +134,15 @@ def _tell_change(change: Row) -> str:
     if change["cause_id"]:
         parts.append(f"asked for by conversion {change['cause_id']}")
     return "; ".join(filter(None, (", ".join(parts), _shown(change["note"]))))
+
+
+def _tell_credit(conversion: Row) -> Iterator[str]:
+    """Which touch and partner were credited, where that is not simply the click that was named."""
+    if conversion["named_click_id"]:
+        yield f"    {'named':<13} {conversion['named_click_id'].hex}, but another touch is credited:"
+        yield f"    {'credited':<13} {conversion['click_id'].hex}"
+    if conversion["aff_id"]:
+        yield f"    {'partner':<13} {conversion['aff_id']}"
 
 
 def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[str]:

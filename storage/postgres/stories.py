@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from storage.postgres.connection import Connection
+from storage.postgres.external_ids import find_external_ids
 from storage.postgres.partitions import day_of_id, id_range
 from storage.postgres.postbacks import find_postbacks
 
@@ -23,10 +24,13 @@ class Story(NamedTuple):
 
 
 async def find_story(conn: Connection, transaction_id: str, click_id: bytes | None) -> Story:
-    """All that carries this id; `click_id`: the id's bytes if it is well formed."""
+    """All that carries this id; `click_id`: the id's bytes if it is well formed. An external id: that of its click too."""
+    external_id = None if click_id else transaction_id
+    if external_id:
+        click_id = (await find_external_ids(conn, [external_id])).get(external_id)
     conversions = await _fetch(
         conn,
-        "SELECT * FROM conversions WHERE click_id = $1 OR ($1 IS NULL AND transaction_id = $2)"
+        "SELECT * FROM conversions WHERE click_id = $1 OR named_click_id = $1 OR ($1 IS NULL AND transaction_id = $2)"
         " ORDER BY received_at, conversion_id LIMIT 1000",
         UUID(bytes=click_id) if click_id else None,
         transaction_id,
@@ -37,14 +41,15 @@ async def find_story(conn: Connection, transaction_id: str, click_id: bytes | No
         [row["conversion_id"] for row in conversions],
     )
     postbacks = await find_postbacks(conn, [row["conversion_id"] for row in conversions])
-    if not click_id:
-        return Story(None, None, conversions, changes, [], postbacks)
     waiting = await _fetch(
         conn,
         "SELECT conversion_id, received_at, deadline FROM conversions_waiting"
-        " WHERE click_id = $1 AND decided_at IS NULL ORDER BY conversion_id",
-        UUID(bytes=click_id),
+        " WHERE (click_id = $1 OR external_id = $2) AND decided_at IS NULL ORDER BY conversion_id",
+        UUID(bytes=click_id) if click_id else None,
+        external_id,
     )
+    if not click_id:
+        return Story(None, None, conversions, changes, waiting, postbacks)
     touches = [await _find_touch(conn, table, click_id) for table in ("clicks", "impressions")]
     return Story(touches[0], touches[1], conversions, changes, waiting, postbacks)
 

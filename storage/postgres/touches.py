@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,6 +18,8 @@ MAX_CANDIDATES = 20
 _IS_CREDITABLE = (
     "outcome = 'redirected' AND NOT flags && '{prefetch}' AND reason NOT IN ('unknown_partner', 'partner_blocked')"
 )
+# As the indexes say it: without this they would not be used.
+_IS_CONTACT = "contact_id <> '' AND length(contact_id) <= 256"
 
 
 class Relation(NamedTuple):
@@ -71,23 +73,28 @@ async def find_by_cookie(conn: asyncpg.Connection, searches: Sequence[Search], *
 
 async def find_by_contact(conn: asyncpg.Connection, searches: Sequence[Search], *, newest: bool) -> Found:
     """For each search the creditable clicks of that contact."""
-    condition = "contact_id = wanted.identity AND contact_id <> ''"
-    return await _find(conn, "text", condition, searches, newest=newest)
+    return await _find(conn, "text", f"contact_id = wanted.identity AND {_IS_CONTACT}", searches, newest=newest)
 
 
-async def find_converted(
-    conn: asyncpg.Connection, contact_id: str, offer_id: int, received_at: datetime
-) -> list[bytes]:
-    """The touches, at most 20, that earlier conversions of this contact (and offer, unless 0) were credited to."""
+async def find_converted(conn: asyncpg.Connection, searches: Sequence[Search]) -> dict[int, list[bytes]]:
+    """For each search the touches that the contact's conversions, received by then, were credited to; at most 20."""
+    found: dict[int, list[bytes]] = defaultdict(list)
+    if not searches:
+        return found
     rows = await conn.fetch(
-        "SELECT click_id FROM conversions WHERE contact_id = $1 AND contact_id <> '' AND received_at <= $3"
-        " AND ($2 = 0 OR offer_id = $2) AND click_id IS NOT NULL AND status <> 'rejected'"
-        f" ORDER BY received_at DESC LIMIT {MAX_CANDIDATES}",
-        contact_id,
-        offer_id,
-        received_at,
+        "SELECT wanted.place, touch.click_id FROM unnest($1::int[], $2::text[], $3::int[], $4::timestamptz[])"
+        " AS wanted (place, identity, offer_id, received_by) CROSS JOIN LATERAL ("
+        f" SELECT click_id FROM conversions WHERE contact_id = wanted.identity AND {_IS_CONTACT}"
+        " AND received_at <= wanted.received_by AND (wanted.offer_id = 0 OR offer_id = wanted.offer_id)"
+        f" AND click_id IS NOT NULL AND status <> 'rejected' ORDER BY received_at DESC LIMIT {MAX_CANDIDATES}) AS touch",
+        [one.place for one in searches],
+        [one.identity for one in searches],
+        [one.offer_id for one in searches],
+        [datetime.fromtimestamp(one.through_ms / 1000, UTC) for one in searches],
     )
-    return [row["click_id"].bytes for row in rows]
+    for place, click_id in rows:
+        found[place].append(click_id.bytes)
+    return found
 
 
 async def _find(

@@ -147,11 +147,16 @@ class Scribe:
         return session.click_id
 
     def impression(
-        self, *, flags: list[str] | None = None, params: dict[str, str] | None = None, **fields: Any
+        self,
+        *,
+        flags: list[str] | None = None,
+        params: dict[str, str] | None = None,
+        visitor: bytes = b"",
+        **fields: Any,
     ) -> bytes:
         """An impression; its id."""
         session = self.session(**fields)
-        event = Impression(session, "recorded", "", flags or [], "", params or {}, "", "", b"")
+        event = Impression(session, "recorded", "", flags or [], "", params or {}, "", "", visitor)
         self.raw(encode(event), "impression", session.click_id)
         return session.click_id
 
@@ -167,6 +172,7 @@ class Scribe:
         offer_id: int = 0,
         revision: int = 0,
         ip: str = "198.51.100.7",
+        is_external: bool = False,
         **params: str,
     ) -> bytes:
         """A conversion of that click, received at `ms` or now; its id. `session`: what the worker still knew."""
@@ -186,6 +192,7 @@ class Scribe:
             ip,
             "postback/1",
             "",
+            is_external,
         )
         self.raw(encode(event), "conversion", conversion_id)
         return conversion_id

@@ -206,17 +206,6 @@ async def test_a_session_in_the_event_needs_no_stored_click(bench: Bench) -> Non
     assert await bench.value("SELECT payout FROM conversions") == 6
 
 
-async def test_an_impressions_id_is_no_clicks(bench: Bench) -> None:
-    """Whether the drain has just stored the impression or long ago, its id is an unknown click."""
-    scribe = bench.scribe()
-    shown = scribe.impression()
-    here = scribe.convert(shown)
-    await bench.drain(conversion_wait_s=0)
-    later = scribe.convert(shown)
-    await bench.drain(conversion_wait_s=0)
-    assert await bench.verdict(here) == await bench.verdict(later) == ("rejected", "unknown_click")
-
-
 async def test_a_click_stored_long_ago_is_looked_up(bench: Bench) -> None:
     """A drain that has only just started finds it in Postgres: the same verdict as from memory."""
     scribe = bench.scribe()

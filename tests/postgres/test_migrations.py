@@ -25,6 +25,8 @@ COLUMNS = {
     "journal_positions": "journal_id node_id worker_id segment byte_offset watermark_ms finished_at updated_at",
     "external_ids": "transaction_id click_id",
 }
+COLUMNS["clicks"] += " first_click_id"
+COLUMNS["conversions"] += " contact_id named_click_id"
 COLUMNS["impressions"] = COLUMNS["clicks"]
 
 

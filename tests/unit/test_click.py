@@ -199,14 +199,48 @@ def test_the_visitor_is_the_cookies_first_click() -> None:
     ],
 )
 def test_an_impression_gets_its_gif_and_is_told(offer_id: int, aff_id: int, outcome: str, reason: str) -> None:
-    """Whatever is wrong with it; it is no click, so it makes no session and no cookie."""
+    """Whatever is wrong with it; it is no click, so it makes no session. Only a good one sets the view's cookie."""
     state = build_state(CATALOG)
     query = f"offer_id={offer_id}&aff_id={aff_id}&file_id=4"
     handled = handle_impression(state, request_of(query, path="/aff_i"), "IM1")
     event = decode(handled.event)
     assert isinstance(event, Impression)
-    assert handled.answer == GIF
+    assert handled.answer.body == GIF.body
+    assert bool(handled.answer.cookie) == (not reason)
     assert (event.outcome, event.reason, event.alias) == (outcome, reason, "IM1")
     session = session_of(event)
     assert (session.offer_id, session.aff_id, session.creative_id) == (offer_id, aff_id, 4)
     assert (handled.is_droppable, handled.session) == (True, None)
+
+
+def test_a_views_cookie_lasts_for_the_impression_window() -> None:
+    """Its own name, the impression's id, HttpOnly; SameSite=None on https only; none while the window is 0."""
+    state = build_state(CATALOG)
+    for is_https, rest in ((False, ""), (True, "; SameSite=None; Secure")):
+        handled = handle_impression(state, request_of("offer_id=17&aff_id=2", is_https=is_https), "")
+        event = decode(handled.event)
+        assert isinstance(event, Impression)
+        shown = event.session.click_id.hex()
+        assert handled.answer.cookie == f"cv_17={shown}; Max-Age=86400; Path=/; HttpOnly{rest}"
+    off = build_state(CATALOG.changed(8, [offer_body(30, impression_window=0)]))
+    assert handle_impression(off, request_of("offer_id=30&aff_id=2"), "").answer == GIF
+
+
+@pytest.mark.parametrize(("header", "is_set"), [("Sec-GPC", False), ("Sec-Purpose", False), ("A", True)])
+def test_no_view_is_remembered_of_who_opted_out_or_fetched_ahead(header: str, is_set: bool) -> None:
+    """As for a click; with EDGE_HONOUR_GPC off an opt-out means nothing. Other flags do not matter."""
+    headers = {header: "prefetch" if "Purpose" in header else "1"}
+    request = request_of("offer_id=17&aff_id=2&url=x", headers)
+    assert bool(handle_impression(build_state(CATALOG), request, "").answer.cookie) is is_set
+    ignoring = handle_impression(build_state(CATALOG, honour_gpc=False), request, "")
+    assert bool(ignoring.answer.cookie) is (header != "Sec-Purpose")
+
+
+def test_a_click_with_an_id_of_its_senders_tells_the_worker_to_take_such_ids() -> None:
+    """At once: the first postback may come before anything is published."""
+    state = build_state(CATALOG)
+    before = state.has_external_ids
+    handled = handle_click(state, request_of("offer_id=17&aff_id=2&ad_id=A.1"), "")
+    assert (before, state.has_external_ids) == (False, True)
+    assert clicked(handled).params["ad_id"] == "A.1"
+    assert clicked(handled).flags == []

@@ -245,3 +245,85 @@ def test_a_pixel_answers_a_script_where_that_is_asked_for() -> None:
     assert handled.answer.content_type == "text/javascript; charset=utf-8"
     assert handled.answer.body == b"/* success=true; */\n"
     assert converted(handled).goal_id == 9
+
+
+def test_an_id_that_is_not_ours_is_accepted_where_the_network_has_such() -> None:
+    """Whether it is known is the drain's to say; until any click carried one, it is forged."""
+    state = build_state(CATALOG)
+    request = request_of("transaction_id=TUNE-1.x&offer_id=17&goal_id=1")
+    assert handle_postback(state, request, "").outcome == "refused"
+    state.has_external_ids = True
+    handled = handle_postback(state, request, "")
+    event = converted(handled)
+    assert (handled.outcome, handled.answer.body) == ("recorded", SUCCESS)
+    assert (event.transaction_id, event.click_id, event.is_external) == ("TUNE-1.x", b"", True)
+    assert (event.offer_id, event.goal_id) == (17, 1)
+    for sent in ("a%20b", "x" * 65):
+        assert not converted(handle_postback(state, request_of(f"transaction_id={sent}"), "")).is_external
+    ours, _ = clicked(state)
+    assert not converted(handle_postback(state, request_of(f"transaction_id={ours}"), "")).is_external
+
+
+NAMELESS = build_catalog(
+    """
+[[advertisers]]
+id = 1
+name = "A"
+[[partners]]
+id = 2
+name = "P"
+[[offers]]
+id = 17
+advertiser_id = 1
+name = "Codes"
+url = "https://shop.example.com/"
+promo_codes = [{ code = "XMAS", aff_id = 2 }]
+goals = [{ id = 1, name = "lead" }]
+[[offers]]
+id = 18
+advertiser_id = 1
+name = "Rebills"
+url = "https://shop.example.com/"
+tracking = "partner_id"
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "offer_id=18&aff_id=2",
+        "offer_id=17&promo_code=xmas&goal_name=lead",
+        "contact_id=c-1",
+        "offer_id=17&contact_id=c-1&promo_code=unknown",
+    ],
+)
+def test_a_postback_may_name_a_partner_a_code_or_a_contact_instead_of_a_click(query: str) -> None:
+    """It is recorded without an id, and nothing was forged."""
+    state = build_state(NAMELESS)
+    handled = handle_postback(state, request_of(query), "")
+    event = converted(handled)
+    assert (handled.outcome, handled.answer.body) == ("recorded", SUCCESS)
+    assert (event.transaction_id, event.click_id, event.is_external) == ("", b"", False)
+    assert counted(state) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("offer_id=17&aff_id=2", "Invalid Trans. ID #."),
+        ("offer_id=18", "Invalid Trans. ID #."),
+        ("offer_id=18&aff_id=x", "Invalid Trans. ID #."),
+        ("offer_id=17&promo_code=EASTER", "Invalid Trans. ID #."),
+        ("promo_code=XMAS", "Invalid Trans. ID #."),
+        ("offer_id=99&aff_id=2", "Invalid Trans. ID #."),
+        ("offer_id=99&contact_id=c-1", "Invalid Offer ID #99."),
+        ("offer_id=17&contact_id=c-1&goal_id=9", "Invalid Goal ID #9."),
+        ("offer_id=18&aff_id=2&transaction_id=forged", "Invalid Trans. ID #forged."),
+    ],
+)
+def test_a_postback_that_names_nobody_is_refused(query: str, problem: str) -> None:
+    """A partner counts only where the offer says so, a code only if the offer has it; a forged id is not made good."""
+    handled = handle_postback(build_state(NAMELESS), request_of(query), "")
+    assert handled.answer.body.decode() == f"success=false; err_msg={problem};"
+    assert handled.outcome == "refused"

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from edge.tracking.request import PIXEL_GIF
-from storage.journal.events import Click, Conversion
+from storage.journal.events import Click, Conversion, Impression
 from tests.wire.port import Port, Reply, serving, session_of
 
 pytestmark = pytest.mark.both_loops
@@ -90,3 +90,17 @@ async def test_a_pixel_may_be_a_script(tmp_path: Path) -> None:
             reply = await port.get("/aff_l?offer_id=17&format=js", header)
             assert (reply.status, reply.get("content-type")) == (200, "text/javascript; charset=utf-8")
             assert re.fullmatch(rb"/\*[^*]*\*/\n", reply.body)
+
+
+async def test_a_pixel_without_a_click_takes_the_view(tmp_path: Path) -> None:
+    """The impression's cookie is the browser's way back to it; a click beats it, whichever came last."""
+    async with serving(tmp_path) as port:
+        view = (await port.get("/aff_i?offer_id=17&aff_id=2")).get("set-cookie").partition(";")[0]
+        assert is_gif(await port.get("/aff_l?offer_id=17", f"Cookie: {view}"))
+        assert port.last(Conversion).click_id == session_of(port.last(Impression)).click_id
+        clicked, cookie = await click(port, 17, view)
+        view = (await port.get("/aff_i?offer_id=17&aff_id=2")).get("set-cookie").partition(";")[0]
+        assert is_gif(await port.get("/aff_l?offer_id=17", f"Cookie: {view}; {cookie}"))
+        assert port.last(Conversion).click_id.hex() == clicked
+        assert is_gif(await port.get("/aff_l?offer_id=17", "Cookie: cv_17=forged"))
+        assert port.last(Conversion).click_id == b""
