@@ -17,7 +17,7 @@ import structlog
 from ua_parser import Domain
 from ua_parser.loaders import load_builtins
 
-from edge.crawlers import is_crawler
+from edge.crawlers import is_crawler, load_patterns
 from edge.datacentres import Datacentres
 from edge.errors import UserError
 from edge.logs import RateLimited
@@ -76,6 +76,7 @@ class Enricher:
     ) -> None:
         """`datacentre_list`: a file of address blocks; None: the packaged list."""
         self._resolve = Resolver(load_builtins())
+        load_patterns()  # now, and not while a click waits
         self._device = lru_cache(CACHED_USER_AGENTS)(self._parse_device)
         self._place = lru_cache(CACHED_PLACES)(self._find_place)
         self._clock = clock
