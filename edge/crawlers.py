@@ -12,9 +12,10 @@ from ua_parser_rs import UserAgentExtractor
 
 def is_crawler(user_agent: str) -> bool:
     """Whether the list knows `user_agent`."""
-    return _extractor().extract(user_agent) is not None
+    return load_patterns().extract(user_agent) is not None
 
 
 @cache
-def _extractor() -> UserAgentExtractor:
+def load_patterns() -> UserAgentExtractor:
+    """The patterns, compiled: 30 ms, once a process."""
     return UserAgentExtractor((entry["pattern"], "crawler", None, None, None, None) for entry in CRAWLER_USER_AGENTS_DATA)

@@ -17,7 +17,7 @@ import structlog
 from ua_parser import Domain, PartialResult
 from ua_parser.loaders import load_builtins
 
-from edge.crawlers import is_crawler
+from edge.crawlers import is_crawler, load_patterns
 from edge.datacentres import Datacentres
 from edge.errors import UserError
 from edge.logs import RateLimited
@@ -68,6 +68,7 @@ class Enricher:
         database while it is asked, which may take long; else its owner does.
         """
         self._resolve = Resolver(load_builtins())
+        load_patterns()  # now, and not while a click waits
         self._device = lru_cache(CACHED_USER_AGENTS)(self._parse_device)
         self._place = lru_cache(CACHED_PLACES)(self._find_place)
         self._clock = clock

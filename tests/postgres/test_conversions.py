@@ -23,6 +23,7 @@ SHARES = 'payout_type = "cpa_percentage"\npayout_percent = "8"\nrevenue_type = "
 OFFERS = "".join(
     [
         '[[partners]]\nid = 4\nname = "Blocked"\nstatus = "blocked"\n',
+        '[[advertisers]]\nid = 3\nname = "Signing"\nsigning_secret = "s3cret"\n',
         offer(18, 2),
         offer(19, 1, 'status = "expired"'),
         offer(20, 1, 'payout = "5"\nrevenue = "7.5"\napproval = "manual"'),
@@ -32,6 +33,7 @@ OFFERS = "".join(
         offer(24, 1, 'status = "paused"\npayout = "2"\nrevenue = "3"'),
         offer(25, 1, "expires_at = 2020-01-01T00:00:00Z"),
         offer(26, 1, 'payout = "5"\nadvertiser_sets_amounts = true'),
+        offer(27, 3),
     ]
 )
 
@@ -69,6 +71,7 @@ CASES = {
     "address": Case(
         {"offer_id": 18}, {"security_token": "s3cret", "ip": "192.0.2.1"}, "rejected", "ip_not_allowed", 14
     ),
+    "unsigned": Case({"offer_id": 27}, {}, "rejected", "bad_signature", 220),
     "expired": Case({"offer_id": 19}, {}, "rejected", "offer_inactive", 204),
     "expired by date": Case({"offer_id": 25}, {}, "rejected", "offer_inactive", 204),
     "no partner": Case({"aff_id": 99}, {}, "rejected", "unknown_partner", 205),
@@ -115,7 +118,7 @@ async def test_every_reason_is_stored_with_its_code_money_and_change(bench: Benc
         assert stored == (*case[2:5], Decimal(case.payout), Decimal(case.revenue)), name
         assert (row["kind"], row["status_after"], row["why"]) == ("decided", case.status, case.reason), name
         assert row["note"], name
-    assert {case.reason for case in CASES.values()} | {"", "duplicate", "capped"} == {"", *REJECTIONS}
+    assert {case.reason for case in CASES.values()} | {"", "duplicate", "replayed", "capped"} == {"", *REJECTIONS}
     assert await differences(bench.conn) == []
     sums = await bench.rows("SELECT sum(conversions), sum(pending), sum(rejected), sum(payout) FROM stats_hourly")
     counts = Counter(case.status for case in CASES.values())

@@ -21,7 +21,7 @@ from edge.tracking.click_id import ClickIds, worker_of
 from tests.node import COMMAND, Node, eventually
 from tests.postgres.drains import Unleased
 from tests.recount import differences
-from tests.wire.test_commands import run
+from tests.wire.test_commands import run, until
 
 HEADER = ["Click ID", "Date Time", "Offer ID", "Affiliate ID", "Source", "Sub ID 1", "IP", "Carrier"]
 
@@ -163,6 +163,25 @@ def test_another_machine_cannot_mint_this_nodes_ids(node: Node, tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 2
     assert b"node id 0 is leased to another data dir" in done.stderr
+
+
+def test_an_import_that_was_killed_is_finished_by_the_next(node: Node, tmp_path: Path) -> None:
+    """kill -9 in the middle: what was stored stays, the rest comes with the second run, each click once."""
+    count = "SELECT count(*) FROM external_ids JOIN clicks USING (click_id) WHERE transaction_id LIKE 'killed-%'"
+    total = 30_000
+    path = write(tmp_path / "clicks.csv", *([f"killed-{n}", ago(days=1, seconds=n), "17", "2"] for n in range(total)))
+    process = subprocess.Popen([COMMAND, "import", "clicks", path, "--from", "csv", "--data-dir", node.data_dir])
+    until(node, lambda: rows(node, count)[0][0] > 0, 60)
+    process.kill()
+    process.wait()
+    found = re.search(r"(\d+) clicks imported, (\d+) known already, 0 rejected", clicks(node, path))
+    assert found
+    stored, known = map(int, found.groups())
+    assert stored > 0
+    assert known > 0
+    assert stored + known == total
+    assert rows(node, count) == [(total,)]
+    assert asyncio.run(_differences(node)) == []
 
 
 def test_on_a_terminal_there_is_a_progress_bar(node: Node, tmp_path: Path) -> None:
