@@ -17,6 +17,7 @@ _COMMANDS = {
     "journal": "edge.cli.journal:journal",
     "month": "edge.cli.month:month",
     "postback": "edge.cli.postback:postback",
+    "postback-test": "edge.cli.postback_test:postback_test",
     "psql": "edge.cli.psql:psql",
     "serve": "edge.cli.serve:serve",
 }

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from edge.cap_usage import counted, key_of, keys_of, usage_difference
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.rows import hour_of
-from edge.drain.settle import Decided
+from edge.drain.settle import Decided, revision_of
 from edge.tracking.caps import Limit, capped_verdict, exceeds, limits_for
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.signatures import is_replay_claim
@@ -57,7 +57,7 @@ class CapJudge:
         if not tried and not touches.rows:
             return CapBench({}, {}, [], set(), hour_of(now))
         revision = await hold_catalog(conn)
-        await self._history.load(conn, {revision, *map(_revision, tried)})
+        await self._history.load(conn, {revision, *map(revision_of, tried)})
         in_force, hour = self._history.at(revision), hour_of(now)
         cases = {_id(one): self._case(one, hour) for one in tried}
         tracked = {key for touched in touches.rows for key in self._keys(in_force, *_place(touched))}
@@ -80,7 +80,7 @@ class CapJudge:
         return _Case(offer.cap_conversions, [(limit, key_of(limit, offer.id, hour, self._zone)) for limit in limits])
 
     def _offer(self, one: Decided) -> OfferView | None:
-        return self._history.at(_revision(one)).offer(one.touched.session.offer_id) if one.touched else None
+        return self._history.at(revision_of(one)).offer(one.touched.session.offer_id) if one.touched else None
 
     def _keys(self, in_force: Catalog, offer_id: int, aff_id: int, hour: datetime) -> Iterable[UsageKey]:
         """The rows that what happens there is counted in."""
@@ -173,11 +173,6 @@ class CapBench:
 
 def _place(key: StatsKey) -> tuple[int, int, datetime]:
     return key.offer_id, key.aff_id, key.hour
-
-
-def _revision(one: Decided) -> int:
-    """The one whose caps decide; as in `Settler.decide`."""
-    return max(one.received.event.revision, one.touched.session.revision if one.touched else 0)
 
 
 def _id(one: Decided) -> Uuid:

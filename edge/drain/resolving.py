@@ -18,7 +18,7 @@ from edge.drain.caps import CapBench, CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import Why, book_change, booking_hour, state_of
 from edge.drain.rows import hour_of
-from edge.drain.settle import Decided, Settled, Settler
+from edge.drain.settle import Decided, Settled, Settler, revision_of
 from edge.drain.tiers import TierCounts
 from edge.tracking.catalog import OfferView
 from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
@@ -162,7 +162,7 @@ class Resolver:
         is_told = after.status != held.status
         event = one.received.event
         reason = ADVERTISER if is_told else verdict.ask.mode
-        why = Why("postback", reason, verdict.explanation, self._history.at(_revision(one)), event)
+        why = Why("postback", reason, verdict.explanation, self._history.at(revision_of(one)), event)
         changed = turn.ledger.held[held.conversion_id] = book_change(turn.settled, held, after, hour, why)
         turn.counts.add(held.offer_id, held.aff_id, hour, turn.settled.changes[-1].conversions_delta)
         turn.caps.change(held, changed)
@@ -196,12 +196,7 @@ class Resolver:
         if one.touched is None:
             return None
         session = one.touched.session
-        return self._history.at(_revision(one)).offer(session.offer_id)
-
-
-def _revision(one: Decided) -> int:
-    """The catalog's, by which it is judged; as in `Settler.decide`."""
-    return max(one.received.event.revision, one.touched.session.revision if one.touched else 0)
+        return self._history.at(revision_of(one)).offer(session.offer_id)
 
 
 def _is_search(one: Decided) -> bool:

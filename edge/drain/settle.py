@@ -49,6 +49,11 @@ class Decided(NamedTuple):
     is_repeated: bool = False
 
 
+def revision_of(one: Decided) -> int:
+    """The catalog's, by which it is judged: a worker that is a moment behind must not judge by one older than the click's."""
+    return max(one.received.event.revision, one.touched.session.revision if one.touched else 0)
+
+
 @dataclass
 class Settled:
     """What a transaction has to store."""

@@ -5,24 +5,21 @@ What the data itself makes impossible is cut out by bisection and quarantined; e
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple, get_args
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 import structlog
 
 from edge.counters import BATCH_BUCKETS_US, Counters, cell
-from edge.drain.caps import CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import store_settled
-from edge.drain.claims import claim
 from edge.drain.external_ids import external_ids_of
-from edge.drain.matching import Matcher, Received, received_again
-from edge.drain.resolving import Ledger, Resolver
+from edge.drain.matching import Received, received_again
 from edge.drain.rows import RowMaker
-from edge.drain.settle import Decided, Settled, Settler
+from edge.drain.settle import Decided, Settled
+from edge.drain.settlement import Settlement
 from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
@@ -147,10 +144,7 @@ class Store:
     ) -> None:
         self._rows = rows
         self._uniques = uniques
-        self._matcher = Matcher(rows, settings, history)
-        self._settler = Settler(history, rows, self._matcher)
-        self._caps = CapJudge(history, ZoneInfo(settings.timezone))
-        self._resolver = Resolver(self._settler, history, self._caps, ZoneInfo(settings.timezone))
+        self._settlement = Settlement(rows, settings, history)
         self._history = history
         self._sessions = sessions
         self._counters = counters
@@ -229,9 +223,8 @@ class Store:
         self._count(settled, decided)
 
     async def _settle_recalled(self, conn: Connection, recalled: Sequence[Recalled]) -> tuple[Settled, list[Decided]]:
-        settled, decided = await self._settle(
-            conn, await self._receive_again(conn, recalled), {}, Deltas(), is_due=True
-        )
+        again = await self._receive_again(conn, recalled)
+        settled, decided = await self._settlement.settle(conn, again, self._known({}), Deltas(), may_wait=False)
         await self._write(conn, settled, Deltas())
         return settled, decided
 
@@ -268,7 +261,7 @@ class Store:
                 recalled += await recall_for_external_ids(conn, list(external_ids))
                 self._has_recalled = bool(recalled)
                 received = [*await self._receive_again(conn, recalled), *received]
-            settled, decided = await self._settle(conn, received, at_hand, deltas)
+            settled, decided = await self._settlement.settle(conn, received, self._known(at_hand), deltas)
             await self._write(conn, settled, deltas)
         self._uniques.commit()
         self.watermark_ms = contents.watermark_ms
@@ -321,30 +314,8 @@ class Store:
         await quarantine(conn, one.journal_id, [row])
         self._report(one.journal_id, [row])
 
-    async def _settle(
-        self,
-        conn: Connection,
-        received: Sequence[Received],
-        at_hand: dict[bytes, Session],
-        touches: Deltas,
-        *,
-        is_due: bool = False,
-    ) -> tuple[Settled, list[Decided]]:
-        settled = Settled()
-        now = datetime.now(UTC)
-        if not received:
-            await (await self._caps.open(conn, [], [], (), touches, now)).write(conn)
-            return settled, []
-        known = _Chained(at_hand, self._sessions)
-        matched = await self._matcher.match(conn, received, known, now, may_wait=not is_due)
-        settled.waiting += [self._matcher.waiting_row(one.received, None) for one in matched if one.must_wait]
-        ready = [one for one in matched if not one.must_wait]
-        await self._history.load(conn, self._settler.revisions(ready))
-        tried = [self._settler.decide(one.received, one.touched) for one in ready]
-        claimed = await claim(conn, tried)
-        ledger = Ledger()
-        await ledger.lock(conn, claimed)
-        return settled, await self._resolver.resolve(conn, tried, claimed, ledger, touches, now, settled)
+    def _known(self, at_hand: dict[bytes, Session]) -> "_Chained":
+        return _Chained(at_hand, self._sessions)
 
     async def _write(self, conn: Connection, settled: Settled, deltas: Deltas) -> None:
         await store_settled(conn, settled, deltas)

@@ -131,10 +131,10 @@ async def _read_body(raw: web.BaseRequest, params: dict[str, str]) -> Answer | N
                     return BODY_TOO_LARGE
     except TimeoutError:
         return BODY_TOO_SLOW
-    return _add_fields(params, body, is_json=raw.content_type.endswith("json")) if body else None
+    return add_fields(params, body, is_json=raw.content_type.endswith("json")) if body else None
 
 
-def _add_fields(params: dict[str, str], body: bytes, *, is_json: bool) -> Answer | None:
+def add_fields(params: dict[str, str], body: bytes, *, is_json: bool) -> Answer | None:
     try:
         if is_json:  # with its numbers as they are written: an amount never becomes a float
             fields: list[tuple[str, object]] = list(_decode_json(body).items())

@@ -1,0 +1,52 @@
+"""From conversions received to what is stored of them: matched, decided, claimed, resolved, in the caller's transaction."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from edge.drain.caps import CapJudge
+from edge.drain.catalogs import CatalogHistory
+from edge.drain.claims import claim
+from edge.drain.matching import Matcher, Received, SessionsAtHand
+from edge.drain.resolving import Ledger, Resolver
+from edge.drain.rows import RowMaker
+from edge.drain.settle import Decided, Settled, Settler
+from edge.settings import Settings
+from storage.postgres.connection import Connection
+from storage.postgres.stats import Deltas
+
+
+class Settlement:
+    """Settles the conversions of one drain. The order of the steps is the order of the locks that they take."""
+
+    def __init__(self, rows: RowMaker, settings: Settings, history: CatalogHistory) -> None:
+        self._history = history
+        self._matcher = Matcher(rows, settings, history)
+        self._settler = Settler(history, rows, self._matcher)
+        zone = ZoneInfo(settings.timezone)
+        self._caps = CapJudge(history, zone)
+        self._resolver = Resolver(self._settler, history, self._caps, zone)
+
+    async def settle(
+        self,
+        conn: Connection,
+        received: Sequence[Received],
+        at_hand: SessionsAtHand,
+        touches: Deltas,
+        *,
+        may_wait: bool = True,
+    ) -> tuple[Settled, list[Decided]]:
+        """What to store, and the verdicts. `touches`: what the transaction's clicks and impressions add to the roll-ups."""
+        settled, now = Settled(), datetime.now(UTC)
+        if not received:
+            await (await self._caps.open(conn, [], [], (), touches, now)).write(conn)
+            return settled, []
+        matched = await self._matcher.match(conn, received, at_hand, now, may_wait=may_wait)
+        settled.waiting += [self._matcher.waiting_row(one.received, None) for one in matched if one.must_wait]
+        ready = [one for one in matched if not one.must_wait]
+        await self._history.load(conn, self._settler.revisions(ready))
+        tried = [self._settler.decide(one.received, one.touched) for one in ready]
+        claimed = await claim(conn, tried)
+        ledger = Ledger()
+        await ledger.lock(conn, claimed)
+        return settled, await self._resolver.resolve(conn, tried, claimed, ledger, touches, now, settled)
