@@ -40,6 +40,7 @@ class Ledger:
     def __init__(self) -> None:
         self.held: dict[UUID, Held] = {}
         self.closed: list[ClosedMonth] = []
+        self._is_asked = False
         self._stored: dict[Place, list[Candidate]] = defaultdict(list)
         self._made: dict[Place, list[UUID]] = defaultdict(list)
 
@@ -48,6 +49,7 @@ class Ledger:
         asking = [one for one in decided if one.verdict.ask]
         if not asking:
             return
+        self._is_asked = True
         searching = {UUID(bytes=one.verdict.ask.click_id) for one in asking if one.verdict.ask and _is_search(one)}
         for found in await find_accepted(conn, searching, LATER["rejected"]) if searching else ():
             self._stored[found.click_id, found.goal_id].append(found)
@@ -59,7 +61,9 @@ class Ledger:
             self.closed = await closed_months(conn)
 
     def add(self, row: ConversionRow, event_id: str, hour: datetime) -> None:
-        """A conversion that the batch makes."""
+        """A conversion that the batch makes; kept where another may mean it, for most batches ask nothing."""
+        if not self._is_asked:
+            return
         shared = row._asdict()
         own = {"event_id": event_id, "booked_hour": hour}
         held = Held._make(own[name] if name in own else shared[name] for name in Held._fields)

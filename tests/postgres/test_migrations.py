@@ -18,7 +18,7 @@ COLUMNS = {
     "conversions": "conversion_id click_id transaction_id offer_id aff_id goal_id converted_at received_at amount"
     " currency revenue payout status reason status_code adv_sub1 adv_sub2 adv_sub3 adv_sub4 adv_sub5"
     " conversion_unique_id promo_code via ip extras catalog_revision node_id advertiser_id landing_page_id creative_id"
-    " country device_type touched_at",
+    " country device_type touched_at tier",
     "stats_hourly": "hour node_id advertiser_id offer_id aff_id goal_id landing_page_id creative_id country device_type"
     " currency impressions gross_clicks unique_clicks invalid_clicks refused_clicks conversions pending rejected amount payout"
     " revenue cost",
