@@ -20,6 +20,7 @@ _TOUCH_FACTS = (
     ("aff_click_id", "aff_click_id"),
     *((f"utm_{name}", f"utm_{name}") for name in ("source", "medium", "campaign", "content", "term")),
     ("contact", "contact_id"),
+    ("first click", "first_click_id"),
     ("address", "ip"),
     ("country", "country"),
     ("region", "region"),

@@ -1,5 +1,6 @@
 """Conversions that name no click of ours: external ids, contacts, promo codes, partners."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +39,12 @@ tracking = "partner_id"
 goals = [{ id = 1, name = "rebill", payout = "2.00" }]
 click_window = "1h"
 min_seconds_to_convert = 60
+[[offers]]
+id = 21
+advertiser_id = 2
+name = "Guarded rebills"
+url = "https://shop.example.com/"
+tracking = "partner_id"
 """
 CREDIT = "SELECT click_id, aff_id, status, reason, extras ->> 'touch' FROM conversions WHERE conversion_id = $1"
 
@@ -287,3 +294,35 @@ async def test_a_contact_too_long_for_an_index_is_stored_and_found_by_nobody(ben
     assert await credit(bench, sale) == (b"", 0, "rejected", "unknown_click", None)
     assert await bench.ids() == [clicked]
     assert await bench.value("SELECT count(*) FROM quarantine") == 0
+
+
+async def test_a_rebill_needs_its_advertisers_token_and_address(bench: Bench, scribe: Scribe) -> None:
+    """Anybody may name a partner."""
+    for fields, verdict in (
+        ({}, ("rejected", "bad_token")),
+        ({"security_token": "s3cret", "ip": "192.0.2.1"}, ("rejected", "ip_not_allowed")),
+        ({"security_token": "s3cret"}, ("approved", "")),
+    ):
+        assert (await credit(bench, named(scribe, offer_id=21, aff_id="2", **fields)))[2:4] == verdict
+
+
+async def test_two_drains_with_the_same_custom_ids_agree_and_do_not_block_each_other(bench: Bench) -> None:
+    """In opposite orders, with conversions of them: one click gets each id, and each id converts once."""
+    ad_ids = [f"id-{number}" for number in range(150)]
+    scribes = [bench.scribe(worker=worker) for worker in (0, 1)]
+    for scribe, order in zip(scribes, (ad_ids, ad_ids[::-1]), strict=True):
+        for ad_id in order:
+            scribe.click(params={"ad_id": ad_id})
+        for ad_id in order:
+            external(scribe, ad_id)
+        scribe.beat(now_ms() + 1000)
+    stations = [bench.station(slot=slot, drains=2, batch_rows=40) for slot in (0, 1)]
+    conns = [await bench.connect() for _ in stations]
+    await asyncio.gather(*map(Station.turn, stations, conns))
+    await bench.drain()
+    assert await bench.value("SELECT count(*) FROM external_ids") == len(ad_ids)
+    assert await bench.rows("SELECT status, reason, count(*) FROM conversions GROUP BY 1, 2 ORDER BY 1") == [
+        ("approved", "", 150),
+        ("rejected", "duplicate", 150),
+    ]
+    assert await differences(bench.conn) == []
