@@ -24,7 +24,7 @@ from storage.postgres.visits import Visit, is_stored, read_visits, stored_throug
 
 HOUR_MS = 3_600_000
 ENTRIES_A_CLICK = 2
-FIRST_SLOTS = 1 << 12
+FIRST_SLOTS = 1 << 16
 MAX_LOAD = 0.6
 
 _HELD = cell("edge_visits_held")
@@ -38,7 +38,7 @@ class Overtaken(Exception):
 class Generation:
     """Keys (64 bits) and when each was last seen: one flat array with open addressing, 16 bytes a slot.
 
-    A Python dict takes three times the memory, 96 bytes an entry, and saves a sixth of the time.
+    27 to 53 bytes an entry, and about 2 us for a click's two; a dict takes 112 and 1.9 (2 shared Xeon cores, 2026-11-22).
     """
 
     __slots__ = ("_cells", "_mask", "limit", "started_ms", "used")
