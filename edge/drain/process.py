@@ -79,7 +79,7 @@ class Drain:
                 try:
                     await remember(conn, "timezone", self._settings.timezone)
                     self._feeds.forget_all()
-                    self._uniques.forget_all()
+                    self._uniques.doubt()
                     log.info("drain_ready")
                     await self._follow(conn)
                     return
@@ -134,6 +134,7 @@ class Drain:
             await self._store.store(conn, feed.journal_id, feed.position, entries, end)
         except PositionMoved:
             log.critical("drain_not_alone", journal=feed.journal_id.hex, hint="another drain stores this journal")
+            self._uniques.forget_all()
             raise
         feed.commit(end)
         self._backoff_s = FIRST_BACKOFF_S

@@ -36,6 +36,10 @@ class SharedUniques(Uniques):
         self._firsts: set[int] = set()
         """Of this batch's visits: all, and the keys of those that are a visitor's first."""
 
+    def doubt(self) -> None:
+        """Other drains may have gone on with a database that this one did not see."""
+        self.forget_all()
+
     async def begin(self, conn: Connection, click_ids: Sequence[bytes]) -> None:
         """As for a single drain."""
         self._visits, self._firsts = [], set()

@@ -107,6 +107,12 @@ async def forget_batches(conn: asyncpg.Connection, node_id: int, before: datetim
     )
 
 
+async def is_stored(conn: asyncpg.Connection, click_id: bytes) -> bool:
+    """Whether `clicks` has it; b"" is no click."""
+    query = "SELECT EXISTS (SELECT FROM clicks WHERE click_id = $1)"
+    return bool(click_id) and await conn.fetchval(query, UUID(bytes=click_id))
+
+
 class _Rows:
     """Cuts the bytes of a COPY into rows, however they come."""
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from random import Random
+from uuid import UUID
 
 import pytest
 
@@ -172,6 +173,41 @@ async def test_a_commit_whose_reply_is_lost_is_remembered(bench: Bench) -> None:
             await until(lambda: is_at_end(bench, scribe))
     assert len(await duplicates(bench)) == 6
     assert await misjudged(bench.conn) == []
+
+
+async def test_a_database_restored_from_before_a_click_stores_it_again_as_unique(bench: Bench) -> None:
+    """U1: the journal is read again, and what this process remembers of the clicks that were lost does not count."""
+    scribe = bench.scribe()
+    station = bench.station()
+    kept = scribe.click(ip=THERE)
+    await bench.drain(station)
+    position = await bench.position(scribe)
+    scribe.click()
+    repeat = scribe.click()
+    await bench.drain(station)
+    async with bench.conn.transaction():
+        await bench.conn.execute("DELETE FROM clicks WHERE click_id <> $1", UUID(bytes=kept))
+        await bench.conn.execute("DELETE FROM stats_hourly")
+        await bench.conn.execute("UPDATE journal_positions SET segment = $1, byte_offset = $2", *position)
+    station.drain._feeds.forget_all()
+    station.drain._uniques.doubt()
+    await bench.drain(station)
+    rows = await bench.rows("SELECT click_id FROM clicks WHERE 'duplicate' = ANY (flags)")
+    assert [row[0].bytes for row in rows] == [repeat]
+    assert await misjudged(bench.conn) == []
+
+
+async def test_a_connection_lost_between_batches_costs_no_second_reading(bench: Bench) -> None:
+    """U1: the memory stays as it is: who is not to be found in `clicks` any more is known all the same."""
+    scribe = bench.scribe()
+    station = bench.station()
+    scribe.click()
+    await bench.drain(station)
+    await bench.conn.execute("UPDATE clicks SET visitor = NULL")
+    station.drain._uniques.doubt()
+    again = scribe.click()
+    await bench.drain(station)
+    assert await duplicates(bench) == [again]
 
 
 async def is_at_end(bench: Bench, scribe: Scribe) -> bool:
