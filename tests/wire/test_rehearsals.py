@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.tracking.click_id import ClickIds
 from tests.faults.load import Client, id_in
 from tests.node import Node, eventually
 from tests.partners import PartnerServer, say
+from tests.postgres.drains import Unleased, now_ms
 from tests.wire.test_commands import FORGED, run
 from tests.wire.test_postback_commands import command
 
@@ -19,7 +21,7 @@ CATALOG = """
 id = 1
 name = "a"
 security_token = "hunter22"
-allowed_ips = ["198.51.100.0/24"]
+allowed_ips = ["127.0.0.1", "198.51.100.0/24"]
 [[partners]]
 id = 2
 name = "p"
@@ -28,7 +30,7 @@ postback_url = "https://partner.example.com/pb?cid={aff_click_id}&sub={aff_sub}&
 id = 1
 advertiser_id = 1
 name = "o"
-url = "https://shop.example.com/o1?clickid={transaction_id}"
+url = "https://shop.example.com/o1?clickid={transaction_id}&m={aff_sub}"
 payout = "5"
 duplicates = "update"
 caps = { total_conversions = 1 }
@@ -53,7 +55,7 @@ async def click(node: Node) -> str:
     """A click that is stored; its id."""
     client = Client(node.port)
     try:
-        click_id = id_in(await client.ask("/aff_c?offer_id=1&aff_id=2&aff_sub=m%201&aff_click_id=c-1"))
+        click_id = id_in(await client.ask("/aff_c?offer_id=1&aff_id=2&aff_sub=m1&aff_click_id=c-1"))
     finally:
         client.close()
 
@@ -81,18 +83,18 @@ async def test_a_postback_is_tried_without_a_trace(node: Node) -> None:
     assert told.startswith("answer        200 success=true;\nread as       amount=49.90, transaction_id=")
     assert re.search(r"\nit would be stored as  .*  approved  \(status code 43, by postback, catalog revision 1\)\n", told)
     assert re.search(r"\n    payout +5\.000000\n", told)
-    assert "\npartner 2 would be sent: GET https://partner.example.com/pb?cid=c-1&sub=m%201&amount=5.00\n" in told
+    assert "\npartner 2 would be sent: GET https://partner.example.com/pb?cid=c-1&sub=m1&amount=5.00\n" in told
     assert told.endswith("\nnothing was recorded\n")
     assert "hunter22" not in told
     assert (await counted(node))[:5] == before[:5]
-    told = await command("postback-test", url, *where)
+    told = await command("postback-test", url, "--from-ip", "192.0.2.9", *where)
     assert re.search(r"\nit would be stored as  .*  rejected because ip_not_allowed  ", told)
     assert "\nno partner would be told\n" in told
 
 
 async def test_other_dialects_changes_and_caps_are_tried_as_they_would_be(node: Node) -> None:
-    """In Voluum's words, by POST; an update of what is stored; another click beyond the cap."""
-    click_id = await click(node)
+    """In Voluum's words; an update of what is stored, by POST; another click's conversion beyond the cap."""
+    click_id, other = await click(node), await click(node)
     where = ("--data-dir", node.data_dir)
     told = await command("postback-test", f"/postback?cid={click_id}&payout=7", *ADVERTISER, *where)
     assert "dialect=voluum" in told
@@ -102,15 +104,20 @@ async def test_other_dialects_changes_and_caps_are_tried_as_they_would_be(node: 
         await client.ask(f"/aff_lsr?transaction_id={click_id}&security_token=hunter22&amount=1")
     finally:
         client.close()
-    query = f"transaction_id={click_id}&security_token=hunter22&amount=3"
 
     async def is_stored() -> bool:
-        return bool(await node.fetch("SELECT FROM conversions"))
+        return bool(await node.fetch("SELECT FROM conversions WHERE status = 'approved'"))
 
     await eventually(is_stored, 20, node.describe)
-    # The real one came from an address that is not allowed, so this one would be the first.
-    told = await command("postback-test", "/aff_lsr", "--data", query, *ADVERTISER, *where)
-    assert re.search(r"it would be stored as  .*  approved  ", told)
+    before = await counted(node)
+    query = "security_token=hunter22&amount=3&transaction_id="
+    told = await command("postback-test", "/aff_lsr", "--data", query + click_id, *ADVERTISER, *where)
+    assert re.search(r"\nit would change the conversion to  .*  approved  ", told)
+    assert re.search(r"\n    amount +3\.000000\n", told)
+    told = await command("postback-test", "/aff_lsr?" + query + other, *ADVERTISER, *where)
+    assert re.search(r"\nit would be stored as  .*  rejected because capped  ", told)
+    assert await counted(node) == before
+    assert (await node.fetch("SELECT amount FROM conversions"))[0]["amount"] == 1
 
 
 @pytest.mark.parametrize(
@@ -127,12 +134,12 @@ async def test_what_is_no_conversion_says_so(node: Node, url: str, said: str) ->
 
 
 async def test_a_click_that_is_not_stored_would_be_waited_for(node: Node) -> None:
-    """An id that verifies, of a moment that is not drained yet."""
-    clicks = [await click(node)]
-    await node.stop()
-    assert await node.start()
-    told = await command("postback-test", f"/aff_lsr?transaction_id={clicks[0]}", "--data-dir", node.data_dir)
-    assert "it would be stored as" in told
+    """A genuine id of a worker whose journal nobody has seen."""
+    secret = (node.data_dir / "secret").read_text().strip()
+    click_id = ClickIds([secret], 0, 5, Unleased()).mint(now_ms()).hex()
+    told = await command("postback-test", f"/aff_lsr?transaction_id={click_id}", "--data-dir", node.data_dir)
+    assert "\nit would wait for its click, which is not stored (yet), until 20" in told
+    assert "it would be stored as" not in told
 
 
 async def test_a_partner_is_sent_a_sample_and_its_answer_is_shown(tmp_path: Path) -> None:
