@@ -197,7 +197,11 @@ class Visitor:
 @pytest.fixture
 async def visitor(site: Site, browser: Browser) -> AsyncIterator[Visitor]:
     """Somebody new, of whom nobody knows anything; their page has no error at the end."""
-    context = await browser.new_context(ignore_https_errors=True)
+    # A headless browser says so in its user agent, and would be flagged as a bot.
+    user_agent = (
+        f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{browser.version} Safari/537.36"
+    )
+    context = await browser.new_context(ignore_https_errors=True, user_agent=user_agent)
     visitor = Visitor(site, context, await context.new_page())
     yield visitor
     await context.close()
