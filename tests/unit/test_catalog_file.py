@@ -43,7 +43,7 @@ def stored(text: str) -> Catalog:
 def test_the_example_is_a_good_catalog() -> None:
     """What `make run` applies has no faults and asks for nothing that is not enforced."""
     document = read(EXAMPLE.read_text())
-    assert set(document.offers) == {"17", "18"}
+    assert set(document.offers) == {"17", "18", "19"}
     assert set(document.partners) == {"2", "3"}
     assert document.aliases["SL2"].params == {"offer_id": "17", "aff_id": "2"}
     assert document.advertisers["1"].security_token == ""
