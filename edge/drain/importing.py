@@ -18,10 +18,11 @@ from edge.tracking.payouts import ZERO
 from edge.tracking.surroundings import UNKNOWN_PLACE, Place
 from storage.journal.events import Click, Session
 from storage.postgres.connection import Connection, is_missing_partition
-from storage.postgres.copy import TouchRow, copy_rows
+from storage.postgres.copy import TouchRow
 from storage.postgres.imports import claim_ids, known_ids, last_ids, lock_imports
 from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.stats import Deltas, upsert
+from storage.postgres.touch_copy import copy_rows
 
 WORKER_ID = 63
 

@@ -47,12 +47,13 @@ from storage.postgres.conversions import (
     recall_for_clicks,
     recall_for_external_ids,
 )
-from storage.postgres.copy import TouchRow, Uuid, copy_rows, quarantine
+from storage.postgres.copy import TouchRow, Uuid, quarantine
 from storage.postgres.external_ids import awaited_external_ids, remember_external_ids
 from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.positions import advance
 from storage.postgres.sessions import find_sessions
 from storage.postgres.stats import Deltas
+from storage.postgres.touch_copy import copy_rows
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
 
