@@ -57,9 +57,10 @@ def postback_test(
     data_dir: Path,
     database: str | None,
 ) -> None:
-    """Show what an advertiser's postback URL would come to, in any dialect, and record nothing.
+    """Try a postback's URL without recording anything.
 
-    A URL with {macros} is a partner's: a sample is sent there, and the answer shown.
+    An advertiser's, in any dialect, is judged as it would be now; its host does not matter. A URL with {macros} is a
+    partner's: a sample is sent there, and the answer shown.
     """
     settings = load_settings(os.environ, config, {"data_dir": data_dir, "database_url": database})
     if "{" in url:
