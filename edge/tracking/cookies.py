@@ -85,9 +85,7 @@ def remember_view(offer: OfferView, impression_id: bytes, *, is_https: bool) -> 
 
 
 def _value(header: str, wanted: str) -> str:
-    """The cookie's value; empty without one."""
-    for pair in header.split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == wanted:
-            return value
-    return ""
+    """The cookie's value; empty without one. Searched as a whole: a header of semicolons alone would be 30,000 pairs."""
+    pairs = f";{header.replace(' ', '')}"
+    _, _, rest = pairs.partition(f";{wanted}=")
+    return rest.partition(";")[0]
