@@ -125,6 +125,8 @@ def handle_direct_click(state: EdgeState, request: Request, alias: str) -> Handl
     offer = state.catalog.offer(offer_id)
     outcome: Outcome = "rejected"
     reason, answer = _refusal(state, request, offer, aff_id), UNKNOWN_OFFER_JSON
+    if offer is not None and not reason:
+        reason = cap_refusal(state.capped, offer, aff_id, request.received_ms)
     session = _open_session(state, request, offer_id, aff_id, asked_page(offer, request))
     if offer is not None:
         outcome = "recorded"
@@ -173,12 +175,7 @@ def _refusal(state: EdgeState, request: Request, offer: OfferView | None, aff_id
     """What is wrong about a click or view that is not sent on, so that no stand-in can take it."""
     if offer is None:
         return "unknown_offer"
-    now_ms = request.received_ms
-    return (
-        offer.refusal(now_ms)
-        or partner_refusal(state.catalog, aff_id)
-        or cap_refusal(state.capped, offer, aff_id, now_ms)
-    )
+    return offer.refusal(request.received_ms) or partner_refusal(state.catalog, aff_id)
 
 
 def _noted(params: dict[str, str], notes: dict[str, str] | None = None) -> dict[str, str]:

@@ -89,8 +89,6 @@ def _value(header: str, start: str) -> str:
 
     The header is searched as a whole: one of semicolons alone would be 30,000 pairs.
     """
-    if header.startswith(start):
-        rest = header[len(start) :]
-    else:
-        rest = f";{header.replace(' ', '')}".partition(f";{start}")[2]
-    return rest.partition(";")[0].rstrip(" ")
+    if header.startswith(start):  # a tracker's host has mostly this one
+        return header[len(start) :].partition(";")[0].rstrip(" ")
+    return f";{header.replace(' ', '')}".partition(f";{start}")[2].partition(";")[0]

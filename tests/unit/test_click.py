@@ -274,16 +274,12 @@ def test_nobody_writes_our_notes_into_a_click_or_view(name: str) -> None:
         assert event.params == {"offer_id": "17", "aff_id": "2", "x": "y"}
 
 
-def test_views_and_direct_clicks_beyond_a_cap_are_told_so() -> None:
-    """They are answered like any other; nobody else can take them, and they must earn nothing."""
+def test_a_direct_click_beyond_a_cap_is_told_so() -> None:
+    """It is answered like any other; no stand-in can take it, and it must earn nothing."""
     state = build_state(CATALOG.changed(8, [offer_body(30, caps={"daily_clicks": 1})]))
-    state.capped = {(30, 0): NOW_MS + 1}
     request = request_of("offer_id=30&aff_id=2")
-    for handle in (handle_direct_click, handle_impression):
-        handled = handle(state, request, "")
-        event = decode(handled.event)
-        assert isinstance(event, Click | Impression)
-        assert (handled.answer.status, event.outcome, event.reason) == (200, "recorded", "capped")
-        assert handled.answer.cookie == ""
-    state.capped = {(30, 0): NOW_MS}
-    assert clicked(handle_direct_click(state, request, "")).reason == ""
+    for until_ms, reason in ((NOW_MS + 1, "capped"), (NOW_MS, "")):
+        state.capped = {(30, 0): until_ms}
+        handled = handle_direct_click(state, request, "")
+        assert handled.answer.status == 200
+        assert (clicked(handled).outcome, clicked(handled).reason) == ("recorded", reason)
