@@ -27,6 +27,8 @@ MAX_EXTRAS = 32
 HOUR_MS = 3_600_000
 INVALID_FLAGS = frozenset(("bot", "prefetch", "datacentre"))
 UNPAID_REASONS = frozenset(("unknown_partner", "partner_blocked"))
+UNPAID_BY_OFFER = frozenset(("capped", "offer_paused", "offer_expired"))
+"""Reasons of an offer that still stands in the row: it took no more of what is paid. A stand-in's click is paid."""
 UNTAKEN = frozenset(("fallback", "rejected"))
 """Outcomes of clicks that no offer got."""
 
@@ -225,8 +227,8 @@ class RowMaker:
 
 
 def _is_unpaid(event: Click | Impression) -> bool:
-    """Whether it earns nothing for its reason's sake: `capped` where the offer took it all the same, not its stand-in."""
-    if event.reason == "capped":
+    """Whether it earns nothing for its reason's sake."""
+    if event.reason in UNPAID_BY_OFFER:
         return to_id(event.params.get("offer_id", "")) == event.session.offer_id
     return event.reason in UNPAID_REASONS
 

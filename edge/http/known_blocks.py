@@ -21,7 +21,16 @@ from edge.tracking.headers import (
 MAX_KNOWN = 1024
 MAX_KNOWN_BYTES = 2048
 _TAB = ord("\t")
-_RARE_NAMES = ("cookie", "sec-gpc", "expect", "upgrade", "x-forwarded-for", "x-forwarded-proto", *PREFETCH_NAMES)
+_RARE_NAMES = (
+    "cookie",
+    "authorization",
+    "sec-gpc",
+    "expect",
+    "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    *PREFETCH_NAMES,
+)
 _RARE = re.compile(f"\n(?:{'|'.join(_RARE_NAMES)}):".encode()).search
 
 
@@ -90,8 +99,8 @@ class KnownBlocks:
         """The block, if its bytes are known."""
 
     def add(self, sent: bytes, block: Block) -> None:
-        """Know `block` by its bytes, if it is hot, of a common size, and names no visitor: that one hardly comes again."""
-        is_personal = block.headers.cookie or block.forwarded_for
+        """Know `block` by its bytes, if it is hot, of a common size, and names nobody: that one hardly comes again."""
+        is_personal = block.headers.cookie or block.headers.authorization or block.forwarded_for
         if block.is_hot and block.has_one_host and not is_personal and len(sent) <= MAX_KNOWN_BYTES:
             if len(self._by_bytes) >= MAX_KNOWN:
                 self._by_bytes.clear()

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
-from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
@@ -18,7 +17,7 @@ from edge.http.script import PATH as SCRIPT_PATH
 from edge.http.script import script_response
 from edge.http.tracker import Tracker
 from edge.tracking.headers import read_headers
-from edge.tracking.parameters import clean_form, parse_query
+from edge.tracking.parameters import clean_form, parse_query, split_form
 from edge.tracking.request import Answer, Request, text
 
 MAX_BODY_BYTES = 64 * 1024
@@ -139,7 +138,7 @@ def add_fields(params: dict[str, str], body: bytes, *, is_json: bool) -> Answer 
         if is_json:  # with its numbers as they are written: an amount never becomes a float
             fields: list[tuple[str, object]] = list(_decode_json(body).items())
         else:
-            fields = list(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100))
+            fields = split_form(body.decode("utf-8", "replace"))
         params.update(clean_form(fields))  # refuses an integer of more digits than Python writes
     except (ValueError, RecursionError):
         return BAD_BODY

@@ -16,6 +16,9 @@ from storage.journal.commit import GroupCommit
 
 FAILED = text(500, "this could not be handled")
 
+MAX_CONTACT_CHARS = 256
+"""Sessions with longer contacts are not remembered: two hundred thousand of them would be gigabytes."""
+
 _REQUESTS = [{outcome: cell("edge_requests_total", kind, outcome) for outcome in OUTCOMES} for kind in KINDS]
 _HANDLING = [cell("edge_handling_seconds", kind) for kind in KINDS]
 _DROPPED = cell("edge_events_dropped_total")
@@ -83,7 +86,7 @@ class Tracker:
         """The answer, counted. A request without an event counts as written."""
         cells = self.state.counters.cells
         if is_written:
-            if handled.session is not None:
+            if handled.session is not None and len(handled.session.contact_id) <= MAX_CONTACT_CHARS:
                 self.state.sessions.put(handled.session.click_id, handled.session)
         elif handled.is_droppable:
             cells[_DROPPED] += 1

@@ -5,7 +5,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from edge.tracking import cookies
+from edge.tracking.caps import cap_refusal
 from edge.tracking.catalog import OfferView
+from edge.tracking.crediting import is_external_id
 from edge.tracking.delivery import Page, Seeds, asked_page, choose_page, deliver, note_rule, partner_refusal
 from edge.tracking.macro_values import locate
 from edge.tracking.parameters import to_id
@@ -20,6 +22,8 @@ UNKNOWN_OFFER_JSON = Answer(404, b'{"error":"unknown offer"}', "application/json
 _NO_FLAGS: list[str] = []
 _NO_COOKIE = frozenset(("prefetch", "opted_out"))
 _CLICK, _IMPRESSION = Kind.CLICK.value, Kind.IMPRESSION.value
+MAX_CONTACT_CHARS = 8192
+"""More than a request line has room for: only a POST can say more, and a session is no place for it."""
 _OUR_NOTES = frozenset(("requested_offer_id", "rule", "rule_reason"))
 """What we keep among a click's parameters ourselves; a client that sends it says nothing."""
 
@@ -36,6 +40,9 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
         or partner.status != "active"
         or "url" in params
         or "ad_id" in params
+        or "rule" in params
+        or "rule_reason" in params
+        or "requested_offer_id" in params
     ):
         return _handle_at_length(state, request, alias)
     # Nearly every click comes this way, on which nothing is to be decided: 302 to the offer's page.
@@ -79,8 +86,9 @@ def _handle_at_length(state: EdgeState, request: Request, alias: str) -> Handled
             notes["requested_offer_id"] = str(offer_id)
         sent = _send_on(state, request, offer, aff_id, page, seeds.found(offer))
     flags = _flags(state, request, is_deep_link=sent.is_deep_link)
-    if notes or not _OUR_NOTES.isdisjoint(params):
-        params = {**notes, **{name: value for name, value in params.items() if name not in _OUR_NOTES}}
+    if offer is not None and "prefetch" not in flags and is_external_id(params.get("ad_id", "")):
+        state.has_external_ids = True  # a postback may come with it from now on
+    params = _noted(params, notes)
     event = Click(
         sent.session, sent.outcome, reason, flags, alias, params, headers.referrer, headers.language, sent.first
     )
@@ -116,13 +124,15 @@ def handle_direct_click(state: EdgeState, request: Request, alias: str) -> Handl
     offer_id, aff_id = to_id(params.get("offer_id", "")), to_id(params.get("aff_id", ""))
     offer = state.catalog.offer(offer_id)
     outcome: Outcome = "rejected"
-    reason, answer = "unknown_offer", UNKNOWN_OFFER_JSON
+    reason, answer = _refusal(state, request, offer, aff_id), UNKNOWN_OFFER_JSON
+    if offer is not None and not reason:
+        reason = cap_refusal(state.capped, offer, aff_id, request.received_ms)
     session = _open_session(state, request, offer_id, aff_id, asked_page(offer, request))
     if offer is not None:
-        outcome, reason = "recorded", offer.refusal(request.received_ms) or partner_refusal(state.catalog, aff_id)
+        outcome = "recorded"
         body = b'{"transaction_id":"%s"}' % session.click_id.hex().encode()
         answer = Answer(200, body, "application/json", extra=CORS)
-    flags = _flags(state, request)
+    flags, params = _flags(state, request), _noted(params)
     event = Click(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, b"")
     return Handled(_CLICK, outcome, answer, encode(event), True, session if offer is not None else None)
 
@@ -132,13 +142,11 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
     params, headers = request.params, request.headers
     offer_id, aff_id = to_id(params.get("offer_id", "")), to_id(params.get("aff_id", ""))
     offer = state.catalog.offer(offer_id)
-    reason = "unknown_offer"
-    if offer is not None:
-        reason = offer.refusal(request.received_ms) or partner_refusal(state.catalog, aff_id)
+    reason = _refusal(state, request, offer, aff_id)
     session = _open_session(state, request, offer.id if offer else offer_id, aff_id, asked_page(offer, request))
     outcome: Outcome = "recorded" if offer is not None else "rejected"
     first = cookies.first_click(request, offer, state.ids) if offer is not None else b""
-    flags = _flags(state, request)
+    flags, params = _flags(state, request), _noted(params)
     event = Impression(session, outcome, reason, flags, alias, params, headers.referrer, headers.language, first)
     answer = GIF
     if offer is not None and offer.impression_window_s and not reason and _NO_COOKIE.isdisjoint(flags):
@@ -149,7 +157,7 @@ def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled
 
 def _open_session(state: EdgeState, request: Request, offer_id: int, aff_id: int, page_id: int) -> Session:
     params = request.params
-    file_id = params.get("file_id")
+    file_id, contact = params.get("file_id"), params.get("contact_id", "")
     return Session(
         state.ids.mint(request.received_ms),
         state.catalog.revision,
@@ -157,10 +165,24 @@ def _open_session(state: EdgeState, request: Request, offer_id: int, aff_id: int
         aff_id,
         page_id,
         to_id(file_id) if file_id else 0,
-        params.get("contact_id", ""),
+        contact[:MAX_CONTACT_CHARS] if contact else "",
         request.client_ip,
         request.headers.user_agent,
     )
+
+
+def _refusal(state: EdgeState, request: Request, offer: OfferView | None, aff_id: int) -> str:
+    """What is wrong about a click or view that is not sent on, so that no stand-in can take it."""
+    if offer is None:
+        return "unknown_offer"
+    return offer.refusal(request.received_ms) or partner_refusal(state.catalog, aff_id)
+
+
+def _noted(params: dict[str, str], notes: dict[str, str] | None = None) -> dict[str, str]:
+    """What was sent, with our own notes and none of the sender's."""
+    if not notes and _OUR_NOTES.isdisjoint(params):
+        return params
+    return {**(notes or {}), **{name: value for name, value in params.items() if name not in _OUR_NOTES}}
 
 
 def _may_remember(state: EdgeState, request: Request) -> bool:
@@ -172,8 +194,6 @@ def _flags(state: EdgeState, request: Request, *, is_deep_link: bool = False) ->
     flags = ["prefetch"] if headers.is_prefetch or request.method == "HEAD" else []
     if "url" in request.params and not is_deep_link:
         flags.append("deep_link_refused")
-    if "ad_id" in request.params:  # a postback may come with it from now on
-        state.has_external_ids = True
     if headers.opts_out and state.honour_gpc:
         flags.append("opted_out")
     return flags

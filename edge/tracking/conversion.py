@@ -2,15 +2,19 @@
 
 `success=false;` says only what the edge knows alone: the id is missing (and nothing else names a click or a partner),
 malformed or forged, the offer or goal unknown.
+
+Whoever can guess an address can send postbacks with ids that are not ours, contacts and partners, and nothing here tells
+those of advertisers from others. So of each sender only so many are taken: beyond that it is asked to try again later.
 """
 
 from edge.counters import cell
 from edge.tracking import cookies
 from edge.tracking.catalog import OfferView
+from edge.tracking.click_id import is_well_formed
 from edge.tracking.crediting import credit_without_click, is_external_id
 from edge.tracking.parameters import to_id
 from edge.tracking.replies import SCRIPT, failure, success
-from edge.tracking.request import GIF, Answer, Handled, Kind, Request
+from edge.tracking.request import GIF, UNAVAILABLE, Answer, Handled, Kind, Request
 from edge.tracking.state import EdgeState
 from storage.journal.events import Conversion, Session, Via, encode
 
@@ -72,6 +76,8 @@ def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handle
     if goal_id < 0 or (needs_goal and not (params.get("goal_id") or params.get("goal_name"))):
         goal = params.get("goal_id") or params.get("goal_name", "")
         return Handled(_POSTBACK, "refused", failure("Invalid Goal ID", goal, as_json=as_json))
+    if not click_id and not _may_take(state, request, sent):
+        return Handled(_POSTBACK, "unavailable", UNAVAILABLE)
     event = _event(state, request, "postback", sent, click_id, offer, goal_id, session, is_external=is_external)
     return Handled(_POSTBACK, "recorded", success(as_json=as_json), event)
 
@@ -106,10 +112,16 @@ def _goal_id(offer: OfferView | None, params: dict[str, str]) -> int:
 def _may_store(state: EdgeState, request: Request, *, is_forged: bool) -> bool:
     cells = state.counters.cells
     cells[FORGED] += is_forged
-    if state.may_store_refusal(request.received_ms):
+    if state.refusals.take(request.received_ms):
         return True
     cells[UNSTORED] += 1
     return False
+
+
+def _may_take(state: EdgeState, request: Request, sent: str) -> bool:
+    """Of a postback that names no click of ours. A guess at one of our ids stays a guess where others are taken too."""
+    state.counters.cells[FORGED] += is_well_formed(sent)
+    return state.unverified.take(request.client_ip, request.received_ms)
 
 
 def _event(

@@ -43,7 +43,7 @@ def _value_of(request: Request, offer: OfferView) -> str:
     header = request.headers.cookie
     if not header:
         return ""
-    return _value(header, f"ce_{offer.id}")
+    return _value(header, offer.cookie_name)
 
 
 def click_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
@@ -57,7 +57,7 @@ def touch_of(request: Request, offer: OfferView, touch: Literal["first", "last"]
     click_id = click_of(request, offer, touch, ids)
     if click_id or not offer.impression_window_s:
         return click_id
-    return ids.parse(_value(request.headers.cookie, f"cv_{offer.id}")) or b""
+    return ids.parse(_value(request.headers.cookie, f"cv_{offer.id}=")) or b""
 
 
 def first_click(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
@@ -84,10 +84,11 @@ def remember_view(offer: OfferView, impression_id: bytes, *, is_https: bool) -> 
     return f"cv_{offer.id}={impression_id.hex()}; Max-Age={offer.impression_window_s}; Path=/; HttpOnly{secure}"
 
 
-def _value(header: str, wanted: str) -> str:
-    """The cookie's value; empty without one."""
-    for pair in header.split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == wanted:
-            return value
-    return ""
+def _value(header: str, start: str) -> str:
+    """The value of the cookie whose pair begins with `start`, name and `=`; empty without one.
+
+    The header is searched as a whole: one of semicolons alone would be 30,000 pairs.
+    """
+    if header.startswith(start):  # a tracker's host has mostly this one
+        return header[len(start) :].partition(";")[0].rstrip(" ")
+    return f";{header.replace(' ', '')}".partition(f";{start}")[2].partition(";")[0]

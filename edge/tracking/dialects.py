@@ -182,7 +182,7 @@ def _speak(state: EdgeState, request: Request, match: Match) -> Handled:
         handled = Handled(KINDS[row.kind].kind, "refused", success(as_json=False))
     else:
         handled = _handle(state, translated.request, methods, row.kind, translated.alias)
-    if row.reply is None or handled.outcome == "bad_request":
+    if row.reply is None or handled.outcome in ("bad_request", "unavailable"):
         return handled
     return replace(handled, answer=reply_to(translated, handled, row.reply, state.catalog))
 

@@ -4,6 +4,7 @@ An empty value means absent; of a repeated parameter the last one that says some
 link that already has the parameter). Nothing here raises on any input.
 """
 
+import re
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -16,6 +17,8 @@ MAX_KNOWN_CHARS = 512
 
 # C0, DEL, C1 and the two separators that Python's and browsers' line splitting know.
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029])
+_find_stray_percent = re.compile(r"%(?![0-9A-Fa-f]{2})").search
+_ENCODED_BYTES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
 _ALIASES = {"aff_sub": "aff_sub1", "adv_sub": "adv_sub1"}
 
 
@@ -65,7 +68,22 @@ def _decode(part: str) -> str:
         part = part.replace("+", " ")
     if "%" not in part:
         return part
-    return clean(unquote_to_bytes(part).decode("utf-8", "replace"))
+    # The library's takes 0.3 us for each `%` that encodes nothing: 27 ms for a body of them (2 shared cores, 2026-11-22).
+    raw = _unquote_runs(part.encode()) if _find_stray_percent(part) else unquote_to_bytes(part)
+    return clean(raw.decode("utf-8", "replace"))
+
+
+def _unquote_runs(part: bytes) -> bytes:
+    return _ENCODED_BYTES.sub(lambda run: bytes.fromhex(run[0].replace(b"%", b"").decode()), part)
+
+
+def split_form(body: str) -> list[tuple[str, object]]:
+    """A form's fields as they were sent, decoded; those without a value are left out. ValueError for more than 100."""
+    pairs = body.split("&", MAX_PARAMETERS)
+    if len(pairs) > MAX_PARAMETERS:
+        raise ValueError("too many fields")
+    named = (pair.partition("=") for pair in pairs)
+    return [(_decode(name), _decode(value)) for name, _, value in named if value]
 
 
 def clean_form(pairs: list[tuple[str, object]]) -> dict[str, str]:

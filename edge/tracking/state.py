@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from edge.counters import Counters
+from edge.tracking.allowances import Allowance, SenderAllowances
 from edge.tracking.caps import Capped
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
@@ -16,6 +17,9 @@ from storage.journal.events import Session
 
 REFUSALS_PER_S = 10
 REFUSALS_BURST = 100
+UNVERIFIED_PER_S = 100
+UNVERIFIED_BURST = 10_000
+"""As many come at once when an advertiser sends a day's conversions again."""
 
 
 @dataclass(slots=True)
@@ -28,8 +32,6 @@ class EdgeState:
     counters: Counters
     fallback: Template | None = None
     honour_gpc: bool = True
-    refusals_left: float = REFUSALS_BURST
-    refusals_counted_ms: int = 0
     capped: Capped = field(default_factory=dict)
     has_external_ids: bool = False
     """Whether any click of the network carried an id of its sender's: then a postback's id need not be ours."""
@@ -37,13 +39,7 @@ class EdgeState:
     visitors: Visitors = field(default_factory=lambda: Visitors(secrets.token_hex()))
     hops: Hops = field(default_factory=lambda: Hops([secrets.token_hex()]))
     enrichment: Enrichment = field(default_factory=NoEnrichment)
-
-    def may_store_refusal(self, now_ms: int) -> bool:
-        """Whether one more forged or session-less conversion fits the stored rate (10 a second, bursts of 100)."""
-        elapsed_s = max(0, now_ms - self.refusals_counted_ms) / 1000
-        self.refusals_left = min(REFUSALS_BURST, self.refusals_left + elapsed_s * REFUSALS_PER_S)
-        self.refusals_counted_ms = now_ms
-        if self.refusals_left < 1:
-            return False
-        self.refusals_left -= 1
-        return True
+    refusals: Allowance = field(default_factory=lambda: Allowance(REFUSALS_PER_S, REFUSALS_BURST))
+    """How many forged or session-less conversions are stored; the others are counted."""
+    unverified: SenderAllowances = field(default_factory=lambda: SenderAllowances(UNVERIFIED_PER_S, UNVERIFIED_BURST))
+    """How many postbacks that name no click of ours are taken; the others are to be sent again later."""

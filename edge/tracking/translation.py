@@ -13,6 +13,8 @@ from edge.tracking.request import Request
 from edge.tracking.vendors.row import WHOLE, Row, Statuses
 
 MAX_WORDS_CHARS = 1024
+MAX_COPY_CHARS = 1024
+"""Of a value with two names of ours the second gets no more, so that an event has room for all that a body may hold."""
 
 
 class Translated(NamedTuple):
@@ -59,6 +61,7 @@ def _rename(sent: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]
                 if one not in taken:
                     params[one] = value
                     taken.add(one)
+                    value = value[:MAX_COPY_CHARS]
     return params
 
 

@@ -102,3 +102,21 @@ async def test_an_offer_paid_by_the_click_pays_no_conversion_but_its_goals(embed
         (2, 0, "approved", 0, 0), (2, 1, "approved", 3, 0), (3, 0, "approved", 0, 0), (3, 1, "approved", 7, 0)
     ]  # fmt: skip
     assert await differences(bench.conn) == []
+
+
+@pytest.mark.parametrize("reason", ["capped", "offer_paused", "offer_expired"])
+async def test_a_direct_click_or_view_of_an_offer_that_takes_none_earns_nothing(
+    embedded_bench: Bench, reason: str
+) -> None:
+    """Whoever asks `/clk` for an expired offer is not paid for it; the stand-in that took such a click pays."""
+    bench = embedded_bench
+    revision = await bench.apply(CATALOG + OFFERS % (CPC, "cpc", "0.10", "cpc", "0.25", "0.15"))
+    scribe = bench.scribe(revision=revision)
+    asked = [{"offer_id": str(CPC)}, {"offer_id": "17"}]
+    ids = [
+        scribe.click(offer_id=CPC, outcome="recorded", reason=reason, params=params, ip=f"203.0.113.{number}")
+        for number, params in enumerate(asked, 1)
+    ]
+    await bench.drain()
+    assert [await money(bench, "clicks", one) for one in ids] == [(0, 0), (0.1, 0.25)]
+    assert await differences(bench.conn) == []

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.click import handle_click, handle_impression
+from edge.tracking.click import handle_click, handle_direct_click, handle_impression
 from edge.tracking.delivery import Seeds, deliver
 from edge.tracking.request import GIF, Handled, Kind
 from edge.tracking.state import EdgeState
@@ -244,3 +244,42 @@ def test_a_click_with_an_id_of_its_senders_tells_the_worker_to_take_such_ids() -
     assert (before, state.has_external_ids) == (False, True)
     assert clicked(handled).params["ad_id"] == "A.1"
     assert clicked(handled).flags == []
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "method"),
+    [
+        ("offer_id=99&aff_id=2&ad_id=A.1", {}, "GET"),
+        ("offer_id=17&aff_id=2&ad_id=A.1", {"Sec-Purpose": "prefetch"}, "GET"),
+        ("offer_id=17&aff_id=2&ad_id=A.1", {}, "HEAD"),
+        ("offer_id=17&aff_id=2&ad_id=A%201", {}, "GET"),
+    ],
+)
+def test_a_click_whose_own_id_is_not_kept_changes_nothing(query: str, headers: dict[str, str], method: str) -> None:
+    """Only what the drain keeps makes a network one with ids that are not ours; views and direct clicks do not either."""
+    state = build_state(CATALOG)
+    handle_click(state, request_of(query, headers, method=method), "")
+    handle_impression(state, request_of("offer_id=17&aff_id=2&ad_id=A.1"), "")
+    handle_direct_click(state, request_of("offer_id=17&aff_id=2&ad_id=A.1"), "")
+    assert not state.has_external_ids
+
+
+@pytest.mark.parametrize("name", ["rule", "rule_reason", "requested_offer_id"])
+def test_nobody_writes_our_notes_into_a_click_or_view(name: str) -> None:
+    """On the short way too: what stands there is what we found."""
+    state, request = build_state(CATALOG), request_of(f"offer_id=17&aff_id=2&{name}=1&x=y")
+    for handle in (handle_click, handle_direct_click, handle_impression):
+        event = decode(handle(state, request, "").event)
+        assert isinstance(event, Click | Impression)
+        assert event.params == {"offer_id": "17", "aff_id": "2", "x": "y"}
+
+
+def test_a_direct_click_beyond_a_cap_is_told_so() -> None:
+    """It is answered like any other; no stand-in can take it, and it must earn nothing."""
+    state = build_state(CATALOG.changed(8, [offer_body(30, caps={"daily_clicks": 1})]))
+    request = request_of("offer_id=30&aff_id=2")
+    for until_ms, reason in ((NOW_MS + 1, "capped"), (NOW_MS, "")):
+        state.capped = {(30, 0): until_ms}
+        handled = handle_direct_click(state, request, "")
+        assert handled.answer.status == 200
+        assert (clicked(handled).outcome, clicked(handled).reason) == ("recorded", reason)

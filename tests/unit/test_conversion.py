@@ -3,12 +3,14 @@
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from edge.counters import cell
 from edge.tracking.click import handle_click
 from edge.tracking.conversion import handle_goal_postback, handle_pixel, handle_postback
-from edge.tracking.request import GIF, Handled, Kind
-from edge.tracking.state import REFUSALS_BURST, EdgeState
+from edge.tracking.dialects import dispatch
+from edge.tracking.request import GIF, UNAVAILABLE, Handled, Kind
+from edge.tracking.state import REFUSALS_BURST, UNVERIFIED_BURST, UNVERIFIED_PER_S, EdgeState
 from storage.journal.events import Conversion, decode, decode_session
 from tests.wire.port import NOW_MS, build_catalog, build_state, request_of
 
@@ -327,3 +329,34 @@ def test_a_postback_that_names_nobody_is_refused(query: str, problem: str) -> No
     handled = handle_postback(build_state(NAMELESS), request_of(query), "")
     assert handled.answer.body.decode() == f"success=false; err_msg={problem};"
     assert handled.outcome == "refused"
+
+
+def test_of_one_sender_only_so_many_postbacks_without_a_click_of_ours_are_taken() -> None:
+    """The others are to be sent again, in every dialect; other senders and our own ids are not held up."""
+    state = build_state(CATALOG)
+    ours, _ = clicked(state)
+    state.has_external_ids = True
+    for _ in range(UNVERIFIED_BURST):
+        state.unverified.take("203.0.113.200", NOW_MS)
+    for query in ("transaction_id=other", "contact_id=c-1"):
+        handled = handle_postback(state, request_of(query), "")
+        assert (handled.outcome, handled.answer, handled.event) == ("unavailable", UNAVAILABLE, b"")
+    keitaro = dispatch(state, request_of("subid=other", path="/key/postback"))
+    assert (keitaro.outcome, keitaro.answer) == ("unavailable", UNAVAILABLE)
+    assert handle_postback(state, request_of(f"transaction_id={ours}"), "").outcome == "recorded"
+    other = replace(request_of("transaction_id=other"), client_ip="198.51.100.9")
+    assert handle_postback(state, other, "").outcome == "recorded"
+    later = request_of("transaction_id=other", now_ms=NOW_MS + 1000)
+    outcomes = [handle_postback(state, later, "").outcome for _ in range(UNVERIFIED_PER_S + 1)]
+    assert outcomes == ["recorded"] * UNVERIFIED_PER_S + ["unavailable"]
+
+
+def test_guesses_at_our_ids_are_counted_where_other_ids_are_taken_too() -> None:
+    """They may be another tracker's, so they are taken; but whoever watches the counter sees them."""
+    state = build_state(CATALOG)
+    ours, _ = clicked(state)
+    state.has_external_ids = True
+    guess = ours[:-1] + ("0" if ours[-1] != "0" else "1")
+    assert handle_postback(state, request_of(f"transaction_id={guess}"), "").outcome == "recorded"
+    assert handle_postback(state, request_of("transaction_id=TUNE-1"), "").outcome == "recorded"
+    assert counted(state)[2] == 1

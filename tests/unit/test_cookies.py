@@ -1,5 +1,7 @@
 """edge/tracking/cookies.py: the browser's memory of its first and last click of an offer."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +101,13 @@ def test_a_first_click_beyond_the_window_gives_way_to_the_last(age_ms: int, is_k
     last = ids.mint(now_ms)
     request = request_of(headers={"Cookie": f"ce_18={first.hex()}.{last.hex()}"}, now_ms=now_ms)
     assert cookies.session_ids(request, offer(18), ids) == (first if is_kept else last, last)
+
+
+def test_a_hostile_cookie_header_is_not_read_pair_by_pair() -> None:
+    """Thirty thousand semicolons took 2 ms of everybody's time at each look; ours behind them is found all the same."""
+    hostile = request_of(headers={"Cookie": ";" * 30_000 + f"ce_17={BOTH}"})
+    assert cookies.session_ids(hostile, offer(), STATE.ids) == (FIRST, LAST)
+    started_ns = time.process_time_ns()
+    for _ in range(20):
+        cookies.session_ids(hostile, offer(), STATE.ids)
+    assert time.process_time_ns() - started_ns < 20 * 500_000

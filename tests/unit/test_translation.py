@@ -8,7 +8,7 @@ from edge.tracking.catalog import Catalog
 from edge.tracking.item_amounts import total
 from edge.tracking.minor_units import to_decimal
 from edge.tracking.payouts import parse_amount
-from edge.tracking.translation import Translated, translate
+from edge.tracking.translation import MAX_COPY_CHARS, Translated, translate
 from edge.tracking.vendors.row import WHOLE, Items, Row, Statuses
 from tests.wire.port import build_catalog, request_of
 
@@ -162,3 +162,11 @@ def test_a_sent_amount_beats_the_items() -> None:
     assert params_of(row, "amount=3&Price1=10")["amount"] == "3"
     assert params_of(row, "Price1=10")["amount"] == "10"
     assert "amount" not in params_of(row, "x=1")
+
+
+def test_a_value_with_two_names_of_ours_is_not_kept_twice_at_any_length() -> None:
+    """A body of one value would become an event too large to record, and its sender would be asked to try again for ever."""
+    row = Row("/", "postback", names={"payout": "revenue amount"})
+    params = params_of(row, "payout=" + "9" * 60_000)
+    assert (len(params["revenue"]), len(params["amount"])) == (60_000, MAX_COPY_CHARS)
+    assert parse_amount(params["amount"]) is None

@@ -99,6 +99,29 @@ async def test_the_largest_body_becomes_an_event_that_the_journal_takes(tmp_path
         assert len(port.last(Conversion).params["note"].encode()) > 190_000
 
 
+@pytest.mark.parametrize("start", [b"subid=%s&payout=", b"subid=%s&sub_id_1="])
+async def test_the_largest_body_of_a_dialect_does_too(tmp_path: Path, start: bytes) -> None:
+    """Also where one value of the vendor's has two names of ours."""
+    async with serving(tmp_path) as port:
+        head = start % (await port.click()).encode()
+        reply = await port.post("/key/postback?x=" + "%ff" * 2500, head + b"\xff" * (65_536 - len(head)), FORM)
+        assert reply.body == b"Success"
+        assert port.count("edge_requests_total", "postback", "recorded") == 1
+
+
+async def test_a_contact_of_any_length_is_recorded_and_none_too_long_is_remembered(tmp_path: Path) -> None:
+    """A memory of two hundred thousand sessions has no room for long ones; the click is told and answered all the same."""
+    async with serving(tmp_path) as port:
+        await port.get("/aff_c?offer_id=17&aff_id=2&contact_id=" + "c" * 256)
+        assert len(port.state.sessions) == 1
+        await port.get("/aff_c?offer_id=17&aff_id=2&contact_id=" + "c" * 257)
+        body = b"key=SL2&contact_id="
+        reply = await port.post("/track/click", body + b"\xff" * (65_536 - len(body)), FORM)
+        assert (reply.status, len(port.state.sessions)) == (200, 1)
+        assert session_of(port.last(Click)).click_id.hex().encode() in reply.body
+        assert port.count("edge_events_dropped_total") == 0
+
+
 async def test_a_slow_body_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """408 once its time is over (30 s; here less), and nothing is recorded or logged."""
     monkeypatch.setattr("edge.http.routes.BODY_S", 0.1)
