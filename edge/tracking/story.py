@@ -101,7 +101,7 @@ def tell(
 
 def _introduce(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[str]:
     touch = story.click or story.impression
-    if click_id is None and touch is not None:
+    if touch is not None and touch["click_id"].bytes != click_id:
         yield f"{transaction_id[:64]!a} is another system's id of this click:"
         click_id = touch["click_id"].bytes
     if click_id is None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -74,12 +75,18 @@ async def partner() -> AsyncIterator[PartnerServer]:
         yield partner
 
 
-@pytest.fixture
-async def node(make_node: Callable[..., Node], tmp_path: Path, partner: PartnerServer) -> Node:
-    """A node with that catalog."""
-    catalog = tmp_path / "catalog.toml"
-    catalog.write_text(CATALOG.format(origin=partner.origin))
-    return await make_node(catalog=catalog, EDGE_POSTBACK_ALLOW=LOOPBACK, EDGE_POSTBACK_RETRY="1s").start()
+@pytest.fixture(scope="module")
+def node(short_directory: Path) -> Iterator[Node]:
+    """One node with that catalog for all tests that need no partner."""
+    catalog = short_directory / "explained.toml"
+    catalog.write_text(CATALOG.format(origin="http://127.0.0.1:9"))
+    node = Node(short_directory / f"explained-{uuid4().hex[:8]}", catalog=catalog)
+    try:
+        asyncio.run(node.start())
+        yield node
+        assert asyncio.run(node.stop()) == 0
+    finally:
+        asyncio.run(node.stop(signal.SIGKILL))
 
 
 async def ask(node: Node, target: str) -> Reply:
@@ -156,9 +163,12 @@ async def test_the_cap_or_check_that_a_conversion_met_is_named(node: Node) -> No
 
 
 async def test_what_changed_a_conversion_and_what_its_partner_was_told_is_shown(
-    node: Node, partner: PartnerServer
+    make_node: Callable[..., Node], tmp_path: Path, partner: PartnerServer
 ) -> None:
     """A 500, then a 200; a person's adjustment, with reason; in that order under the conversion."""
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(CATALOG.format(origin=partner.origin))
+    node = await make_node(catalog=catalog, EDGE_POSTBACK_ALLOW=LOOPBACK, EDGE_POSTBACK_RETRY="1s").start()
     partner.reply = in_turn(say(500, "database is down"), say(200, "thanks"))
     click_id = await click(node, 1)
     await ask(node, f"/aff_lsr?transaction_id={click_id}&amount=80")
