@@ -10,6 +10,7 @@ from typing import Any
 
 import tomli_w
 
+from edge.imports.goal_terms import keep_goal_terms
 from edge.tracking.catalog import Catalog
 from edge.tracking.catalog_document import TABLES
 from edge.tracking.catalog_fields import MAX_TEXT_CHARS
@@ -93,6 +94,10 @@ class Draft:
     def finish(self) -> str:
         """The file's text, which the catalog's reader takes without a fault."""
         self._complete_advertisers()
+        partners = {item.id for item in self.items("partners")}
+        for offer in self.items("offers"):
+            if keep_goal_terms(offer.fields, partners):
+                offer.note("overrides without goal_id count for goals too, unless one for the goal says otherwise: as these do")
         for _ in range(MAX_ROUNDS):
             text = self._render()
             try:

@@ -125,3 +125,9 @@ def note_rule(notes: dict[str, str], rule: CompiledRule, offer: OfferView, offer
     notes["rule"] = f"{notes['rule']},{name}" if "rule" in notes else name
     if rule.reject:
         notes.setdefault("rule_reason", rule.reject)
+
+
+def rules_of(note: str, offer_id: int) -> list[tuple[int, int]]:
+    """What `note_rule` wrote of a click on that offer: each rule's offer and position."""
+    parts = (part.rpartition(":") for part in note.split(",") if part)
+    return [(to_id(owner) or offer_id, to_id(position)) for owner, _, position in parts]

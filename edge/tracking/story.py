@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from edge.tracking.click_id import ms_of, node_of, worker_of
+from edge.tracking.delivery import rules_of
 from edge.tracking.postback_story import tell_postback
 
 Row = Mapping[str, Any]
@@ -50,6 +51,10 @@ _CONVERSION_FACTS = (
 )
 
 
+_RULE_NOTES = ("requested_offer_id", "rule", "rule_reason")
+"""What a worker notes among a click's parameters, and is told in words."""
+
+
 class Story(Protocol):
     """Rows of the tables, as mappings of column to value."""
 
@@ -67,13 +72,17 @@ class Story(Protocol):
     def postbacks(self) -> Sequence[Row]: ...
 
 
-def tell(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[str]:
-    """The story, line by line. `click_id`: the id's bytes, None if it is malformed."""
-    yield from _introduce(transaction_id, click_id)
+def tell(
+    transaction_id: str, click_id: bytes | None, story: Story, refusing_caps: Sequence[str] = ()
+) -> Iterator[str]:
+    """The story, line by line. `click_id`: the id's bytes, None if it is not one of ours; `refusing_caps`: that the click met."""
+    yield from _introduce(transaction_id, click_id, story)
     for name, touch in (("click", story.click), ("impression", story.impression)):
         if touch:
             yield ""
             yield from _tell_touch(name, touch)
+            if touch is story.click:
+                yield from (f"    {'cap':<13} {one}" for one in refusing_caps)
     if click_id and not story.click and not story.impression:
         yield "no click of this id is stored: it is forged, on its way (about a second), or was never journalled"
     for number, conversion in enumerate(story.conversions, 1):
@@ -90,7 +99,11 @@ def tell(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[
         yield "no conversion has been received for it"
 
 
-def _introduce(transaction_id: str, click_id: bytes | None) -> Iterator[str]:
+def _introduce(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[str]:
+    touch = story.click or story.impression
+    if touch is not None and touch["click_id"].bytes != click_id:
+        yield f"{transaction_id[:64]!a} is another system's id of this click:"
+        click_id = touch["click_id"].bytes
     if click_id is None:
         yield f"{transaction_id[:64]!a} is no id of ours: 32 hexadecimal digits, a UUID of version 7"
         return
@@ -101,9 +114,26 @@ def _introduce(transaction_id: str, click_id: bytes | None) -> Iterator[str]:
 def _tell_touch(name: str, touch: Row) -> Iterator[str]:
     because = f" because {touch['reason']}" if touch["reason"] else ""
     yield f"{name}  {_when(touch['clicked_at'])}  {touch['outcome']}{because}  (catalog revision {touch['catalog_revision']})"
+    yield from _tell_way(touch)
     yield from _facts(touch, _TOUCH_FACTS)
     if touch["flags"]:
         yield f"    {'flags':<13} {', '.join(touch['flags'])}"
+
+
+def _tell_way(touch: Row) -> Iterator[str]:
+    """The offer that was asked for, where another took the click, and each rule that had a say."""
+    extras = touch["extras"]
+    asked = int(extras.get("requested_offer_id", touch["offer_id"]))
+    if asked != touch["offer_id"]:
+        yield f"    {'asked for':<13} offer {asked}"
+    rules = rules_of(extras.get("rule", ""), asked)
+    refusal = extras.get("rule_reason", "")
+    for number, (offer_id, position) in enumerate(rules, 1):
+        is_last = number == len(rules) and offer_id == touch["offer_id"] and touch["outcome"] == "redirected"
+        did = "chose the page" if is_last else "sent the click on or away"
+        yield f"    {'rule':<13} {position} of offer {offer_id} {did}"
+    if refusal:
+        yield f"    {'refused':<13} {_shown(refusal)}"
 
 
 def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iterator[str]:
@@ -152,6 +182,8 @@ def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[str]:
         if value not in (None, "", 0):
             yield f"    {label:<13} {_shown(value)}"
     for name, value in sorted(row["extras"].items()):
+        if name in _RULE_NOTES and "outcome" in row:
+            continue
         yield f"    {_shown(name):<13} {_shown(value)}"
 
 

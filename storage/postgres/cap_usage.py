@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
+from storage.postgres.connection import Connection
 from storage.postgres.copy import Uuid
 
 
@@ -151,3 +152,14 @@ async def _count(conn: asyncpg.Connection, keys: Sequence[UsageKey]) -> dict[Usa
 
 def _columns(keys: Sequence[UsageKey]) -> list[tuple[Any, ...]]:
     return list(zip(*keys, strict=True))
+
+
+async def usage_at(conn: Connection, offer_id: int, moment: datetime) -> dict[tuple[int, str], Usage]:
+    """What is used in the periods that hold `moment`, by partner (0: the whole offer) and kind of period."""
+    rows = await conn.fetch(
+        "SELECT aff_id, period, clicks, conversions, payout, revenue FROM cap_usage"
+        " WHERE offer_id = $1 AND period_start <= $2 AND period_end > $2 AND is_counted",
+        offer_id,
+        moment,
+    )
+    return {(row[0], row[1]): Usage(*tuple(row)[2:]) for row in rows}

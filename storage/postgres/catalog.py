@@ -92,6 +92,16 @@ async def load_offers(conn: Connection, offer_ids: Sequence[int]) -> dict[int, b
     return {row[0]: row[1] for row in rows}
 
 
+async def load_offers_at(conn: Connection, revision: int, offer_ids: Sequence[int]) -> dict[int, bytes]:
+    """The bodies of those offers as they were in force at that revision."""
+    rows = await conn.fetch(
+        f"SELECT id::int, body FROM catalog_items WHERE kind = 'offers' AND id = ANY($2) AND {_IN_FORCE}",
+        revision,
+        [str(offer_id) for offer_id in offer_ids],
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 async def load_changes(conn: Connection, after_revision: int, through: int) -> list[Change]:
     """What turns the catalog of one revision into that of a later one."""
     rows = await conn.fetch(_CHANGES, after_revision, through)

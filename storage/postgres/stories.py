@@ -24,16 +24,22 @@ class Story(NamedTuple):
 
 
 async def find_story(conn: Connection, transaction_id: str, click_id: bytes | None) -> Story:
-    """All that carries this id; `click_id`: the id's bytes if it is well formed. An external id: that of its click too."""
-    external_id = None if click_id else transaction_id
-    if external_id:
-        click_id = (await find_external_ids(conn, [external_id])).get(external_id)
+    """All that carries this id; `click_id`: the id's bytes if it is well formed. Another system's id: that of its click too."""
+    click, impression = await _find_touches(conn, click_id)
+    if click is None and impression is None and (
+        known := (await find_external_ids(conn, [transaction_id])).get(transaction_id)
+    ):
+        click_id = known
+        click, impression = await _find_touches(conn, click_id)
+    uuid = UUID(bytes=click_id) if click_id else None
+    # transaction_id has no index: asked for only where there is no touch, as with a mistyped id.
     conversions = await _fetch(
         conn,
-        "SELECT * FROM conversions WHERE click_id = $1 OR named_click_id = $1 OR ($1 IS NULL AND transaction_id = $2)"
+        "SELECT * FROM conversions WHERE click_id = $1 OR named_click_id = $1"
+        " OR ($2 <> '' AND click_id IS NULL AND transaction_id = $2)"
         " ORDER BY received_at, conversion_id LIMIT 1000",
-        UUID(bytes=click_id) if click_id else None,
-        transaction_id,
+        uuid,
+        "" if click or impression else transaction_id,
     )
     changes = await _fetch(
         conn,
@@ -45,13 +51,10 @@ async def find_story(conn: Connection, transaction_id: str, click_id: bytes | No
         conn,
         "SELECT conversion_id, received_at, deadline FROM conversions_waiting"
         " WHERE (click_id = $1 OR external_id = $2) AND decided_at IS NULL ORDER BY conversion_id",
-        UUID(bytes=click_id) if click_id else None,
-        external_id,
+        uuid,
+        transaction_id,
     )
-    if not click_id:
-        return Story(None, None, conversions, changes, waiting, postbacks)
-    touches = [await _find_touch(conn, table, click_id) for table in ("clicks", "impressions")]
-    return Story(touches[0], touches[1], conversions, changes, waiting, postbacks)
+    return Story(click, impression, conversions, changes, waiting, postbacks)
 
 
 async def find_conversion(conn: Connection, conversion_id: UUID) -> tuple[Row | None, list[Row]]:
@@ -59,6 +62,12 @@ async def find_conversion(conn: Connection, conversion_id: UUID) -> tuple[Row | 
     rows = await _fetch(conn, "SELECT * FROM conversions WHERE conversion_id = $1", conversion_id)
     query = "SELECT * FROM conversion_changes WHERE conversion_id = $1 ORDER BY change_id"
     return (rows[0] if rows else None), await _fetch(conn, query, conversion_id)
+
+
+async def _find_touches(conn: Connection, click_id: bytes | None) -> tuple[Row | None, Row | None]:
+    if not click_id:
+        return None, None
+    return await _find_touch(conn, "clicks", click_id), await _find_touch(conn, "impressions", click_id)
 
 
 async def _find_touch(conn: Connection, table: str, click_id: bytes) -> Row | None:

@@ -1,7 +1,7 @@
 """What has arrived in Postgres, held against the ledger of what was answered."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -9,9 +9,11 @@ from uuid import UUID
 import asyncpg
 
 from storage.journal.segments import list_journal_paths, list_segments
-from tests.faults.load import Ledger
+from tests.cap_recount import cap_differences
+from tests.faults.traffic import Ledger
 from tests.node import Node, eventually
 from tests.recount import differences
+from tests.visits import misjudged
 
 DRAINED_S = 90.0
 MAX_LINES = 30
@@ -66,10 +68,25 @@ async def _has_passed(conn: asyncpg.Connection, ends: Ends) -> bool:
     return not await conn.fetchval("SELECT count(*) FROM conversions_waiting WHERE decided_at IS NULL")
 
 
-async def faults_in(conn: Any, ledger: Ledger) -> list[str]:
-    """What is missing, there twice, not asked for, wrongly decided or wrongly added up; one line each."""
+async def wait_until_told(node: Node, timeout_s: float = DRAINED_S) -> None:
+    """Until the outbox is empty: partners have heard of all that they wanted to."""
+
+    async def is_told() -> bool:
+        try:
+            return not await node.fetch("SELECT FROM postback_outbox WHERE state <> 'delivered' LIMIT 1")
+        except _AWAY:
+            return False
+
+    await eventually(is_told, timeout_s, node.describe)
+
+
+async def faults_in(conn: Any, ledger: Ledger, heard: Collection[str]) -> list[str]:
+    """What is missing, there twice, not asked for, wrongly decided, added up or told; one line each.
+
+    `heard`: the conversions that the partners were told of.
+    """
     faults = list(ledger.faults)
-    clicks = await conn.fetch("SELECT aff_sub1, click_id FROM clicks")
+    clicks = await conn.fetch("SELECT aff_sub1, click_id, offer_id, landing_page_id FROM clicks")
     ids = {row["aff_sub1"]: row["click_id"].hex for row in clicks}
     faults += _compare("click", ledger.clicks, [mark for mark, click_id in ledger.clicks.items() if click_id is not None],
                        [row["aff_sub1"] for row in clicks])  # fmt: skip
@@ -77,6 +94,11 @@ async def faults_in(conn: Any, ledger: Ledger) -> list[str]:
         f"click {mark} is stored under {ids.get(mark)}, answered with {click_id}"
         for mark, click_id in ledger.clicks.items()
         if click_id and ids.get(mark) != click_id
+    ]
+    faults += [
+        f"click {mark} was led to {ledger.pages[mark]}, stored {place}"
+        for mark, *place in clicks
+        if mark in ledger.pages and ledger.pages[mark] != tuple(place[1:])
     ]
     impressions = [row["aff_sub1"] for row in await conn.fetch("SELECT aff_sub1 FROM impressions")]
     faults += _compare("impression", ledger.impressions, _answered(ledger.impressions), impressions)
@@ -90,7 +112,19 @@ async def faults_in(conn: Any, ledger: Ledger) -> list[str]:
     faults += _compare("conversion", answered, _answered(answered), marks)
     faults += _misjudged(ledger, conversions)
     faults += [f"quarantined: {row['error']}" for row in await conn.fetch("SELECT error FROM quarantine")]
-    return [*faults[:MAX_LINES], *await differences(conn)]
+    faults += await _untold(conn, heard)
+    return [*faults[:MAX_LINES], *await differences(conn), *await cap_differences(conn), *await misjudged(conn)]
+
+
+async def _untold(conn: Any, heard: Collection[str]) -> list[str]:
+    """Every conversion that was approved is told, and nothing else is."""
+    approved = await conn.fetch(
+        "SELECT conversion_id FROM conversions WHERE status = 'approved'"
+        " AND reason NOT IN ('unknown_partner', 'partner_blocked')"
+    )
+    ids = {row["conversion_id"].hex for row in approved}
+    faults = [f"conversion {one} is approved and no partner has heard of it" for one in ids.difference(heard)]
+    return faults + [f"partners heard of {one}, which is not approved" for one in set(heard).difference(ids)]
 
 
 def _answered(marks: dict[str, bool]) -> list[str]:
@@ -107,7 +141,7 @@ def _compare(what: str, sent: Iterable[str], answered: Iterable[str], stored: li
 
 
 def _misjudged(ledger: Ledger, rows: Iterable[Any]) -> list[str]:
-    """Exactly one good conversion of a click and goal earns; the others are duplicates, the bad ones what they are."""
+    """Of the good conversions of a family and goal one earns, or as many as it has clicks; the bad are what they are."""
     faults = []
     earning: dict[tuple[str, int], int] = defaultdict(int)
     for row in rows:
@@ -115,11 +149,14 @@ def _misjudged(ledger: Ledger, rows: Iterable[Any]) -> list[str]:
         if sent is None:
             continue
         if row["status"] in ("approved", "pending"):
-            earning[sent.click_id, sent.goal_id] += 1
-        expected = {sent.reason} if sent.reason else {"", "duplicate"}
+            earning[sent.family, sent.goal_id] += 1
+        expected = set(sent.reason.split("|")) if sent.reason else {"", "duplicate"}
+        if sent.is_good and sent.may_be_capped:
+            expected.add("capped")
         if row["reason"] not in expected:
             faults.append(f"conversion {row['adv_sub1']} is {row['status']} {row['reason']}, expected {expected}")
-    for place, (is_answered, count) in ledger.expected_verdicts().items():
-        if earning[place] > 1 or (is_answered and not earning[place]):
-            faults.append(f"{earning[place]} of {count} conversions of click {place[0]} goal {place[1]} earn")
+    for place, (is_certain, count) in ledger.expected_verdicts().items():
+        family, goal_id = place
+        if earning[place] > max(1, ledger.families[family]) or (is_certain and not earning[place]):
+            faults.append(f"{earning[place]} of {count} conversions of the family of {family} goal {goal_id} earn")
     return faults

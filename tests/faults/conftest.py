@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.gate import Gate
-from tests.faults.load import Client, MakeClient, Say, catalog_text
+from tests.faults.load import Client, MakeClient, Say
+from tests.faults.offers import catalog_text
 from tests.node import Node
 
 

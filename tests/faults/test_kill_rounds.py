@@ -9,42 +9,63 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.faults.arrivals import faults_in, wait_until_stored
-from tests.faults.load import Ledger, Say, Traffic
+from edge.state_follower import STATE
+from storage.state_file import read_state
+from tests.faults.arrivals import faults_in, wait_until_stored, wait_until_told
+from tests.faults.load import Say
+from tests.faults.offers import RULED_OFFER, catalog_text
+from tests.faults.traffic import Ledger, Traffic
 from tests.node import Node, eventually, is_running
+from tests.partners import LOOPBACK, PartnerServer
 
 WORKERS = 2
 CHILDREN_GONE_S = 2.0
 POSTGRES_GONE_S = 20.0
 HEALED_S = 60.0
 INSIDE = ["worker"] * 6 + ["drain"] * 6 + ["postmaster"] * 5 + ["backend"] * 4 + ["sender", "admin"] * 2
+SETTINGS = {
+    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32", "EDGE_POSTBACK_ALLOW": LOOPBACK, "EDGE_POSTBACK_TIMEOUT": "2s",
+    "EDGE_POSTBACK_RETRY": "1s",
+}  # fmt: skip
 WHOLE = ["supervisor"] * 5 + ["everything"] * 6
+
+
+@pytest.fixture
+async def partners() -> AsyncIterator[PartnerServer]:
+    """Where all partners listen."""
+    async with PartnerServer().listening() as partners:
+        yield partners
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kinds", [INSIDE, WHOLE], ids=["one_process", "whole_node"])
 async def test_nothing_answered_is_lost_or_doubled_by_kills(
-    make_node: Callable[..., Node], catalog: Path, say: Say, kinds: list[str]
+    make_node: Callable[..., Node], tmp_path: Path, partners: PartnerServer, say: Say, kinds: list[str]
 ) -> None:
-    """Rounds of mixed load with a kill at a random moment: rows, verdicts and roll-ups are exact after each."""
+    """Rounds of mixed load with a kill at a random moment: rows, verdicts, caps, roll-ups and what partners heard are right.
+
+    The load has several vendors' postbacks, other systems' ids, rules and landing pages, and visitors who come again.
+    """
     seed = int(os.environ.get("FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
     say(f"FAULT_SEED={seed}")
     chance = random.Random(seed)
-    node = await make_node(catalog=catalog, EDGE_WORKERS=str(WORKERS)).start()
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(catalog_text(partners.origin))
+    node = await make_node(catalog=catalog, EDGE_WORKERS=str(WORKERS), **SETTINGS).start()
     ledger = Ledger()
     traffic = Traffic(node.port, ledger, seed)
     began_s = time.monotonic()
     for number, kind in enumerate(chance.sample(kinds, len(kinds)), 1):
         await play_round(node, traffic, kind, chance)
-        faults = await count(node, ledger)
+        faults = await count(node, ledger, {one.query["id"] for one in partners.heard})
         assert not faults, f"seed {seed}, round {number}, {kind}:\n" + "\n".join(faults) + "\n" + node.describe()
     hits, misses = [await node.metric("edge_session_lookups_total", result=result) for result in ("hit", "miss")]
     say(
@@ -53,11 +74,13 @@ async def test_nothing_answered_is_lost_or_doubled_by_kills(
         f" session hits {hits:.0f}, misses {misses:.0f} since the last start"
     )
     assert ledger.sent > 100 * len(kinds)
+    await expect_variety(node)
     assert await node.stop() == 0
 
 
 async def play_round(node: Node, traffic: Traffic, kind: str, chance: random.Random) -> None:
     """Load, a kill in its midst, load until all is well again and a little longer; then all of it is stored."""
+    traffic.knows_external_ids = (path := node.data_dir / STATE).exists() and read_state(path).has_external_ids
     stop = asyncio.Event()
     loading = asyncio.create_task(traffic.run(stop))
     try:
@@ -70,6 +93,7 @@ async def play_round(node: Node, traffic: Traffic, kind: str, chance: random.Ran
         stop.set()
         await loading
     await wait_until_stored(node)
+    await wait_until_told(node)
 
 
 async def is_whole(node: Node) -> bool:
@@ -78,13 +102,29 @@ async def is_whole(node: Node) -> bool:
     return counts == [WORKERS, 1, 1, 1, 1]
 
 
-async def count(node: Node, ledger: Ledger) -> list[str]:
+async def count(node: Node, ledger: Ledger, heard: set[str]) -> list[str]:
     """What is wrong in Postgres by now."""
     conn = await asyncpg.connect(node.database_url)
     try:
-        return await faults_in(conn, ledger)
+        return await faults_in(conn, ledger, heard)
     finally:
         await conn.close()
+
+
+async def expect_variety(node: Node) -> None:
+    """The load met what it is there for: caps, rules, all pages, repeated visits, other systems' ids."""
+    conversions = {row["reason"] for row in await node.fetch("SELECT DISTINCT reason FROM conversions")}
+    assert conversions >= {"", "duplicate", "capped", "bad_token"}
+    clicks = {row["reason"] for row in await node.fetch("SELECT DISTINCT reason FROM clicks")}
+    assert clicks >= {"", "capped", "targeting", "offer_paused"}
+    pages = await node.fetch("SELECT DISTINCT landing_page_id FROM clicks WHERE offer_id = $1", RULED_OFFER)
+    assert {row["landing_page_id"] for row in pages} == {1, 2, 3}
+    [row] = await node.fetch(
+        "SELECT count(*) FILTER (WHERE 'duplicate' = ANY (flags)) AS again, count(*) AS clicks,"
+        " (SELECT count(*) FROM external_ids) AS external FROM clicks"
+    )
+    assert 0 < row["again"] < row["clicks"]
+    assert row["external"] > 0
 
 
 async def kill_worker(node: Node, chance: random.Random) -> None:

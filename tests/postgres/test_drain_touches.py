@@ -6,9 +6,10 @@ from uuid import UUID
 
 import pytest
 
+from edge.tracking.click_id import ClickIds
 from edge.tracking.story import tell
 from storage.postgres.stories import find_story
-from tests.postgres.drains import Bench, Scribe, now_ms
+from tests.postgres.drains import Bench, Scribe, Unleased, now_ms
 from tests.recount import differences
 
 HOUR_MS = 3_600_000
@@ -221,6 +222,15 @@ async def test_explain_says_which_touch_was_credited_and_why(bench: Bench, scrib
         assert f"named         {named.hex()}, but another touch is credited:" in told
         assert f"credited      {last.hex()}" in told
         assert "credited to the last click of the same cookie, not to the click that was named" in told
+
+
+async def test_explain_finds_the_click_of_another_nodes_id(bench: Bench, scribe: Scribe) -> None:
+    """An id of the same shape as ours, minted under another secret, as the custom id of a click."""
+    theirs = ClickIds(["another-secret-of-16"], 0, 0, Unleased()).mint(now_ms())
+    click_id = scribe.click(params={"ad_id": theirs.hex()})
+    await bench.drain()
+    told = "\n".join(tell(theirs.hex(), theirs, await find_story(bench.conn, theirs.hex(), theirs)))
+    assert told.startswith(f"'{theirs.hex()}' is another system's id of this click:\n{click_id.hex()}  minted")
 
 
 async def test_what_waits_for_an_id_that_is_not_ours_is_told(bench: Bench, scribe: Scribe) -> None:

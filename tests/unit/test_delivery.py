@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.tracking.click import handle_click
+from edge.tracking.delivery import rules_of
 from edge.tracking.redirects import handle_hop
 from edge.tracking.request import Answer, Handled
 from edge.tracking.state import EdgeState
@@ -312,3 +313,12 @@ FUZZED = state_of()
 def page_target(answer: Answer) -> str:
     [target] = re.findall(r'content="0;url=([^"]*)"', answer.body.decode("ascii"))
     return unescape(target)
+
+
+@pytest.mark.parametrize(
+    ("note", "rules"),
+    [("", []), ("2", [(50, 2)]), ("18:1", [(18, 1)]), ("2,18:1,19:3", [(50, 2), (18, 1), (19, 3)])],
+)
+def test_a_note_of_rules_is_read_back(note: str, rules: list[tuple[int, int]]) -> None:
+    """Each rule's offer and position; without an offer it is that which was asked for."""
+    assert rules_of(note, 50) == rules

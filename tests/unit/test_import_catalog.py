@@ -86,7 +86,8 @@ def test_tunes_goals_pages_files_and_partner_terms_come_along(tune_offer: Offer)
     assert [(file.id, file.name) for file in tune_offer.creatives] == [(8, "Banner 728x90")]
     overrides = {(one.aff_id, one.goal_id): one for one in tune_offer.overrides}
     assert terms(overrides[2, 0]) == (None, "6.00", None, None, "8.00", "2.00")
-    assert str(overrides[2, 3].payout) == "1.20"
+    assert terms(overrides[2, 3]) == (None, "1.20", None, None, "1.50", "1.50")
+    assert terms(overrides[2, 4]) == (None, "2.00", None, None, "7.50", "1.50")
     assert overrides[3, 0].caps.daily_conversions == 10
     assert (2, 0) in overrides
     assert (44, 0) not in overrides
@@ -145,8 +146,11 @@ def test_everflows_offer_keeps_its_terms_and_its_macros_become_ours() -> None:
     assert terms(offer.goals[0]) == ("cpa_percentage", "0.00", "10.00", "cpa_flat", "1.50", "0.00")
     assert [(one.aff_id, one.goal_id, str(one.payout), one.revenue) for one in offer.overrides] == [
         (2, 0, "6.00", None),
+        (2, 102, "0.00", None),
         (3, 0, "6.00", None),
+        (3, 102, "0.00", None),
     ]
+    assert terms(offer.overrides[1]) == ("cpa_percentage", "0.00", "10.00", None, None, None)
     assert (offer.attribution, offer.approval, offer.redirect, offer.pixels) == (
         "first", "manual", "single_meta_refresh", False,
     )  # fmt: skip

@@ -97,6 +97,19 @@ def test_explain_tells_the_click_and_each_decision_with_its_reason(node: Node) -
     assert run("explain", upper_with_dashes, "--data-dir", node.data_dir) == story
 
 
+def test_explain_finds_what_came_with_a_mistyped_id(node: Node) -> None:
+    """One that looks like ours but was not minted here: refused, and the refusal is told."""
+    click_id = click(node)
+    mistyped = click_id[:-1] + f"{int(click_id[-1], 16) ^ 1:x}"
+    _, body = get(node, f"/aff_lsr?transaction_id={mistyped}")
+    assert body.startswith("success=false;")
+    query = "SELECT FROM conversions WHERE transaction_id = $1"
+    until(node, lambda: len(asyncio.run(node.fetch(query, mistyped))) == 1)
+    story = run("explain", mistyped, "--data-dir", node.data_dir)
+    assert "no click of this id is stored" in story
+    assert re.search(r"conversion 1  .*  rejected because forged_id  ", story)
+
+
 def test_explain_json_gives_the_rows(node: Node) -> None:
     """The table's columns under the table's names."""
     click_id = click(node)

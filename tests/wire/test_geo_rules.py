@@ -78,7 +78,7 @@ async def test_a_worker_chooses_by_country_and_device(make_node: Callable[..., N
         ]  # fmt: skip
         told = await asyncio.to_thread(explain, node, id_of(french))
         assert "redirected because targeting" in told
-        assert re.search(r"rule +2\n *rule_reason +not in France\n", told)
+        assert re.search(r"asked for +offer 17\n +rule +2 of offer 17 sent the click on or away\n +refused +not in France\n", told)
 
         async def is_canadian_in_france() -> bool:
             return (await click("192.0.2.200", IPHONE)).startswith("https://pages.example.com/")
