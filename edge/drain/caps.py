@@ -14,6 +14,7 @@ from edge.drain.rows import hour_of
 from edge.drain.settle import Decided, revision_of
 from edge.tracking.caps import Limit, capped_verdict, exceeds, limits_for
 from edge.tracking.catalog import Catalog, OfferView
+from edge.tracking.verdict import Verdict
 from storage.postgres.cap_usage import Usage, UsageKey, lock_usage, store_usage
 from storage.postgres.catalog import hold_catalog
 from storage.postgres.changes import Held
@@ -69,6 +70,10 @@ class CapJudge:
         bench.count(touches)
         return bench
 
+    async def count(self, conn: Connection, touches: Deltas, now: datetime) -> None:
+        """Count clicks and impressions that come without conversions."""
+        await (await self.open(conn, [], (), touches, now)).write(conn)
+
     def _case(self, tried: Decided, hour: datetime) -> _Case:
         offer = self._offer(tried)
         if offer is None or tried.touched is None or tried.verdict.status not in _ACCEPTED:
@@ -116,19 +121,19 @@ class CapBench:
                 gross, invalid, refused, payout, revenue = touches.measures(key, _TOUCHED)
                 self._add(*_place(key), Usage(gross - invalid - refused, 0, payout, revenue))
 
-    def decide(self, one: Decided) -> Decided:
-        """The priced verdict after the caps."""
+    def decide(self, one: Decided, flat: Decided) -> Decided:
+        """The verdict after the caps. `flat`: without its tier, as what is pending is priced."""
         verdict = one.verdict
         if verdict.status not in _ACCEPTED:
             return one
-        adds = Usage(0, *counted(verdict.status, verdict.payout, verdict.revenue))
+        adds = _use_of(verdict)
         case = self._cases[_id(one)]
         for limit, key in case.limits:
             if exceeds(limit, self._usage[key].of(limit.measure), adds.of(limit.measure)):
-                verdict = capped_verdict(verdict, limit, case.policy)
+                verdict = capped_verdict(flat.verdict, limit, case.policy)
                 break
         if verdict.status in _ACCEPTED and one.touched:
-            self._add(one.touched.session.offer_id, one.touched.session.aff_id, self._hour, adds)
+            self._add(one.touched.session.offer_id, one.touched.session.aff_id, self._hour, _use_of(verdict))
         return one._replace(verdict=verdict)
 
     def change(self, before: Held, after: Held) -> None:
@@ -141,6 +146,10 @@ class CapBench:
             for key in self._rows.get((offer_id, owner), ()):
                 if key.period_start <= hour < key.period_end:
                     self._usage[key].add(adds)
+
+
+def _use_of(verdict: Verdict) -> Usage:
+    return Usage(0, *counted(verdict.status, verdict.payout, verdict.revenue))
 
 
 def _place(key: StatsKey) -> tuple[int, int, datetime]:

@@ -197,7 +197,7 @@ class Resolver:
 
     def _book(self, one: Decided, turn: "_Turn") -> Decided:
         hour = hour_of(turn.now)
-        one = turn.caps.decide(self._priced(one, turn.counts, turn.now))
+        one = turn.caps.decide(self._priced(one, turn.counts, turn.now), one)
         row = self._settler.book(one, turn.now, turn.settled)
         turn.ledger.add(row, one.received.event.params.get("adv_unique1", ""), hour)
         if row.status == "approved":

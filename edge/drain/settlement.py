@@ -39,7 +39,7 @@ class Settlement:
         """What to store, and the verdicts. `touches`: what the transaction's clicks and impressions add to the roll-ups."""
         settled, now = Settled(), datetime.now(UTC)
         if not received:
-            await (await self._caps.open(conn, [], (), touches, now)).write(conn)
+            await self._caps.count(conn, touches, now)
             return settled, []
         matched = await self._matcher.match(conn, received, at_hand, now, may_wait=may_wait)
         settled.waiting += [self._matcher.waiting_row(one.received, None) for one in matched if one.must_wait]

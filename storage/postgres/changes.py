@@ -1,7 +1,10 @@
 """Stored conversions to be changed: found, locked in the order of their ids, written back.
 
-The order of all locks of a transaction that changes conversions: conversions_waiting, conversion_keys, conversions,
-tier_counts, the months (`months.py`), stats_hourly; within a table by key. Who keeps to it waits for nobody in a ring.
+The order of all locks of a transaction that stores or changes conversions, what a batch brings before them first:
+journal_positions, the node's visits (`visits.py`), the imports' turn (`imports.py`), external_ids, conversions_waiting,
+conversion_keys, conversions, the months (`months.py`), tier_counts, the catalog (`hold_catalog`) and cap_usage,
+postback_outbox, stats_hourly; within a table by key. Who keeps to it waits for nobody in a ring. A person who approves what
+a rule refused claims its keys with its row locked: no drain asks for that row, for it holds no key yet and was never accepted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +21,7 @@ class Held(NamedTuple):
 
     conversion_id: UUID
     click_id: UUID | None
+    named_click_id: UUID | None
     node_id: int
     advertiser_id: int
     offer_id: int
