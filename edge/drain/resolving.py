@@ -26,7 +26,7 @@ from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
 from edge.tracking.status_codes import LATER
 from edge.tracking.verdict import Ask
-from storage.postgres.changes import Candidate, Held, find_accepted, lock_conversions
+from storage.postgres.changes import Held, Sought, find_latest, lock_conversions
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import ConversionRow
 from storage.postgres.months import ClosedMonth, closed_months
@@ -42,7 +42,7 @@ class Ledger:
         self.held: dict[UUID, Held] = {}
         self.closed: list[ClosedMonth] = []
         self._is_asked = False
-        self._stored: dict[Place, list[Candidate]] = defaultdict(list)
+        self._stored: dict[Sought, UUID] = {}
         self._made: dict[Place, list[UUID]] = defaultdict(list)
 
     async def lock(self, conn: Connection, tried: Sequence[Decided], keys: Keys) -> None:
@@ -51,9 +51,8 @@ class Ledger:
         if not asking:
             return
         self._is_asked = True
-        searching = {UUID(bytes=one.verdict.ask.click_id) for one in asking if one.verdict.ask and _is_search(one)}
-        for found in await find_accepted(conn, searching, LATER["rejected"]) if searching else ():
-            self._stored[found.click_id, found.goal_id].append(found)
+        searching = {_sought(one.verdict.ask) for one in asking if one.verdict.ask and _is_search(one)}
+        self._stored = await find_latest(conn, list(searching), LATER["rejected"]) if searching else {}
         wanted = {id_ for one in asking for id_ in self._wanted(one, keys)}
         # Those of this batch are not stored yet, or as what they no longer are.
         wanted -= {UUID(bytes=one.received.event.conversion_id) for one in tried}
@@ -83,23 +82,19 @@ class Ledger:
             return None
         found = one.holder
         if found is None and _is_search(one):
-            found = self._latest_made(ask) or self._latest_stored(ask)
+            found = self._latest_made(ask) or self._stored.get(_sought(ask))
         held = self.held.get(found) if found else None
         return held if held and held.advertiser_id == one.advertiser_id else None
 
     def _wanted(self, one: Decided, keys: Keys) -> list[UUID]:
         if not _is_search(one):
             return [*keys.stored_holders(one)]
-        latest = self._latest_stored(one.verdict.ask)
+        latest = self._stored.get(_sought(one.verdict.ask)) if one.verdict.ask else None
         return [latest] if latest else []
 
     def _latest_made(self, ask: Ask) -> UUID | None:
         made = (self.held[id_] for id_ in reversed(self._made.get(_place(ask), ())))
         return next((one.conversion_id for one in made if _is_meant(one, ask)), None)
-
-    def _latest_stored(self, ask: Ask | None) -> UUID | None:
-        stored = reversed(self._stored.get(_place(ask), ())) if ask else ()
-        return next((one.conversion_id for one in stored if ask and _is_meant(one, ask)), None)
 
 
 class _Turn(NamedTuple):
@@ -240,9 +235,13 @@ def _is_search(one: Decided) -> bool:
     return ask is not None and not ask.seeks and ask.said not in ("", "pending") and bool(ask.click_id)
 
 
-def _is_meant(found: Candidate | Held, ask: Ask) -> bool:
+def _is_meant(found: Held, ask: Ask) -> bool:
     is_named = not ask.event_id or found.event_id == ask.event_id
     return is_named and (found.status == "pending" or not ask.only_pending)
+
+
+def _sought(ask: Ask) -> Sought:
+    return Sought(UUID(bytes=ask.click_id), ask.goal_id, ask.event_id, ask.only_pending)
 
 
 def _place(ask: Ask) -> Place:

@@ -46,14 +46,13 @@ class Held(NamedTuple):
     booked_hour: datetime
 
 
-class Candidate(NamedTuple):
-    """A conversion of a click that a later one may mean."""
+class Sought(NamedTuple):
+    """A conversion of a click and goal that a later one may mean. `event_id` "": any."""
 
-    conversion_id: UUID
     click_id: UUID
     goal_id: int
     event_id: str
-    status: str
+    only_pending: bool
 
 
 _EVENT_ID = "coalesce(extras ->> 'adv_unique1', '')"
@@ -71,15 +70,20 @@ async def lock_conversions(conn: asyncpg.Connection, ids: Iterable[UUID]) -> lis
     return [Held(*row) for row in rows]
 
 
-async def find_accepted(conn: asyncpg.Connection, click_ids: Iterable[UUID], later_code: int) -> list[Candidate]:
-    """The conversions of these clicks that once were accepted, the earliest first. `later_code`: of a later rejection."""
+async def find_latest(conn: asyncpg.Connection, sought: Sequence[Sought], later_code: int) -> dict[Sought, UUID]:
+    """The latest of each that once was accepted, where there is one. `later_code`: of a later rejection."""
     rows = await conn.fetch(
-        f"SELECT conversion_id, click_id, goal_id, {_EVENT_ID}, status FROM conversions WHERE click_id = ANY($1)"
-        " AND (status <> 'rejected' OR status_code = $2) ORDER BY received_at, conversion_id",
-        list(click_ids),
+        "SELECT wanted.place, found.conversion_id FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bool[])"
+        " AS wanted (place, click_id, goal_id, event_id, only_pending) CROSS JOIN LATERAL ("
+        "  SELECT conversion_id FROM conversions WHERE click_id = wanted.click_id AND goal_id = wanted.goal_id"
+        "  AND (status <> 'rejected' OR status_code = $6) AND (status = 'pending' OR NOT wanted.only_pending)"
+        f"  AND wanted.event_id IN ('', {_EVENT_ID}) ORDER BY received_at DESC, conversion_id DESC LIMIT 1"
+        " ) AS found",
+        range(len(sought)),
+        *map(list, zip(*sought, strict=True)),
         later_code,
     )
-    return [Candidate(*row) for row in rows]
+    return {sought[place]: conversion_id for place, conversion_id in rows}
 
 
 async def update_conversions(conn: asyncpg.Connection, changed: Sequence[Held]) -> None:

@@ -19,7 +19,7 @@ class TierKey(NamedTuple):
     month: date
 
 
-_LOCK = "SELECT conversions FROM tier_counts WHERE offer_id = $1 AND aff_id = $2 AND month = $3 FOR UPDATE"
+_OF_KEYS = "WHERE (offer_id, aff_id, month) IN (SELECT * FROM unnest($1::int[], $2::int[], $3::date[]))"
 _SEED = """
     INSERT INTO tier_counts (offer_id, aff_id, month, conversions)
     SELECT $1, $2, $3, coalesce(sum(conversions_delta), 0) FROM conversion_changes JOIN conversions USING (conversion_id)
@@ -30,26 +30,27 @@ _SEED = """
 
 async def find_counted(conn: asyncpg.Connection, keys: Iterable[TierKey]) -> set[TierKey]:
     """Those of `keys` that have a row."""
-    rows = await conn.fetch(
-        "SELECT offer_id, aff_id, month FROM tier_counts WHERE (offer_id, aff_id, month)"
-        " IN (SELECT * FROM unnest($1::int[], $2::int[], $3::date[]))",
-        *map(list, zip(*keys, strict=True)),
-    )
+    columns = map(list, zip(*keys, strict=True))
+    rows = await conn.fetch(f"SELECT offer_id, aff_id, month FROM tier_counts {_OF_KEYS}", *columns)
     return {TierKey(*row) for row in rows}
 
 
 async def lock_counts(
     conn: asyncpg.Connection, spans: Mapping[TierKey, tuple[datetime, datetime]]
 ) -> dict[TierKey, int]:
-    """The counts, their rows locked in key order; `spans`: when the month begins and ends."""
-    counts = {}
-    for key in sorted(spans):
-        count = await conn.fetchval(_LOCK, *key)
-        if count is None:
-            await conn.execute(_SEED, *key, *spans[key])
-            count = await conn.fetchval(_LOCK, *key)
-        counts[key] = count
-    return counts
+    """The counts, their rows locked in key order; `spans`: when the month begins and ends.
+
+    Rows that are missing are made first, in key order too: while one waits for another's it holds none that is older.
+    """
+    keys = sorted(spans)
+    for key in sorted(set(keys) - await find_counted(conn, keys)):
+        await conn.execute(_SEED, *key, *spans[key])
+    rows = await conn.fetch(
+        f"SELECT offer_id, aff_id, month, conversions FROM tier_counts {_OF_KEYS}"
+        " ORDER BY offer_id, aff_id, month FOR UPDATE",
+        *map(list, zip(*keys, strict=True)),
+    )
+    return {TierKey(*row[:3]): row[3] for row in rows}
 
 
 async def write_counts(conn: asyncpg.Connection, counts: Iterable[tuple[TierKey, int]]) -> None:
