@@ -191,7 +191,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             revenue=ZERO,
             claims=(),
             repeat_key="",
-            explanation=f"an earlier conversion holds {' '.join(keys)}",
+            explanation=f"an earlier conversion holds {' '.join(keys) or 'its place'}",
         )
 
 

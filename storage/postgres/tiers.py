@@ -2,9 +2,10 @@
 
 T1  A row is the sum of `conversions_delta` over the changes booked in its month.
 T2  It is made from those changes when it is first needed; from then on whoever books such a change adds to it.
+T3  While a row is made nobody books in months without a row: the maker holds an advisory lock alone, they share it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ class TierKey(NamedTuple):
     month: date
 
 
+_LOCK_KEY = 0x7469657273  # "tiers"
 _OF_KEYS = "WHERE (offer_id, aff_id, month) IN (SELECT * FROM unnest($1::int[], $2::int[], $3::date[]))"
 _SEED = """
     INSERT INTO tier_counts (offer_id, aff_id, month, conversions)
@@ -26,6 +28,14 @@ _SEED = """
     WHERE offer_id = $1 AND aff_id = $2 AND booked_hour >= $4 AND booked_hour < $5
     ON CONFLICT DO NOTHING
 """
+
+
+async def begin(conn: asyncpg.Connection, tiered: Collection[TierKey], *, books_others: bool) -> None:
+    """T3, until the transaction ends. `tiered`: what needs its row; `books_others`: there may be changes of others too."""
+    if tiered and set(tiered) - await find_counted(conn, tiered):
+        await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
+    elif books_others:
+        await conn.execute("SELECT pg_advisory_xact_lock_shared($1)", _LOCK_KEY)
 
 
 async def find_counted(conn: asyncpg.Connection, keys: Iterable[TierKey]) -> set[TierKey]:
@@ -40,7 +50,7 @@ async def lock_counts(
 ) -> dict[TierKey, int]:
     """The counts, their rows locked in key order; `spans`: when the month begins and ends.
 
-    Rows that are missing are made first, in key order too: while one waits for another's it holds none that is older.
+    Rows that are missing are made first, in key order too (T3 holds).
     """
     keys = sorted(spans)
     for key in sorted(set(keys) - await find_counted(conn, keys)):

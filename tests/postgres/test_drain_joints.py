@@ -6,16 +6,22 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from edge.drain.catalogs import KEPT_REVISIONS, CatalogHistory
 from edge.drain.changing import change_conversion
+from edge.drain.importing import ClickImporter
+from edge.drain.tiers import TierCounts
+from edge.imports.click_rows import ForeignClick
+from edge.tracking.catalog import Catalog
 from edge.tracking.changes import ChangeRefused, Wanted
 from edge.tracking.signatures import sign
+from storage.postgres.catalog import load_current
 from tests.cap_recount import cap_differences
 from tests.postgres.capped import cap, used
-from tests.postgres.drains import CATALOG, Bench, Scribe, Station, now_ms
+from tests.postgres.drains import CATALOG, Bench, Scribe, Station, make_settings, now_ms, until
 from tests.recount import differences
 
 APPROVED, CAPPED, DUPLICATE = ("approved", ""), ("rejected", "capped"), ("rejected", "duplicate")
@@ -308,6 +314,41 @@ async def test_a_batch_knows_all_the_revisions_that_its_events_name(bench: Bench
     await bench.drain(station)
     assert await verdicts(bench, *ids) == [("", "")] * len(ids)
     assert await bench.value("SELECT sum(amount) FROM conversions") == 3 * len(clicks)
+
+
+async def test_a_count_is_made_when_nobody_books_beside_it(bench: Bench) -> None:
+    """A batch that knows no tiers is at work; the first that does waits for its end, and counts it."""
+    revision = await cap(bench, TIERS)
+    scribe = bench.scribe(revision=revision)
+    first = scribe.convert(scribe.click())
+    slow = await bench.connect()
+    transaction = slow.transaction()
+    await transaction.start()
+    counts = TierCounts(ZoneInfo("UTC"))
+    counts.need(17, 2, datetime.now(UTC), is_tiered=False)
+    await counts.lock(slow)
+    draining = asyncio.create_task(bench.drain())
+    await until(lambda: bench.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+    await transaction.rollback()
+    await draining
+    assert await verdicts(bench, first) == [APPROVED]
+
+
+async def test_imported_clicks_count_under_caps(bench: Bench) -> None:
+    """A cap that is counted already knows of them, as does one that is counted later."""
+    await cap(bench, "caps = { total_clicks = 5 }")
+    scribe = bench.scribe()
+    scribe.click()
+    await bench.drain()
+    importer = ClickImporter(
+        make_settings(bench.data_dir, bench.url),
+        Catalog.empty().changed(*await load_current(bench.conn)),
+        "tune",
+    )
+    known = ForeignClick("a", now_ms(), 17, 2, 0, 0, "", "203.0.113.9", "", "", "", "", "", "", False, {})
+    await importer.store(bench.conn, [known])
+    assert await used(bench) == (2, 0, 0, 0)
+    assert await verdicts(bench) == []
 
 
 async def test_one_poisonous_conversion_that_waits_stops_nobody(bench: Bench) -> None:
