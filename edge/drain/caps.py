@@ -3,7 +3,7 @@
 Clicks were answered long ago by what their worker had heard of; here they are only counted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -14,12 +14,11 @@ from edge.drain.rows import hour_of
 from edge.drain.settle import Decided, revision_of
 from edge.tracking.caps import Limit, capped_verdict, exceeds, limits_for
 from edge.tracking.catalog import Catalog, OfferView
-from edge.tracking.signatures import is_replay_claim
+from edge.tracking.verdict import Verdict
 from storage.postgres.cap_usage import Usage, UsageKey, lock_usage, store_usage
 from storage.postgres.catalog import hold_catalog
 from storage.postgres.changes import Held
 from storage.postgres.connection import Connection
-from storage.postgres.conversions import give_keys, release_keys
 from storage.postgres.copy import Uuid
 from storage.postgres.stats import Deltas, StatsKey
 
@@ -48,14 +47,13 @@ class CapJudge:
         self,
         conn: Connection,
         tried: Sequence[Decided],
-        claimed: Sequence[Decided],
         held: Iterable[Held],
         touches: Deltas,
         now: datetime,
     ) -> "CapBench":
-        """Lock and count. `tried`, `claimed`: before and after the claims; `held`: what may change; `touches`: of the batch."""
+        """Lock and count. `tried`: what is to be decided; `held`: what may change; `touches`: of the batch."""
         if not tried and not touches.rows:
-            return CapBench({}, {}, [], set(), hour_of(now))
+            return CapBench({}, {}, set(), hour_of(now))
         revision = await hold_catalog(conn)
         await self._history.load(conn, {revision, *map(revision_of, tried)})
         in_force, hour = self._history.at(revision), hour_of(now)
@@ -68,9 +66,13 @@ class CapJudge:
         for stored in held:
             tracked.update(self._keys(in_force, stored.offer_id, stored.aff_id, stored.booked_hour))
         usage = await lock_usage(conn, tracked | {key for case in cases.values() for _, key in case.limits})
-        bench = CapBench(usage, cases, tried, tracked, hour)
+        bench = CapBench(usage, cases, tracked, hour)
         bench.count(touches)
         return bench
+
+    async def count(self, conn: Connection, touches: Deltas, now: datetime) -> None:
+        """Count clicks and impressions that come without conversions."""
+        await (await self.open(conn, [], (), touches, now)).write(conn)
 
     def _case(self, tried: Decided, hour: datetime) -> _Case:
         offer = self._offer(tried)
@@ -95,29 +97,21 @@ class CapBench:
         self,
         usage: dict[UsageKey, Usage],
         cases: dict[Uuid, _Case],
-        tried: Iterable[Decided],
         tracked: set[UsageKey],
         hour: datetime,
     ) -> None:
-        """`usage`: locked; `tried`: before the claims; `tracked`: what is counted by the revision in force."""
+        """`usage`: locked; `tracked`: what is counted by the revision in force."""
         self._usage = usage
         self._cases = cases
-        self._tried = {_id(one): one for one in tried}
         self._tracked = tracked
         self._hour = hour
         self._rows: dict[tuple[int, int], list[UsageKey]] = {}
         for key in usage:
             self._rows.setdefault((key.offer_id, key.aff_id), []).append(key)
-        self._released: dict[str, Uuid] = {}
-        """Keys that a conversion claimed in vain, free for the next."""
-        self._given: dict[str, Uuid] = {}
-        """Such keys that another conversion of this transaction has now."""
 
     async def write(self, conn: Connection) -> None:
-        """Store what is used by now, and the keys' new holders."""
+        """Store what is used by now."""
         await store_usage(conn, self._usage, self._tracked)
-        await release_keys(conn, self._released)
-        await give_keys(conn, self._given)
 
     def count(self, touches: Deltas) -> None:
         """Add the clicks, and what clicks and impressions earned."""
@@ -127,41 +121,24 @@ class CapBench:
                 gross, invalid, refused, payout, revenue = touches.measures(key, _TOUCHED)
                 self._add(*_place(key), Usage(gross - invalid - refused, 0, payout, revenue))
 
-    def decide(self, one: Decided, price: Callable[[Decided], Decided]) -> Decided:
-        """The verdict after the caps, priced. A duplicate is tried again when what it repeats has come to nothing."""
-        tried = self._tried[_id(one)]
-        claims = [key for key in tried.verdict.claims if not is_replay_claim(key)]
-        if one.verdict.reason == "duplicate" and claims and all(key in self._released for key in claims):
-            decided = self._try(price(tried))
-            if decided.verdict.claims:
-                for key in claims:
-                    del self._released[key]
-                    self._given[key] = _id(decided)
-            return decided
-        decided = self._try(price(one))
-        if one.verdict.claims and not decided.verdict.claims:
-            self._released |= dict.fromkeys(tried.verdict.claims, _id(decided))
-        if one.verdict.repeat_key and not one.is_repeated and decided.verdict.status not in _ACCEPTED:
-            self._released[one.verdict.repeat_key] = _id(decided)
-        return decided
+    def decide(self, one: Decided, flat: Decided) -> Decided:
+        """The verdict after the caps. `flat`: without its tier, as what is pending is priced."""
+        verdict = one.verdict
+        if verdict.status not in _ACCEPTED:
+            return one
+        adds = _use_of(verdict)
+        case = self._cases[_id(one)]
+        for limit, key in case.limits:
+            if exceeds(limit, self._usage[key].of(limit.measure), adds.of(limit.measure)):
+                verdict = capped_verdict(flat.verdict, limit, case.policy)
+                break
+        if verdict.status in _ACCEPTED and one.touched:
+            self._add(one.touched.session.offer_id, one.touched.session.aff_id, self._hour, _use_of(verdict))
+        return one._replace(verdict=verdict)
 
     def change(self, before: Held, after: Held) -> None:
         """A conversion was changed: it counts as it is now, in the hour in which it was decided."""
         self._add(before.offer_id, before.aff_id, before.booked_hour, usage_difference(before, after))
-
-    def _try(self, one: Decided) -> Decided:
-        verdict = one.verdict
-        if verdict.status not in _ACCEPTED:
-            return one
-        adds = Usage(0, *counted(verdict.status, verdict.payout, verdict.revenue))
-        case = self._cases[_id(one)]
-        for limit, key in case.limits:
-            if exceeds(limit, self._usage[key].of(limit.measure), adds.of(limit.measure)):
-                verdict = capped_verdict(verdict, limit, case.policy)
-                break
-        if verdict.status in _ACCEPTED and one.touched:
-            self._add(one.touched.session.offer_id, one.touched.session.aff_id, self._hour, adds)
-        return one._replace(verdict=verdict)
 
     def _add(self, offer_id: int, aff_id: int, hour: datetime, adds: Usage) -> None:
         """To all rows at hand that it belongs to."""
@@ -169,6 +146,10 @@ class CapBench:
             for key in self._rows.get((offer_id, owner), ()):
                 if key.period_start <= hour < key.period_end:
                     self._usage[key].add(adds)
+
+
+def _use_of(verdict: Verdict) -> Usage:
+    return Usage(0, *counted(verdict.status, verdict.payout, verdict.revenue))
 
 
 def _place(key: StatsKey) -> tuple[int, int, datetime]:

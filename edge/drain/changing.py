@@ -135,7 +135,7 @@ async def change_conversion(
         await history.load(conn, [held.catalog_revision, in_force])
         offer = history.at(held.catalog_revision).offer(held.offer_id)
         pricing = Pricing(offer.terms(held.goal_id, held.aff_id)) if offer and held.aff_id else None
-        if wanted.status == "approved" and held.status_code in _RULE_CODES and held.click_id:
+        if wanted.status == "approved" and held.status_code in _RULE_CODES:
             await _claim_place(conn, held, pricing)
         hour = booking_hour(held, await closed_months(conn), now)
         zone = ZoneInfo(await recall(conn, "timezone", "UTC"))
@@ -154,11 +154,12 @@ async def change_conversion(
 
 
 async def _claim_place(conn: Connection, held: Held, pricing: Pricing | None) -> None:
-    """What a rule refused holds no key: once approved, it must stand in the way of the next of its click and goal.
+    """What a rule refused holds no key: once approved, it must stand in the way of a repetition.
 
     A key that another holds stays that one's: a person may pay both.
     """
-    place = f"{held.click_id.hex if held.click_id else ''}:{held.goal_id}"
+    places = [f"{one.hex}:{held.goal_id}" for one in (held.click_id, held.named_click_id) if one]
+    partner = f"{held.offer_id}:{held.aff_id}:{held.goal_id}"
     duplicates = pricing.terms.duplicates if pricing else "reject"
-    if keys := keys_of(place, duplicates, held.conversion_unique_id, held.event_id):
+    if keys := keys_of(places, partner, duplicates, held.conversion_unique_id, held.event_id):
         await claim_keys(conn, dict.fromkeys(keys, Uuid(held.conversion_id.bytes)))

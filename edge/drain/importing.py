@@ -5,9 +5,12 @@ partition and attribution window are those of the original click. It earns nothi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
+from edge.drain.caps import CapJudge
+from edge.drain.catalogs import CatalogHistory
 from edge.drain.rows import RowMaker
 from edge.enrich import Enricher
 from edge.imports.click_rows import ForeignClick, Vendor
@@ -20,6 +23,7 @@ from storage.journal.events import Click, Session
 from storage.postgres.connection import Connection, is_missing_partition
 from storage.postgres.copy import TouchRow
 from storage.postgres.imports import claim_ids, known_ids, last_ids, lock_imports
+from storage.postgres.installation import recall
 from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.stats import Deltas, upsert
 from storage.postgres.touch_copy import copy_rows
@@ -55,6 +59,7 @@ class ClickImporter:
         self._enricher = _StatedPlaces.of(settings)
         self._rows = RowMaker(self._enricher, settings)
         self._partitions = Partitions()
+        self._history = CatalogHistory()
 
     async def store(self, conn: Connection, clicks: Sequence[ForeignClick]) -> Imported:
         """Store those that are not known yet."""
@@ -85,6 +90,8 @@ class ClickImporter:
             deltas = Deltas()
             await copy_rows(conn, "clicks", self._make_rows({one: minted[one] for one in won}, fresh, deltas))
             deltas.clear("payout", "revenue")
+            zone = ZoneInfo(await recall(conn, "timezone", self._settings.timezone))
+            await CapJudge(self._history, zone).count(conn, deltas, datetime.now(UTC))
             await upsert(conn, deltas)
         return Imported(len(won), len(clicks) - len(won))
 

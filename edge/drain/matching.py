@@ -202,7 +202,9 @@ class Matcher:
         contact = event.params.get("contact_id", "")
         session = Session(b"", event.revision, event.offer_id, credit.aff_id, 0, 0, contact, "", "")
         words = {"partner_id": "credited to the partner that it named", "promo_code": "credited by its promo code"}
-        return Touched(session, "", "", credit.by, why=words[credit.by])
+        # Sent again, an order counts once: by the click that it named, though that never came. A rebill repeats by nature.
+        named_id = event.click_id if credit.by == "promo_code" else b""
+        return Touched(session, "", "", credit.by, named_id, words[credit.by])
 
 
 async def _look_up(conn: Connection, ids: Collection[bytes]) -> dict[bytes, Touched]:

@@ -1,11 +1,11 @@
-"""Claimed verdicts, in the journal's order, into rows or into changes of earlier conversions; and prices by tier.
+"""Verdicts, in the journal's order, into rows or into changes of earlier conversions; and prices by tier.
 
 An earlier conversion may be stored already, its row locked beforehand, or be of the same batch. What a batch makes of it
 is kept here until all of it is written: a batch that is rolled back leaves nothing behind.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -17,6 +17,7 @@ from edge.drain.announcing import outbox_of
 from edge.drain.caps import CapBench, CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import Why, book_change, booking_hour, state_of
+from edge.drain.claims import Keys
 from edge.drain.rows import hour_of
 from edge.drain.settle import Decided, Settled, Settler, revision_of
 from edge.drain.tiers import TierCounts
@@ -25,7 +26,7 @@ from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
 from edge.tracking.status_codes import LATER
 from edge.tracking.verdict import Ask
-from storage.postgres.changes import Candidate, Held, find_accepted, lock_conversions
+from storage.postgres.changes import Held, Sought, find_latest, lock_conversions
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import ConversionRow
 from storage.postgres.months import ClosedMonth, closed_months
@@ -41,21 +42,20 @@ class Ledger:
         self.held: dict[UUID, Held] = {}
         self.closed: list[ClosedMonth] = []
         self._is_asked = False
-        self._stored: dict[Place, list[Candidate]] = defaultdict(list)
+        self._stored: dict[Sought, UUID] = {}
         self._made: dict[Place, list[UUID]] = defaultdict(list)
 
-    async def lock(self, conn: Connection, decided: Sequence[Decided]) -> None:
+    async def lock(self, conn: Connection, tried: Sequence[Decided], keys: Keys) -> None:
         """Find and lock those that are stored, then the months in which they are booked."""
-        asking = [one for one in decided if one.verdict.ask]
+        asking = [one for one in tried if one.verdict.ask]
         if not asking:
             return
         self._is_asked = True
-        searching = {UUID(bytes=one.verdict.ask.click_id) for one in asking if one.verdict.ask and _is_search(one)}
-        for found in await find_accepted(conn, searching, LATER["rejected"]) if searching else ():
-            self._stored[found.click_id, found.goal_id].append(found)
-        wanted = {id_ for one in asking if (id_ := one.holder or self._latest_stored(one.verdict.ask))}
+        searching = {_sought(one.verdict.ask) for one in asking if one.verdict.ask and _is_search(one)}
+        self._stored = await find_latest(conn, list(searching), LATER["rejected"]) if searching else {}
+        wanted = {id_ for one in asking for id_ in self._wanted(one, keys)}
         # Those of this batch are not stored yet, or as what they no longer are.
-        wanted -= {UUID(bytes=one.received.event.conversion_id) for one in decided}
+        wanted -= {UUID(bytes=one.received.event.conversion_id) for one in tried}
         if wanted:
             self.held = {held.conversion_id: held for held in await lock_conversions(conn, wanted)}
             self.closed = await closed_months(conn)
@@ -71,6 +71,10 @@ class Ledger:
         if held.status != "rejected":
             self._made[held.click_id, held.goal_id].append(held.conversion_id)
 
+    def at_hand(self, one: Decided, keys: Keys) -> Iterator[Held]:
+        """Those stored before that `one` may change."""
+        return (self.held[id_] for id_ in self._wanted(one, keys) if id_ in self.held)
+
     def find(self, one: Decided) -> Held | None:
         """The conversion that `one` asks something of; None: there is none, or it is another advertiser's."""
         ask = one.verdict.ask
@@ -78,22 +82,25 @@ class Ledger:
             return None
         found = one.holder
         if found is None and _is_search(one):
-            found = self._latest_made(ask) or self._latest_stored(ask)
+            found = self._latest_made(ask) or self._stored.get(_sought(ask))
         held = self.held.get(found) if found else None
         return held if held and held.advertiser_id == one.advertiser_id else None
+
+    def _wanted(self, one: Decided, keys: Keys) -> list[UUID]:
+        if not _is_search(one):
+            return [*keys.stored_holders(one)]
+        latest = self._stored.get(_sought(one.verdict.ask)) if one.verdict.ask else None
+        return [latest] if latest else []
 
     def _latest_made(self, ask: Ask) -> UUID | None:
         made = (self.held[id_] for id_ in reversed(self._made.get(_place(ask), ())))
         return next((one.conversion_id for one in made if _is_meant(one, ask)), None)
 
-    def _latest_stored(self, ask: Ask | None) -> UUID | None:
-        stored = reversed(self._stored.get(_place(ask), ())) if ask else ()
-        return next((one.conversion_id for one in stored if ask and _is_meant(one, ask)), None)
-
 
 class _Turn(NamedTuple):
     """What one transaction's conversions are resolved with."""
 
+    keys: Keys
     ledger: Ledger
     counts: TierCounts
     caps: CapBench
@@ -102,7 +109,7 @@ class _Turn(NamedTuple):
 
 
 class Resolver:
-    """Resolves the claimed verdicts of one drain."""
+    """Resolves the verdicts of one drain."""
 
     def __init__(self, settler: Settler, history: CatalogHistory, caps: CapJudge, zone: ZoneInfo) -> None:
         self._settler = settler
@@ -114,38 +121,49 @@ class Resolver:
         self,
         conn: Connection,
         tried: Sequence[Decided],
-        claimed: Sequence[Decided],
+        keys: Keys,
         ledger: Ledger,
         touches: Deltas,
         now: datetime,
         settled: Settled,
     ) -> list[Decided]:
-        """Book every conversion, as one of its own or as a change; those of their own. `tried`: before the claims."""
+        """Book every conversion, as one of its own or as a change; those of their own."""
         counts = TierCounts(self._zone)
-        self._need(counts, claimed, ledger, now)
+        self._need(counts, tried, keys, ledger, now)
         await counts.lock(conn)
-        caps = await self._caps.open(conn, tried, claimed, ledger.held.values(), touches, now)
-        turn = _Turn(ledger, counts, caps, now, settled)
-        booked = []
-        for one in claimed:
-            if not self._change(one, turn):
-                booked.append(self._book(one, turn))
-            elif one.received.was_decided:  # it has a row of its own already, which cannot earn as well
-                booked.append(self._book(one._replace(verdict=one.verdict.as_duplicate()), turn))
+        caps = await self._caps.open(conn, tried, ledger.held.values(), touches, now)
+        turn = _Turn(keys, ledger, counts, caps, now, settled)
+        booked = [made for one in tried if (made := self._settle(one, turn))]
         settled.postbacks.extend(outbox_of(self._history, booked))
         await counts.write(conn)
         await caps.write(conn)
+        await keys.write(conn)
         return booked
 
-    def _need(self, counts: TierCounts, decided: Iterable[Decided], ledger: Ledger, now: datetime) -> None:
+    def _settle(self, tried: Decided, turn: "_Turn") -> Decided | None:
+        """In its turn; None: it is a change of another and has no row."""
+        one = turn.keys.judge(tried)
+        if self._change(one, turn):
+            turn.keys.take_signature(tried)
+            if not one.received.was_decided:
+                return None
+            # It has a row of its own already, which cannot earn as well.
+            return self._book(one._replace(verdict=one.verdict.as_duplicate()), turn)
+        booked = self._book(one, turn)
+        turn.keys.take(tried, booked.verdict.status)
+        if booked.verdict.reason == "duplicate":
+            turn.keys.take_signature(tried)
+        return booked
+
+    def _need(self, counts: TierCounts, tried: Iterable[Decided], keys: Keys, ledger: Ledger, now: datetime) -> None:
         hour = hour_of(now)
-        for one in decided:
+        for one in tried:
             offer = self._offer_of(one)
             if one.touched is None or offer is None:
                 continue
-            if offer.tiers:
-                counts.need(offer.id, one.touched.session.aff_id, hour, is_tiered=True)
-            if held := ledger.find(one):
+            if one.verdict.status != "rejected":
+                counts.need(offer.id, one.touched.session.aff_id, hour, is_tiered=bool(offer.tiers))
+            for held in ledger.at_hand(one, keys):
                 at = booking_hour(held, ledger.closed, now)
                 counts.need(held.offer_id, held.aff_id, at, is_tiered=held.offer_id == offer.id and bool(offer.tiers))
 
@@ -155,7 +173,7 @@ class Resolver:
         if held is None or verdict.ask is None or verdict.pricing is None:
             return False
         ask, hour = verdict.ask, booking_hour(held, turn.ledger.closed, turn.now)
-        if _place(ask) != (held.click_id, held.goal_id):  # the same unique id elsewhere: only the status may follow
+        if not _is_same_place(one, held):  # the same unique id elsewhere: only the status may follow
             ask = msgspec.structs.replace(ask, mode="")
         try:
             after = answer(state_of(held), ask, verdict.pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
@@ -174,7 +192,7 @@ class Resolver:
 
     def _book(self, one: Decided, turn: "_Turn") -> Decided:
         hour = hour_of(turn.now)
-        one = turn.caps.decide(one, lambda unpriced: self._priced(unpriced, turn.counts, turn.now))
+        one = turn.caps.decide(self._priced(one, turn.counts, turn.now), one)
         row = self._settler.book(one, turn.now, turn.settled)
         turn.ledger.add(row, one.received.event.params.get("adv_unique1", ""), hour)
         if row.status == "approved":
@@ -203,15 +221,27 @@ class Resolver:
         return self._history.at(revision_of(one)).offer(session.offer_id)
 
 
+def _is_same_place(one: Decided, held: Held) -> bool:
+    """Whether both are of one click and goal and, as a promo code may say otherwise, of one partner; so of one price."""
+    session, ask = one.touched and one.touched.session, one.verdict.ask
+    if session is None or ask is None:
+        return False
+    return (*_place(ask), session.offer_id, session.aff_id) == (held.click_id, held.goal_id, held.offer_id, held.aff_id)
+
+
 def _is_search(one: Decided) -> bool:
     """Whether it means the latest of its click and goal, whatever key that holds: a partner alone has too many."""
     ask = one.verdict.ask
     return ask is not None and not ask.seeks and ask.said not in ("", "pending") and bool(ask.click_id)
 
 
-def _is_meant(found: Candidate | Held, ask: Ask) -> bool:
+def _is_meant(found: Held, ask: Ask) -> bool:
     is_named = not ask.event_id or found.event_id == ask.event_id
     return is_named and (found.status == "pending" or not ask.only_pending)
+
+
+def _sought(ask: Ask) -> Sought:
+    return Sought(UUID(bytes=ask.click_id), ask.goal_id, ask.event_id, ask.only_pending)
 
 
 def _place(ask: Ask) -> Place:

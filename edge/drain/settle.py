@@ -191,7 +191,7 @@ class Settler:
             touched.country if touched else "",
             touched.device_type if touched else "",
             extras,
-            event.revision,
+            revision_of(decided),
             verdict.tier,
             params.get("contact_id") or (session.contact_id if session else ""),
             Uuid(touched.named_id) if touched and touched.named_id else None,

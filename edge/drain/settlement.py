@@ -39,14 +39,14 @@ class Settlement:
         """What to store, and the verdicts. `touches`: what the transaction's clicks and impressions add to the roll-ups."""
         settled, now = Settled(), datetime.now(UTC)
         if not received:
-            await (await self._caps.open(conn, [], [], (), touches, now)).write(conn)
+            await self._caps.count(conn, touches, now)
             return settled, []
         matched = await self._matcher.match(conn, received, at_hand, now, may_wait=may_wait)
         settled.waiting += [self._matcher.waiting_row(one.received, None) for one in matched if one.must_wait]
         ready = [one for one in matched if not one.must_wait]
         await self._history.load(conn, self._settler.revisions(ready))
         tried = [self._settler.decide(one.received, one.touched) for one in ready]
-        claimed = await claim(conn, tried)
+        keys = await claim(conn, tried)
         ledger = Ledger()
-        await ledger.lock(conn, claimed)
-        return settled, await self._resolver.resolve(conn, tried, claimed, ledger, touches, now, settled)
+        await ledger.lock(conn, tried, keys)
+        return settled, await self._resolver.resolve(conn, tried, keys, ledger, touches, now, settled)

@@ -46,6 +46,7 @@ from storage.postgres.conversions import (
     recall_due,
     recall_for_clicks,
     recall_for_external_ids,
+    recall_one,
 )
 from storage.postgres.copy import TouchRow, Uuid, quarantine
 from storage.postgres.external_ids import awaited_external_ids, remember_external_ids
@@ -217,10 +218,32 @@ class Store:
         external_ids = [external_id for external_id, click_id in awaited.items() if click_id in found]
         if not found:
             return
-        async with conn.transaction():
-            recalled = await recall_for_clicks(conn, map(Uuid, found))
-            recalled += await recall_for_external_ids(conn, external_ids)
-            settled, decided = await self._settle_recalled(conn, recalled)
+        recalled: list[Recalled] = []
+        try:
+            async with conn.transaction():
+                recalled = await recall_for_clicks(conn, map(Uuid, found))
+                recalled += await recall_for_external_ids(conn, external_ids)
+                settled, decided = await self._settle_recalled(conn, recalled)
+        except Exception as error:
+            if not is_poison(error) or conn.is_closed():
+                raise
+            for one in recalled:
+                await self._settle_singly(conn, one.conversion_id)
+            return
+        self._count(settled, decided)
+
+    async def _settle_singly(self, conn: Connection, conversion_id: UUID) -> None:
+        """Decide a waiting conversion, or quarantine it: nothing may keep the drain from its journals."""
+        try:
+            async with conn.transaction():
+                settled, decided = await self._settle_recalled(conn, await recall_one(conn, conversion_id))
+        except Exception as error:
+            if not is_poison(error) or conn.is_closed():
+                raise
+            async with conn.transaction():
+                for one in await recall_one(conn, conversion_id):
+                    await self._set_aside(conn, one, error)
+            return
         self._count(settled, decided)
 
     async def _settle_recalled(self, conn: Connection, recalled: Sequence[Recalled]) -> tuple[Settled, list[Decided]]:

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from edge.tracking.months import month_of, span_of
 from storage.postgres.connection import Connection
-from storage.postgres.tiers import TierKey, find_counted, lock_counts, write_counts
+from storage.postgres.tiers import TierKey, begin, find_counted, lock_counts, write_counts
 
 
 class TierCounts:
@@ -25,6 +25,7 @@ class TierCounts:
     async def lock(self, conn: Connection) -> None:
         """Read the counts that are needed. An offer without tiers has some only if it had tiers before."""
         others = self._others - self._tiered
+        await begin(conn, self._tiered, books_others=bool(others))
         keys = self._tiered | (await find_counted(conn, others) if others else set())
         spans = {key: span_of(key.month, self._zone)[1:] for key in keys}
         self._counts = await lock_counts(conn, spans) if spans else {}

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from itertools import chain
 from typing import Literal, Protocol, get_args
 
 from edge.tracking.status_codes import Reason, Status
@@ -70,14 +69,9 @@ def claims_of(case: Case) -> tuple[str, ...]:
     """
     params, touch, mode = case.sent.params, case.touch, case.terms.duplicates
     unique_id, event_id = params.get("conversion_unique_id", ""), params.get("adv_unique1", "")
-    if unique_id or touch.click_id:
-        named = [one for one in (touch.click_id, touch.named_id) if one]
-        keys = (keys_of(_place(one, case.goal_id), mode, unique_id, event_id) for one in named or [b""])
-        return tuple(dict.fromkeys(chain.from_iterable(keys)))
-    # A rebill repeats by nature: only what names the event tells a repetition from the next one.
-    if not event_id or mode in ("new", "new_repeated"):
-        return ()
-    return (f"p:{touch.offer_id}:{touch.aff_id}:{case.goal_id}:{_key_part(event_id)}",)
+    partner = f"{touch.offer_id}:{touch.aff_id}:{case.goal_id}"
+    places = [_place(one, case.goal_id) for one in (touch.click_id, touch.named_id) if one]
+    return keys_of(places, partner, mode, unique_id, event_id)
 
 
 def repeat_key_of(case: Case) -> str:
@@ -86,13 +80,18 @@ def repeat_key_of(case: Case) -> str:
     return f"r:{_place(case.touch.click_id, case.goal_id)}" if is_marked else ""
 
 
-def keys_of(place: str, duplicates: str, unique_id: str, event_id: str) -> tuple[str, ...]:
-    """The uniqueness keys of a conversion of that click and goal."""
+def keys_of(places: Iterable[str], partner: str, duplicates: str, unique_id: str, event_id: str) -> tuple[str, ...]:
+    """The uniqueness keys of a conversion of these places (click:goal) or, without a click, of offer:partner:goal."""
     if unique_id:
         return (f"u:{_key_part(unique_id)}",)
     if duplicates in ("new", "new_repeated"):
         return ()
-    return (f"e:{place}:{_key_part(event_id)}",) if duplicates == "by_event_id" else (f"c:{place}",)
+    places = dict.fromkeys(places)
+    if not places:  # A rebill repeats by nature: only what names the event tells a repetition from the next one.
+        return (f"p:{partner}:{_key_part(event_id)}",) if event_id else ()
+    if duplicates == "by_event_id":
+        return tuple(f"e:{place}:{_key_part(event_id)}" for place in places)
+    return tuple(f"c:{place}" for place in places)
 
 
 def _place(click_id: bytes, goal_id: int) -> str:

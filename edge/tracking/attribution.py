@@ -262,6 +262,8 @@ def _refuse(case: _Case, reason: Reason, explanation: str, ask: Ask | None = Non
         amount=amount,
         amount_note=amount_note,
         currency=case.offer.currency,
+        # Heard again, the advertiser's word would take back another conversion.
+        claims=signatures.replay_claims(case.sent, case.advertiser) if ask else (),
         ask=ask,
         pricing=_pricing(case) if ask else None,
         explanation=f"{explanation}; {case.touch.why}" if case.touch.why else explanation,

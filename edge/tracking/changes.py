@@ -14,6 +14,7 @@ ChangeReason = Literal[
 ]
 CHANGE_REASONS: tuple[str, ...] = get_args(ChangeReason)[1:]
 ADVERTISER = "advertiser"
+CAPPED = "capped"
 MAX_NOTE_CHARS = 250
 
 TRANSITIONS: dict[str, tuple[Status, ...]] = {
@@ -133,7 +134,10 @@ def _told_status(state: State, ask: Ask) -> Status | Literal[""]:
         return ""
     if state.status == "reversed" and state.reason == ADVERTISER:
         return "approved"
-    is_open = state.status == "pending" or (state.status == "rejected" and state.reason == ADVERTISER)
+    # What is pending beyond a cap was accepted by the advertiser already: it waits for the network.
+    is_open = (state.status == "pending" and state.reason != CAPPED) or (
+        state.status == "rejected" and state.reason == ADVERTISER
+    )
     return "approved" if is_open and not ask.is_manual else ""
 
 

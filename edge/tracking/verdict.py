@@ -142,7 +142,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A decided conversion. A rejected one earns and claims nothing; its amount is kept for the record."""
+    """A decided conversion. A rejected one earns nothing and claims at most its signature; its amount is kept for the record."""
 
     status: Status
     reason: Reason = ""
@@ -181,6 +181,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     def as_duplicate(self) -> "Verdict":
         """The verdict when one of the claims is held by another conversion."""
         by_unique_id = self.claims[:1] and self.claims[0].startswith("u:")
+        keys = [key for key in self.claims if not key.startswith("s:")]  # a signature is not shown
         return msgspec.structs.replace(
             self,
             status="rejected",
@@ -190,7 +191,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             revenue=ZERO,
             claims=(),
             repeat_key="",
-            explanation=f"an earlier conversion holds {' '.join(self.claims)}",
+            explanation=f"an earlier conversion holds {' '.join(keys) or 'its place'}",
         )
 
 

@@ -1,7 +1,11 @@
 """Stored conversions to be changed: found, locked in the order of their ids, written back.
 
-The order of all locks of a transaction that changes conversions: conversions_waiting, conversion_keys, conversions,
-tier_counts, the months (`months.py`), stats_hourly; within a table by key. Who keeps to it waits for nobody in a ring.
+The order of all locks of a transaction that stores or changes conversions, what a batch brings before them first:
+journal_positions, the node's visits (`visits.py`), the imports' turn (`imports.py`), external_ids, conversions_waiting,
+conversion_keys, conversions, the months (`months.py`), the making of tier_counts (T3), tier_counts, the catalog
+(`hold_catalog`), cap_usage, postback_outbox, stats_hourly; within a table by key. Who keeps to it waits for nobody in a
+ring. A person who approves what a rule refused claims its keys with its row locked: no drain asks for that row, for it
+holds no key yet and was never accepted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +22,7 @@ class Held(NamedTuple):
 
     conversion_id: UUID
     click_id: UUID | None
+    named_click_id: UUID | None
     node_id: int
     advertiser_id: int
     offer_id: int
@@ -42,14 +47,13 @@ class Held(NamedTuple):
     booked_hour: datetime
 
 
-class Candidate(NamedTuple):
-    """A conversion of a click that a later one may mean."""
+class Sought(NamedTuple):
+    """A conversion of a click and goal that a later one may mean. `event_id` "": any."""
 
-    conversion_id: UUID
     click_id: UUID
     goal_id: int
     event_id: str
-    status: str
+    only_pending: bool
 
 
 _EVENT_ID = "coalesce(extras ->> 'adv_unique1', '')"
@@ -67,15 +71,20 @@ async def lock_conversions(conn: asyncpg.Connection, ids: Iterable[UUID]) -> lis
     return [Held(*row) for row in rows]
 
 
-async def find_accepted(conn: asyncpg.Connection, click_ids: Iterable[UUID], later_code: int) -> list[Candidate]:
-    """The conversions of these clicks that once were accepted, the earliest first. `later_code`: of a later rejection."""
+async def find_latest(conn: asyncpg.Connection, sought: Sequence[Sought], later_code: int) -> dict[Sought, UUID]:
+    """The latest of each that once was accepted, where there is one. `later_code`: of a later rejection."""
     rows = await conn.fetch(
-        f"SELECT conversion_id, click_id, goal_id, {_EVENT_ID}, status FROM conversions WHERE click_id = ANY($1)"
-        " AND (status <> 'rejected' OR status_code = $2) ORDER BY received_at, conversion_id",
-        list(click_ids),
+        "SELECT wanted.place, found.conversion_id FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bool[])"
+        " AS wanted (place, click_id, goal_id, event_id, only_pending) CROSS JOIN LATERAL ("
+        "  SELECT conversion_id FROM conversions WHERE click_id = wanted.click_id AND goal_id = wanted.goal_id"
+        "  AND (status <> 'rejected' OR status_code = $6) AND (status = 'pending' OR NOT wanted.only_pending)"
+        f"  AND wanted.event_id IN ('', {_EVENT_ID}) ORDER BY received_at DESC, conversion_id DESC LIMIT 1"
+        " ) AS found",
+        range(len(sought)),
+        *map(list, zip(*sought, strict=True)),
         later_code,
     )
-    return [Candidate(*row) for row in rows]
+    return {sought[place]: conversion_id for place, conversion_id in rows}
 
 
 async def update_conversions(conn: asyncpg.Connection, changed: Sequence[Held]) -> None:

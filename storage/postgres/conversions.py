@@ -196,6 +196,16 @@ async def recall_for_external_ids(conn: asyncpg.Connection, external_ids: Sequen
     return [Recalled(*row) for row in rows]
 
 
+async def recall_one(conn: asyncpg.Connection, conversion_id: UUID) -> list[Recalled]:
+    """Take back this one; empty if another has done so."""
+    rows = await conn.fetch(
+        "DELETE FROM conversions_waiting WHERE conversion_id = $1"
+        " RETURNING conversion_id, event, journal_id, decided_at IS NOT NULL",
+        conversion_id,
+    )
+    return [Recalled(*row) for row in rows]
+
+
 async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
     """Take back conversions that need wait no longer: their click's journals are drained that far, or time is up.
 

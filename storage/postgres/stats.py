@@ -69,6 +69,7 @@ class Deltas:
         """What is added to a key that is there."""
         row = self.rows[key]
         return [row[_PLACES[name]] for name in names]
+
     def clear(self, *names: str) -> None:
         """Leave these measures out."""
         for row in self.rows.values():

@@ -188,9 +188,9 @@ async def test_capped_clicks_that_the_offer_took_earn_nothing_and_those_of_a_sta
     fields = 'payout_type = "cpc"\npayout = "0.5"\ncap_clicks = "allow"\ncaps = { total_clicks = 1 }'
     scribe = bench.scribe(revision=await cap(bench, fields))
     paid = scribe.click(params={"offer_id": "17"})
-    free = scribe.click(reason="capped", params={"offer_id": "17"})
-    stood_in = scribe.click(reason="capped", params={"offer_id": "16"}, ip="203.0.113.78")
-    refused = scribe.click(reason="capped", outcome="fallback", params={"offer_id": "17"})
+    free = scribe.click(reason="capped", params={"offer_id": "17"}, ip="203.0.113.1")
+    stood_in = scribe.click(reason="capped", params={"offer_id": "16"}, ip="203.0.113.2")
+    refused = scribe.click(reason="capped", outcome="fallback", params={"offer_id": "17"}, ip="203.0.113.3")
     await bench.drain()
     rows = dict(await bench.rows("SELECT click_id, payout FROM clicks"))
     assert [rows[UUID(bytes=one)] for one in (paid, free, stood_in, refused)] == [Decimal("0.5"), 0, Decimal("0.5"), 0]
@@ -370,8 +370,11 @@ async def test_later_changes_are_followed_in_the_period_of_the_decision(bench: B
 
 async def test_what_a_later_conversion_adds_to_an_earlier_one_is_counted(bench: Bench) -> None:
     """In the same batch or in one after it: the caps' sums are those of the conversions as they are now."""
-    money = 'payout_type = "cpa_percentage"\npayout_percent = 10\nduplicates = "increment"'
-    scribe = bench.scribe(revision=await cap(bench, f"caps = {{ total_payout = 9 }}\n{money}"))
+    revision = await cap(
+        bench,
+        'caps = { total_payout = "9" }\nduplicates = "increment"\npayout_type = "cpa_percentage"\npayout_percent = "10"\n',
+    )
+    scribe = bench.scribe(revision=revision)
     click_id = scribe.click(aff_id=2)
     for amount in ("10", "20"):
         scribe.convert(click_id, amount=amount)
