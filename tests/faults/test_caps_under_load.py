@@ -17,7 +17,7 @@ from tests.faults.load import Client, MakeClient, Say, id_in
 from tests.node import COMMAND, Node, eventually
 from tests.recount import differences
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 CLICK_CAP = 3000
 CONVERSION_CAP = 50

@@ -19,3 +19,6 @@ CREATE INDEX conversions_named_click_id ON conversions (named_click_id) WHERE na
 ALTER TABLE conversions_waiting ALTER COLUMN click_id DROP NOT NULL;
 ALTER TABLE conversions_waiting ADD COLUMN external_id text;
 CREATE INDEX conversions_waiting_external_id ON conversions_waiting (external_id) WHERE external_id IS NOT NULL;
+
+-- What `explain` looks for where an id led to no click.
+CREATE INDEX conversions_without_click ON conversions (transaction_id) WHERE click_id IS NULL;
