@@ -30,7 +30,7 @@ LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-versio
 	--no-emit-index-url --no-header $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench setup-peers run test check system missing faults guard bench lock clean
+.PHONY: help setup setup-dev setup-bench setup-peers run test test-older check system missing faults guard bench lock clean
 
 help:  ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
@@ -90,6 +90,9 @@ system:  ## installs the Debian packages that tests and measurements use (as roo
 		apt-cache show $$name >/dev/null 2>&1 || { echo "make: this system has no package $$name"; continue; }; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$name; \
 	done
+
+test-older: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of PostgreSQL again, on Debian's version 15
+	cd '$(ROOT)' && $(BIN)/python -m pytest -m older_server $(PYTEST_ARGS)
 
 faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills disks, and counts what arrived
 	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)

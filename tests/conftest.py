@@ -159,7 +159,7 @@ def database(embedded_server: Server) -> Iterator[str]:
 
 _SERVERS = [
     pytest.param("embedded_server", id="embedded18"),
-    pytest.param("debian_server", id="debian15", marks=pytest.mark.debian("postgresql-15")),
+    pytest.param("debian_server", id="debian15", marks=[pytest.mark.debian("postgresql-15"), pytest.mark.older_server]),
 ]
 
 
