@@ -92,7 +92,7 @@ system:  ## installs the Debian packages that tests and measurements use (as roo
 	done
 
 test-older: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of PostgreSQL again, on Debian's version 15
-	cd '$(ROOT)' && $(BIN)/python -m pytest -m older_server $(PYTEST_ARGS)
+	cd '$(ROOT)' && $(BIN)/python -m pytest -m 'older_server and not faults' $(PYTEST_ARGS)
 
 faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills disks, and counts what arrived
 	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)

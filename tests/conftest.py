@@ -146,7 +146,8 @@ def postgres15_url(debian_server: Server) -> str:
 
 def _fresh_database(server: Server, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Without fsync a copy of the files takes a fifth of the time that writing each page through the log takes.
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = FILE_COPY")
     yield _database_url(server.url, name)
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -14,7 +14,7 @@ from tests.faults.load import Client, MakeClient, id_in
 from tests.node import Node
 from tests.recount import differences
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 POSTBACKS = 1000
 CONNECTIONS = 250

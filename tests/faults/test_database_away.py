@@ -21,7 +21,7 @@ BEFORE_S = 8
 MAX_GROWTH_KIB = 8 * 1024
 AT_ONCE_S = 15.0
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 MakeNode = Callable[..., Node]
 
@@ -42,7 +42,6 @@ async def stored_clicks(url: str) -> list[tuple[str, str]]:
         await conn.close()
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(400)
 async def test_a_minute_without_postgres_costs_neither_a_redirect_nor_a_row(
     make_gated: MakeNode, gate: Gate, say: Say

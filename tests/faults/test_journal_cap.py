@@ -20,7 +20,7 @@ from tests.faults.load import Client, Say, id_in
 from tests.node import Node, eventually
 from tests.recount import differences
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 MakeNode = Callable[..., Node]
 MakeSender = Callable[[Node], "Sender"]
@@ -259,7 +259,6 @@ async def test_a_worker_killed_on_a_full_disk_returns_with_the_space(
 
 
 @pytest.mark.root
-@pytest.mark.faults
 @pytest.mark.parametrize("small_disk", ["400m"], indirect=True)
 async def test_a_disk_filled_under_journal_and_embedded_postgres_recovers(
     small_disk: Path, make_node: MakeNode, make_sender: MakeSender, catalog: Path, say: Say

@@ -58,6 +58,7 @@ async def is_at_end(bench: Bench, scribe: Scribe) -> bool:
     return await bench.position(scribe) == scribe.writer.appended
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", CUTS)
 @pytest.mark.timeout(120)
 async def test_a_cut_wire_neither_loses_nor_doubles_anything(bench: Bench, kind: str) -> None:

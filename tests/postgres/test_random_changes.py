@@ -140,6 +140,7 @@ async def unfound(chaos: Chaos) -> int:
     return len({one[0].bytes for one in found} ^ set(chaos.sent))
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 async def test_roll_ups_equal_a_recount_after_ten_thousand_random_changes(embedded_bench: Bench) -> None:
     """New conversions, updates, increments, statuses, people's changes, tiers, closings: everything still adds up."""

@@ -120,17 +120,14 @@ async def test_other_dialects_changes_and_caps_are_tried_as_they_would_be(node: 
     assert (await node.fetch("SELECT amount FROM conversions"))[0]["amount"] == 1
 
 
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
+async def test_what_is_no_conversion_says_so(node: Node) -> None:
+    """A forged id, a path that nobody knows, a click."""
+    for url, said in (
         (f"/aff_lsr?transaction_id={FORGED}", "success=false; err_msg=Invalid Trans. ID"),
         ("/nothing/here/at/all", "answer        404"),
         ("/aff_c?offer_id=1&aff_id=2", "no conversion would be recorded"),
-    ],
-)
-async def test_what_is_no_conversion_says_so(node: Node, url: str, said: str) -> None:
-    """A forged id, a path that nobody knows, a click."""
-    assert said in await command("postback-test", url, "--data-dir", node.data_dir)
+    ):
+        assert said in await command("postback-test", url, "--data-dir", node.data_dir)
 
 
 async def test_a_click_that_is_not_stored_would_be_waited_for(node: Node) -> None:
