@@ -1,9 +1,9 @@
 """A conversion and its partner: what is to be told, queued in the transaction that stores or changes the conversion.
 
-Whoever changes a stored conversion calls `announce` in that same transaction, with the catalog in force.
+Whoever changes a stored conversion queues its `outbox_rows` in that same transaction, by the catalog in force.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,9 +11,8 @@ from typing import NamedTuple
 from edge.tracking.catalog import Catalog
 from edge.tracking.postbacks import targets_of
 from edge.tracking.urls import host_of
-from storage.postgres.connection import Connection
 from storage.postgres.copy import Uuid
-from storage.postgres.outbox import OutboxRow, queue
+from storage.postgres.outbox import OutboxRow
 
 DECIDED = "decided"
 
@@ -31,11 +30,6 @@ class Announcement(NamedTuple):
     payout: Decimal
     revenue: Decimal
     currency: str
-
-
-async def announce(conn: Connection, catalog: Catalog, announcements: Iterable[Announcement]) -> int:
-    """Queue what the partners of `catalog` want to hear of; how many postbacks."""
-    return await queue(conn, [row for one in announcements for row in outbox_rows(catalog, one)])
 
 
 def outbox_rows(catalog: Catalog, told: Announcement, *, actor: str = "") -> Iterator[OutboxRow]:

@@ -1,11 +1,11 @@
 """The `clickedge` command: each subcommand parses, calls one function, prints. Bad input: one clear line, code 2."""
 
-import importlib
 import sys
 from importlib.metadata import version
 
 import click
 
+from edge.cli.lazy import LazyGroup
 from edge.errors import UserError
 from storage.errors import StorageError
 
@@ -23,21 +23,7 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
-    """Imports a command when it is asked for: `explain` does not wait for what `serve` needs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
-
-
-@click.group(cls=_LazyGroup)
+@click.group(cls=LazyGroup, where=_COMMANDS)
 @click.version_option(version("clickedge"), prog_name="clickedge")
 def cli() -> None:
     """A tracking edge for performance marketing."""

@@ -13,12 +13,10 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import asyncpg
 
 from storage.postgres.connection import Connection
-from storage.postgres.copy import Uuid
 
 
 class UsageKey(NamedTuple):
@@ -125,16 +123,6 @@ async def read_usage(conn: asyncpg.Connection, keys: Sequence[UsageKey]) -> dict
 async def forget_usage(conn: asyncpg.Connection, before: datetime) -> None:
     """Give up rows of periods that ended before; one that is needed again is counted again."""
     await conn.execute("DELETE FROM cap_usage WHERE period_end < $1", before)
-
-
-async def hours_of_decision(conn: asyncpg.Connection, conversion_ids: Sequence[UUID | Uuid]) -> dict[UUID, datetime]:
-    """The hour in which each conversion was last decided: whatever is changed later counts in the periods of that hour."""
-    rows = await conn.fetch(
-        "SELECT DISTINCT ON (conversion_id) conversion_id, booked_hour FROM conversion_changes"
-        " WHERE conversion_id = ANY($1) AND kind = 'decided' ORDER BY conversion_id, change_id DESC",
-        conversion_ids,
-    )
-    return {row[0]: row[1] for row in rows}
 
 
 async def _count(conn: asyncpg.Connection, keys: Sequence[UsageKey]) -> dict[UsageKey, Usage]:

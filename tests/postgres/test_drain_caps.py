@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from edge.cap_usage import UsageChange, follow_changes
-from storage.postgres.cap_usage import Usage, UsageKey, hours_of_decision, lock_usage, store_usage
+from storage.postgres.cap_usage import Usage, UsageKey, lock_usage, store_usage
 from storage.postgres.catalog import hold_catalog
 from tests.cap_recount import cap_differences
 from tests.postgres.capped import cap, many_capped_offers, used
@@ -340,8 +340,8 @@ async def test_later_changes_are_followed_in_the_period_of_the_decision(bench: B
     scribe = bench.scribe(revision=await cap(bench, "caps = { total_conversions = 1 }", partner_3="daily_payout = 9"))
     taken_back = scribe.convert(scribe.click(aff_id=3))
     await bench.drain()
-    hours = await hours_of_decision(bench.conn, [UUID(bytes=taken_back)])
-    change = UsageChange(17, 3, hours[UUID(bytes=taken_back)], Usage(0, -1, Decimal(-6), Decimal("-7.5")))
+    decided = "SELECT booked_hour FROM conversion_changes WHERE conversion_id = $1"
+    change = UsageChange(17, 3, await bench.value(decided, UUID(bytes=taken_back)), Usage(0, -1, Decimal(-6), Decimal("-7.5")))
     async with bench.conn.transaction():
         await follow_changes(bench.conn, [change, change._replace(offer_id=18)], UTC_ZONE)
         await bench.conn.execute("UPDATE conversions SET status = 'reversed', payout = 0, revenue = 0")
