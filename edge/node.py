@@ -13,7 +13,7 @@ from storage.postgres.connection import connect
 from storage.postgres.nodes import claim_node
 
 _SECRET_BYTES = 32
-ADMIN_TOKEN_FILE = "admin.token"
+ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105  # a name, not a secret
 
 
 def with_secrets(settings: Settings) -> Settings:

@@ -187,9 +187,7 @@ def _refuse_if_used(catalog: Catalog, kind: str, key: str) -> None:
     faults = find_faults(_decoded(rest, "offers"), _decoded(rest, "aliases"), named, rest)
     postback_faults = find_postback_faults(_decoded(rest, "partners"), named, rest)
     users = [
-        fault.where
-        for fault in (*faults, *postback_faults)
-        if fault.problem.startswith(f"there is no {kind}[{key}],")
+        fault.where for fault in (*faults, *postback_faults) if fault.problem.startswith(f"there is no {kind}[{key}],")
     ]
     if users:
         raise ItemInUse(users)

@@ -58,7 +58,7 @@ async def issue_key(conn: Connection, order: KeyOrder, created_by: str) -> Issue
 
 def find_name_faults(name: str) -> list[tuple[str, str]]:
     """What is wrong with a key's name."""
-    if clean(name) == name and 0 < len(name.strip()) and len(name) <= MAX_TEXT_CHARS:
+    if clean(name) == name and len(name.strip()) > 0 and len(name) <= MAX_TEXT_CHARS:
         return []
     return [("name", f"allowed: 1 to {MAX_TEXT_CHARS} characters, none of them a control character")]
 

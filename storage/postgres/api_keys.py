@@ -8,13 +8,13 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import asyncpg
 import msgspec
 
 Scope = Literal["admin", "reports", "advertiser", "partner"]
-Connection = asyncpg.Connection
+Connection: TypeAlias = asyncpg.Connection
 
 PREFIX = "ce_"
 TOKEN_BYTES = 32
@@ -108,9 +108,7 @@ async def load_key(conn: Connection, key_id: int) -> ApiKey | None:
 
 async def load_keys(conn: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
     """The keys by id, from the one after `after`; revoked and expired ones too."""
-    rows = await conn.fetch(
-        f"SELECT {_COLUMNS} FROM api_keys WHERE key_id > $1 ORDER BY key_id LIMIT $2", after, limit
-    )
+    rows = await conn.fetch(f"SELECT {_COLUMNS} FROM api_keys WHERE key_id > $1 ORDER BY key_id LIMIT $2", after, limit)
     return [_key(row) for row in rows]
 
 
@@ -128,8 +126,7 @@ async def change_key(conn: Connection, key_id: int, *, name: str, expires_at: da
 async def revoke_key(conn: Connection, key_id: int) -> ApiKey | None:
     """End a key for good; one that is revoked stays as it is. None: there is no such key."""
     row = await conn.fetchrow(
-        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())"
-        f" WHERE key_id = $1 RETURNING {_COLUMNS}",
+        f"UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1 RETURNING {_COLUMNS}",
         key_id,
     )
     return _key(row) if row else None

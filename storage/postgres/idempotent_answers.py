@@ -32,8 +32,7 @@ async def lock_request(conn: asyncpg.Connection, key_id: int, idempotency_key: s
 async def load_answer(conn: asyncpg.Connection, key_id: int, idempotency_key: str) -> KeptAnswer | None:
     """The first answer to that request; None: there was none, or a day ago."""
     row = await conn.fetchrow(
-        "SELECT request_hash, status, headers, body FROM idempotent_answers"
-        " WHERE key_id = $1 AND idempotency_key = $2",
+        "SELECT request_hash, status, headers, body FROM idempotent_answers WHERE key_id = $1 AND idempotency_key = $2",
         key_id,
         idempotency_key,
     )

@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import whoami
+from edge.admin.api import catalog, parts, whoami
 from edge.admin.api.operation import Operation
 
-OPERATIONS: Sequence[Operation] = (*whoami.OPERATIONS,)
+OPERATIONS: Sequence[Operation] = (
+    *whoami.OPERATIONS,
+    *catalog.OPERATIONS,
+    *parts.OPERATIONS,
+)

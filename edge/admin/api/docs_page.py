@@ -11,7 +11,9 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 
 def render_docs(page: dict[str, Any]) -> bytes:
     """The page, for a browser."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters["json"] = _write
     template = environment.from_string(resources.files(__package__).joinpath("docs.html").read_text("utf-8"))
     return template.render(page=page, groups=_groups(page)).encode()

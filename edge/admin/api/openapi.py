@@ -27,7 +27,7 @@ def describe(operations: Sequence[Operation]) -> Page:
     """The whole page."""
     types = _types(operations)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
-    schema_of = dict(zip(map(id, types), schemas, strict=True))
+    schema_of: dict[int, Any] = dict(zip(map(id, types), schemas, strict=True))
     for shape in _shapes(operations):
         schema_of[id(shape)] = shape.schema
         components.update(shape.components)
@@ -55,7 +55,8 @@ def describe(operations: Sequence[Operation]) -> Page:
 def _types(operations: Iterable[Operation]) -> list[Any]:
     found: list[Any] = [ProblemBody]
     for one in operations:
-        found += [kind for kind in (one.path_type, one.query_type, one.body_type, one.answer_type) if kind is not None]
+        kinds = (one.body_type, one.answer_type, one.preview_type)
+        found += [kind for kind in kinds if kind is not None]
     return list({id(kind): kind for kind in found if not isinstance(kind, Shape)}.values())
 
 
@@ -76,7 +77,7 @@ def _describe(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]
             *_request_headers(operation),
         ],
         "responses": {
-            str(operation.status): _good(operation, schema_of),
+            **_good_answers(operation, schema_of),
             **{str(status): {"$ref": f"#/components/responses/{status}"} for status in _statuses(operation)},
             "default": {"$ref": "#/components/responses/default"},
         },
@@ -88,6 +89,21 @@ def _describe(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]
         media = (_JSON, PATCH_MEDIA) if operation.method == "PATCH" else (_JSON,)
         described["requestBody"] = {"required": True, "content": dict.fromkeys(media, body)}
     return described
+
+
+def _good_answers(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
+    answers = {str(operation.status): _good(operation, schema_of)}
+    if operation.preview_type is not None:
+        preview = schema_of[id(operation.preview_type)]
+        description = "With `dry_run=true`: what would change."
+        if operation.status == 200:
+            content = answers["200"]["content"][_JSON]
+            content["schema"] = {"anyOf": [content["schema"], preview]}
+            answers["200"]["description"] += f" {description}"
+            del answers["200"]["headers"]["ETag"]
+        else:
+            answers["200"] = {"description": description, "content": {_JSON: {"schema": preview}}}
+    return answers
 
 
 def _good(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:

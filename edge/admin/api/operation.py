@@ -92,6 +92,8 @@ class Operation(NamedTuple):
     has_etag: bool = False
     statuses: tuple[int, ...] = ()
     secrets: tuple[str, ...] = ()
+    preview_type: Any = None
+    """What `?dry_run=true` answers instead, with 200."""
     example: Any = None
     """A body, for the docs."""
 

@@ -61,7 +61,7 @@ def address_of(backend: Backend, request: web.Request) -> str:
 def _add(app: web.Application, path: str, operations: list[Operation], backend: Backend, limits: Windows) -> None:
     """One path's operations, and HEAD and OPTIONS, which follow from them."""
     resource = app.router.add_resource(path)
-    methods = []
+    methods: list[str] = []
     for one in operations:
         answer = _handler(one, backend, limits)
         resource.add_route(one.method, answer)
