@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import asyncpg
 import msgspec
@@ -24,6 +24,9 @@ _COLUMNS = (
 )
 
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """One key. `advertiser_id`, `aff_id`: whose figures it sees, 0 where its scope is not theirs."""
 
@@ -32,11 +35,11 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope
     advertiser_id: int
     aff_id: int
-    created_at: datetime
+    created_at: Moment
     created_by: str
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
     is_in_force: bool
     """Neither revoked nor expired when it was read."""
 

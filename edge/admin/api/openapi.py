@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 page, made from the table of operations."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +18,9 @@ _ABOUT = """One JSON API for all that the console shows. Money and ratios are ex
 offset. Errors are `application/problem+json` with every field at fault. Lists answer `data` and `next_cursor`."""
 _JSON = "application/json"
 _TEXT: dict[str, Any] = {"type": "string"}
-_WHOLE: dict[str, Any] = {"type": "integer"}
+_DECIMAL: dict[str, Any] = {
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^-?[0-9]{1,18}(\.[0-9]{1,18})?$"}]
+}
 
 Page = dict[str, Any]
 
@@ -34,7 +36,7 @@ def describe(operations: Sequence[Operation]) -> Page:
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(PREFIX + operation.path, {})[operation.method.lower()] = _describe(operation, schema_of)
-    return {
+    page = {
         "openapi": "3.1.0",
         "info": {"title": "ClickEdge", "version": version("clickedge"), "description": _ABOUT},
         "servers": [{"url": "/"}],
@@ -50,6 +52,18 @@ def describe(operations: Sequence[Operation]) -> Page:
             },
         },
     }
+    written: Page = _write_decimals(page)
+    return written
+
+
+def _write_decimals(value: Any) -> Any:
+    """The page with decimals as they are written: as numbers, read also as text."""
+    if isinstance(value, Mapping):
+        if value.get("format") == "decimal":
+            kept = {name: one for name, one in value.items() if name not in ("type", "format", "default")}
+            return {**kept, **_DECIMAL}
+        return {name: _write_decimals(one) for name, one in value.items()}
+    return [_write_decimals(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _types(operations: Iterable[Operation]) -> list[Any]:
@@ -166,12 +180,19 @@ def _parameters(kind: type[msgspec.Struct] | None, place: str) -> Iterable[dict[
         return
     for field in msgspec.structs.fields(kind):
         schemas, _ = msgspec.json.schema_components([field.type], ref_template=_REF)
-        yield {
-            "name": field.encode_name,
-            "in": place,
-            "required": place == "path" or field.required,
-            "schema": schemas[0],
-        }
+        yield _parameter(field, place, dict(schemas[0]))
+
+
+def _parameter(field: msgspec.structs.FieldInfo, place: str, schema: dict[str, Any]) -> dict[str, Any]:
+    description = schema.pop("description", "")
+    # A parameter that is not sent is how a query says null.
+    kinds = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
+    schema = kinds[0] if len(kinds) == 1 else schema
+    if isinstance(field.default, str | int) and field.default != "":
+        schema = {**schema, "default": field.default}
+    told = {"description": description} if description else {}
+    is_required = place == "path" or field.required
+    return {"name": field.encode_name, "in": place, "required": is_required, **told, "schema": schema}
 
 
 def _tag(operation: Operation) -> str:

@@ -9,7 +9,7 @@ from edge.admin.api.problems import bad_fields
 
 MAX_LIMIT = 1000
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT, description="How many on a page.")]
-Cursor = Annotated[str, msgspec.Meta(max_length=4096, description="`next_cursor` of the page before.")]
+Cursor = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$", description="`next_cursor` of the page before.")]
 
 
 class Page(msgspec.Struct, frozen=True):
