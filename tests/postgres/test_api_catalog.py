@@ -163,7 +163,8 @@ async def test_lists_are_filtered_and_paged(client: Client) -> None:
     for name, status in (("Alpha", "active"), ("Älpha two", "paused"), ("Beta", "active")):
         offer = {"advertiser_id": 1, "name": name, "url": "https://x.example/", "status": status}
         await send(client, "POST", "/offers", offer)
-    seen, cursor = [], ""
+    seen: list[int] = []
+    cursor: str | None = ""
     while cursor is not None:
         _, page, _ = await send(client, "GET", f"/offers?limit=2&advertiser_id=1&cursor={cursor}")
         seen += [offer["id"] for offer in page["data"]]
