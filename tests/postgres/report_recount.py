@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from operator import itemgetter
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -19,7 +20,18 @@ TIMES = ("date", "week", "month", "hour")
 _HOST = "coalesce(lower((regexp_match({0}.referrer, '^\\w+://(?:[^/?#@]*@)?([^/?#:]+)'))[1]), '')"
 _SUBS = ("source", "aff_sub1", "aff_sub2", "aff_sub3", "aff_sub4", "aff_sub5", "utm_source", "utm_medium", "utm_campaign",
          "utm_content", "utm_term", "alias", "region", "city", "os", "browser", "language")  # fmt: skip
-TEXTS = (*_SUBS, "contact", "country", "device", "referrer_host", "status", "promo_code", "list", "currency", "extra.colour")
+TEXTS = (
+    *_SUBS,
+    "contact",
+    "country",
+    "device",
+    "referrer_host",
+    "status",
+    "promo_code",
+    "list",
+    "currency",
+    "extra.colour",
+)
 IDS = ("advertiser", "offer", "partner", "goal", "landing_page", "creative")
 _DIMENSIONS = (*IDS, *TEXTS)
 _OWNER = (
@@ -136,9 +148,7 @@ async def recount(conn: Connection, asked: Asked) -> Counted:
     )
 
 
-async def _level(
-    conn: Connection, asked: Asked, dimensions: Sequence[str], *, spends: bool, hides: bool
-) -> Sums:
+async def _level(conn: Connection, asked: Asked, dimensions: Sequence[str], *, spends: bool, hides: bool) -> Sums:
     kinds = {"conversion": ["click", "view", "change"], "click": ["click", "view", "credit"], "nobody": []}[asked.by]
     days = _days(asked)
     keys = [_key(name, asked.zone) for name in dimensions]
@@ -180,12 +190,17 @@ def _key(name: str, zone: str) -> str:
 def _days(asked: Asked) -> list[date]:
     """The days of the zone that the report touches."""
     zone = ZoneInfo(asked.zone)
-    first, last = asked.starts_at.astimezone(zone).date(), (asked.ends_at - timedelta(seconds=1)).astimezone(zone).date()
+    first, last = (
+        asked.starts_at.astimezone(zone).date(),
+        (asked.ends_at - timedelta(seconds=1)).astimezone(zone).date(),
+    )
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 def _is_whole_days(asked: Asked) -> bool:
-    return all(at.astimezone(ZoneInfo(asked.zone)).strftime("%H%M%S") == "000000" for at in (asked.starts_at, asked.ends_at))
+    return all(
+        at.astimezone(ZoneInfo(asked.zone)).strftime("%H%M%S") == "000000" for at in (asked.starts_at, asked.ends_at)
+    )
 
 
 async def _has_costs(conn: Connection, asked: Asked) -> bool:
@@ -211,7 +226,7 @@ def _plus(*values: Any) -> Any:
 
 
 FORMULAS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    **{name: (lambda s, name=name: s[name]) for name in (*COUNTED, "clicks")},
+    **{name: itemgetter(name) for name in (*COUNTED, "clicks")},
     "duplicate_clicks": lambda s: s["gross_clicks"] - s["invalid_clicks"] - s["unique_clicks"],
     "ctr": lambda s: _per(s["clicks"], s["impressions"], 100),
     "cr": lambda s: _per(s["conversions"], s["clicks"], 100),
