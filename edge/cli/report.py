@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +17,7 @@ from edge.cli.database import database_options, run_connected
 from edge.errors import UserError
 from storage.postgres.connection import Connection, resolve_url
 from storage.postgres.installation import recall
-from storage.postgres.reports.answer import to_answer
+from storage.postgres.reports.answer import encode_answer, to_answer
 from storage.postgres.reports.query import parse_query
 from storage.postgres.reports.report import Report, Row, explain_report, run_report
 from storage.postgres.reports.viewer import ADMIN
@@ -75,7 +75,7 @@ def report(
         return
     found = run_connected(url, "report", lambda conn: _run(conn, parameters))
     if as_json:
-        click.echo(orjson.dumps(to_answer(found), default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+        click.echo(msgspec.json.format(encode_answer(to_answer(found))))
     elif as_csv:
         click.echo(_to_csv(found), nl=False)
     else:
@@ -102,12 +102,6 @@ async def _run(conn: Connection, parameters: Sequence[tuple[str, str]]) -> Repor
 async def _explain(conn: Connection, parameters: Sequence[tuple[str, str]]) -> list[str]:
     query = parse_query(parameters, ADMIN, datetime.now(UTC), await recall(conn, "timezone", "UTC"))
     return await explain_report(conn, query, ADMIN)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value) if value % 1 else int(value)
-    raise TypeError(type(value).__name__)
 
 
 def _to_csv(found: Report) -> str:
