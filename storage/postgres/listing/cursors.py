@@ -11,6 +11,10 @@ import msgspec
 from storage.errors import StorageError
 
 
+class PerhapsTime:
+    """The kind of a time that may be None."""
+
+
 class BadCursor(StorageError):
     """A cursor that no list gave."""
 
@@ -50,4 +54,8 @@ def _text(value: Any) -> str:
     return value
 
 
-_PARSERS: dict[type[Any], Callable[[Any], Any]] = {datetime: _moment, UUID: UUID, str: _text}
+def _perhaps(value: Any) -> datetime | None:
+    return None if value is None else _moment(value)
+
+
+_PARSERS: dict[type[Any], Callable[[Any], Any]] = {datetime: _moment, PerhapsTime: _perhaps, UUID: UUID, str: _text}
