@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from storage.postgres.arguments import Arguments
 from storage.postgres.connection import Connection
 from storage.postgres.contact_filter import FIRST, IS_CONTACT, JOINED_AT, ContactFilter, conditions
+from storage.postgres.reports.periods import lowest_id
+from storage.postgres.reports.statement import Arguments
 
 Bucket = Literal["day", "week", "month"]
 WINDOW_DAYS = (7, 30, 90)
@@ -101,19 +101,19 @@ def _end_of(starts_on: date, query: CohortQuery) -> datetime:
 def _cohort_sql(query: CohortQuery) -> tuple[str, list[Any]]:
     """Sizes (with days 0) and figures in one statement: both of one moment."""
     arguments = Arguments()
-    bucket, zone = arguments.add(query.bucket), arguments.add(query.zone)
-    windows = arguments.add(sorted(query.window_days))
+    bucket, zone = arguments.add(query.bucket, "text"), arguments.add(query.zone, "text")
+    windows = arguments.add(sorted(query.window_days), "int[]")
     first = FIRST if query.who.needs_first_click else ""
     members = " AND ".join(["contacts.joined_at IS NOT NULL", *conditions(query.who, arguments)])
-    currency = f" AND currency = ANY({arguments.add(list(query.currencies))})" if query.currencies else ""
+    currency = f" AND currency = ANY({arguments.add(list(query.currencies), 'text[]')})" if query.currencies else ""
     sql = (
         "WITH members AS MATERIALIZED (SELECT contacts.contact_id, contacts.joined_at,"
-        f" date_trunc({bucket}::text, {JOINED_AT} AT TIME ZONE {zone}::text)::date AS cohort"
+        f" date_trunc({bucket}, {JOINED_AT} AT TIME ZONE {zone})::date AS cohort"
         f" FROM contacts{first} WHERE {members}), earned AS ({' UNION ALL '.join(_earned(query, arguments, currency))})"
         " SELECT cohort, 0 AS days, '' AS currency, count(*) AS contacts, 0 AS conversions, 0 AS revenue"
         " FROM members GROUP BY cohort UNION ALL"
         " SELECT cohort, days, currency, count(DISTINCT contact_id) FILTER (WHERE conversions > 0), sum(conversions),"
-        f" sum(revenue) FROM members JOIN earned USING (contact_id) CROSS JOIN unnest({windows}::int[]) AS spans (days)"
+        f" sum(revenue) FROM members JOIN earned USING (contact_id) CROSS JOIN unnest({windows}) AS spans (days)"
         " WHERE earned.at >= joined_at AND earned.at < joined_at + make_interval(hours => days * 24)"
         " GROUP BY cohort, days, currency"
     )
@@ -126,19 +126,14 @@ def _earned(query: CohortQuery, arguments: Arguments, currency: str) -> Iterable
     if since is None or until is None:
         raise ValueError("cohorts need both ends")
     through = until + timedelta(days=max(query.window_days))
-    low, high = arguments.add(since), arguments.add(through)
+    low, high = arguments.add(since, "timestamptz"), arguments.add(through, "timestamptz")
     yield (
         "SELECT contact_id, converted_at AS at, currency, revenue, 1 AS conversions FROM conversions"
         f" WHERE status = 'approved' AND {IS_CONTACT} AND converted_at >= {low} AND converted_at < {high}{currency}"
     )
-    low_id, high_id = arguments.add(_lowest_id(since)), arguments.add(_lowest_id(through))
+    low_id, high_id = arguments.add(lowest_id(since), "uuid"), arguments.add(lowest_id(through), "uuid")
     for table in ("clicks", "impressions"):
         yield (
             f"SELECT contact_id, clicked_at, currency, revenue, 0 FROM {table} WHERE revenue <> 0 AND {IS_CONTACT}"
             f" AND click_id >= {low_id} AND click_id < {high_id}{currency}"
         )
-
-
-def _lowest_id(moment: datetime) -> UUID:
-    """The lowest click id of that millisecond."""
-    return UUID(int=max(0, min(round(moment.timestamp() * 1000), (1 << 48) - 1)) << 80)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from storage.postgres.arguments import Arguments
+from storage.postgres.reports.statement import Arguments
 
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term")
 JOINED_AT = "coalesce(contacts.joined_at, '-infinity')"
@@ -38,13 +38,13 @@ def conditions(wanted: ContactFilter, arguments: Arguments) -> list[str]:
     """What must be true of `contacts` (joined with FIRST where `needs_first_click` says so)."""
     found = []
     if wanted.joined_since is not None:
-        found.append(f"{JOINED_AT} >= {arguments.add(wanted.joined_since)}")
+        found.append(f"{JOINED_AT} >= {arguments.add(wanted.joined_since, 'timestamptz')}")
     if wanted.joined_until is not None:
-        found.append(f"{JOINED_AT} < {arguments.add(wanted.joined_until)}")
+        found.append(f"{JOINED_AT} < {arguments.add(wanted.joined_until, 'timestamptz')}")
     if wanted.lists:
-        found.append(f"{LIST} = ANY({arguments.add(list(wanted.lists))})")
+        found.append(f"{LIST} = ANY({arguments.add(list(wanted.lists), 'text[]')})")
     found += [
-        f"coalesce(first.{name}, '') = ANY({arguments.add(list(values))})"
+        f"coalesce(first.{name}, '') = ANY({arguments.add(list(values), 'text[]')})"
         for name in UTM
         if (values := wanted.first_utm.get(name, ()))
     ]

@@ -20,6 +20,9 @@ from tests.postgres.drains import CHROME, GOOGLEBOT, Bench, Scribe, now_ms, open
 DAY_MS = 86_400_000
 PEOPLE = 50
 OFFERS = """
+[[advertisers]]
+id = 3
+name = "By hand"
 [[offers]]
 id = 18
 advertiser_id = 1
@@ -32,7 +35,7 @@ revenue = "0.25"
 currency = "EUR"
 [[offers]]
 id = 19
-advertiser_id = 2
+advertiser_id = 3
 name = "In euros, by hand"
 url = "https://shop.example.com/?clickid={transaction_id}"
 payout_type = "cpa_percentage"

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from storage.postgres.listing.cursors import BadCursor, decode_cursor
-from storage.postgres.reports.dimensions import EXTRA, SQL_TYPES, Dimension, find_dimension
+from storage.postgres.reports.dimensions import EXTRA, SQL_TYPES, Dimension
 from storage.postgres.reports.metrics import METRICS
 from storage.postgres.reports.planner import SOURCES, effective_touch, make_plan
 from storage.postgres.reports.query import Fault, Parameters, QueryRefused, ReportQuery, parse_query
 from storage.postgres.reports.sources import Fact, Need, Source
-from storage.postgres.reports.statement import Arguments, within
+from storage.postgres.reports.statement import Arguments, dimension_of, within
 from storage.postgres.reports.viewer import Viewer
 
 Kind = Literal["clicks", "impressions", "conversions"]
@@ -114,14 +114,6 @@ def where(drill: Drill, source: Source, arguments: Arguments) -> Where:
         conditions.append(f"{sql} = ANY({arguments.add(list(values), SQL_TYPES[dimension.kind] + '[]')})")
     joins = "".join(sql for name, sql in source.joins.items() if name in used)
     return Where(source, source.table + joins, " AND ".join(conditions))
-
-
-def dimension_of(name: str) -> Dimension:
-    """A dimension that `parse_query` let through."""
-    found = find_dimension(name)
-    if found is None:
-        raise ValueError(f"there is no dimension {name!a}")
-    return found
 
 
 def _filters(drill: Drill) -> list[tuple[str, Sequence[Any]]]:
