@@ -48,7 +48,7 @@ async def list_conversions(conn: Connection, drill: Drill) -> ConversionPage:
     figures = _figures(drill)
     columns += [f"coalesce({source.components[name].sql}, 0) AS adds_{name}" for name in figures]
     rows = await conn.fetch(
-        f"SELECT {', '.join(columns)} FROM {found.tables} WHERE {condition}{_grouping(drill, found)}"
+        f"SELECT {', '.join(columns)} FROM {found.tables} WHERE {condition}{grouping(drill, found)}"
         " ORDER BY conversion.received_at DESC, conversion.conversion_id DESC"
         f" LIMIT {arguments.add(drill.limit + 1, 'bigint')}",
         *arguments.values,
@@ -74,7 +74,7 @@ def shown_columns(scope: str) -> list[str]:
     return [name for name in ConversionRow._fields if name not in hidden]
 
 
-def _grouping(drill: Drill, found: Where) -> str:
+def grouping(drill: Drill, found: Where) -> str:
     """A row for each conversion, however many changes or touches it has; only those that count in the metric."""
     if drill.metric:
         return f" GROUP BY conversion.conversion_id HAVING {found.source.components[drill.metric].sql} <> 0"
