@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import catalog, costs, keys, parts, whoami
+from edge.admin.api import catalog, costs, keys, parts, reports, whoami
 from edge.admin.api.operation import Operation
 
 OPERATIONS: Sequence[Operation] = (
     *whoami.OPERATIONS,
+    *reports.OPERATIONS,
     *catalog.OPERATIONS,
     *parts.OPERATIONS,
     *costs.OPERATIONS,

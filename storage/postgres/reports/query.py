@@ -52,6 +52,14 @@ class QueryRefused(StorageError):
         super().__init__("; ".join(f"{one.field}: {one.text}" for one in faults))
 
 
+class NotYours(StorageError):
+    """The filter asks for somebody else's rows: to this viewer there are none such."""
+
+    def __init__(self, dimension: str) -> None:
+        self.dimension = dimension
+        super().__init__(f"there is no such {dimension}")
+
+
 class ReportQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A report that can be run. `filters`: by dimension, the values that are let through."""
 
@@ -80,7 +88,7 @@ class ReportQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_query(parameters: Parameters, viewer: Viewer, now: datetime, timezone: str = "UTC") -> ReportQuery:
-    """The query that the parameters ask for, on behalf of `viewer`. QueryRefused with all their faults.
+    """The query that the parameters ask for, on behalf of `viewer`. QueryRefused with all their faults; NotYours.
 
     `timezone`: where none is asked for.
     """
@@ -126,6 +134,9 @@ class _Reader:
         offset = self._offset(cursor, query)
         if self.faults:
             raise QueryRefused(self.faults)
+        for name, own in self._viewer.own_rows.items():
+            if own not in query.filters.get(name, (own,)):
+                raise NotYours(name)
         return msgspec.structs.replace(query, offset=offset)
 
     def _fault(self, name: str, text: str) -> None:
