@@ -13,6 +13,8 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from storage.postgres.connection import Connection
 from storage.postgres.contact_filter import FIRST, IS_CONTACT, JOINED_AT, ContactFilter, conditions
 from storage.postgres.reports.periods import lowest_id
@@ -35,7 +37,7 @@ class CohortQuery(NamedTuple):
     currencies: tuple[str, ...] = ()
 
 
-class Window(NamedTuple):
+class Window(msgspec.Struct, frozen=True):
     """What a cohort brought in within so many days of coming, all together."""
 
     days: int
@@ -48,7 +50,7 @@ class Window(NamedTuple):
     revenue_per_contact: Decimal
 
 
-class Cohort(NamedTuple):
+class Cohort(msgspec.Struct, frozen=True):
     """One cohort in one currency ("": it brought in nothing). `starts_on` is the first day of its day, week or month."""
 
     starts_on: date

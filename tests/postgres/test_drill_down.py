@@ -14,7 +14,7 @@ from storage.postgres.listing.conversions import list_conversions
 from storage.postgres.listing.drill import LISTABLE, Kind, parse_drill
 from storage.postgres.listing.touches import list_touches
 from storage.postgres.reports.metrics import METRICS
-from storage.postgres.reports.query import QueryRefused, parse_query
+from storage.postgres.reports.query import NotYours, QueryRefused, parse_query
 from storage.postgres.reports.report import run_report
 from storage.postgres.reports.viewer import ADMIN, Viewer
 from tests.conftest import Server, fresh_database
@@ -210,7 +210,8 @@ async def test_each_sees_its_own_rows_and_no_others_money(conn: Connection, town
         assert len(mine) == sum(row["aff_id"] == 2 for row in stored) > 0
         assert {"revenue", "cost", "ip", "visitor", "advertiser_id"}.isdisjoint(mine[0])
         assert "payout" in mine[0]
-        assert await walk(conn, kind, [ever, ("partner", "3")], partner, 1000) == []
+        with pytest.raises(NotYours):
+            await walk(conn, kind, [ever, ("partner", "3")], partner, 1000)
         theirs = await walk(conn, kind, [ever], advertiser, 1000)
         assert {row["offer_id"] for row in theirs} == ({17, 18} if kind == "clicks" else {17})
         assert {"payout", "cost", "ip"}.isdisjoint(theirs[0])

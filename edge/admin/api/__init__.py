@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import catalog, costs, keys, parts, reports, whoami
+from edge.admin.api import catalog, contacts, costs, keys, parts, reports, rows, whoami
 from edge.admin.api.operation import Operation
 
 OPERATIONS: Sequence[Operation] = (
     *whoami.OPERATIONS,
     *reports.OPERATIONS,
+    *rows.OPERATIONS,
+    *contacts.OPERATIONS,
     *catalog.OPERATIONS,
     *parts.OPERATIONS,
     *costs.OPERATIONS,

@@ -61,7 +61,11 @@ def parse_drill(parameters: Parameters, viewer: Viewer, now: datetime, timezone:
     faults = [Fault(name, "is given more than once") for name, values in own.items() if len(values) > 1]
     given = {name: values[0] if values else "" for name, values in own.items()}
     faults += _metric_faults(given["metric"], viewer, kind)
-    limit = _limit(given["limit"], faults)
+    limit = DEFAULT_PAGE
+    try:
+        limit = read_limit(given["limit"])
+    except QueryRefused as refused:
+        faults += refused.faults
     try:
         query = parse_query(shared, viewer, now, timezone)
     except QueryRefused as refused:
@@ -78,12 +82,13 @@ def _metric_faults(metric: str, viewer: Viewer, kind: Kind) -> list[Fault]:
     return [Fault("metric", f"{metric[:60]!a} is none that {kind} add up to: {', '.join(allowed)}")]
 
 
-def _limit(text: str, faults: list[Fault]) -> int:
+def read_limit(text: str) -> int:
+    """How many rows a page has; QueryRefused."""
     if not text:
         return DEFAULT_PAGE
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_PAGE):
-        faults.append(Fault("limit", f"{text[:60]!a} is not within 1 to {MAX_PAGE}; ask for the rest with cursor"))
-        return DEFAULT_PAGE
+        said = f"{text[:60]!a} is not within 1 to {MAX_PAGE}; ask for the rest with cursor"
+        raise QueryRefused([Fault("limit", said)])
     return int(text)
 
 
