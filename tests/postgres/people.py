@@ -2,8 +2,7 @@
 say is worked out here in plain Python, from whole tables.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -15,10 +14,13 @@ from edge.drain.changing import change_conversion
 from edge.tracking.changes import Wanted
 from storage.postgres.connection import Connection
 from storage.postgres.contacts import ContactRow, delete_contacts, upsert_contacts
+from tests.postgres.api import add_key
 from tests.postgres.drains import CHROME, GOOGLEBOT, Bench, Scribe, now_ms, open_bench
+from tests.recount import differences
 
 DAY_MS = 86_400_000
 PEOPLE = 50
+ODD = "a/b ü+c@example.com?x=1&y"
 OFFERS = """
 [[advertisers]]
 id = 3
@@ -53,6 +55,26 @@ url = "https://shop.example.com/?clickid={transaction_id}"
 payout = "5.00"
 revenue = "7.50"
 click_window = "90d"
+"""
+KEYS: dict[str, dict[str, int]] = {"admin": {}, "reports": {}, "partner": {"aff_id": 2}, "advertiser": {"advertiser_id": 1}}
+# The drain books its decisions in the hour of the test: spread over the days before, so that periods differ.
+_SPREAD = """
+    CREATE TEMP TABLE moved AS SELECT change_id, booked_hour AS was, booked_hour
+        - (('x' || substr(md5(change_id::text), 1, 4))::bit(16)::int % 700) * interval '1 hour' AS will FROM conversion_changes;
+    INSERT INTO stats_hourly AS stats (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id,
+        country, device_type, currency, conversions, pending, rejected, amount, payout, revenue)
+    SELECT hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country, device_type,
+        currency, sum(sign * conversions_delta), sum(sign * pending_delta), sum(sign * rejected_delta),
+        sum(sign * amount_delta), sum(sign * payout_delta), sum(sign * revenue_delta)
+    FROM conversion_changes JOIN conversions USING (conversion_id) JOIN moved USING (change_id)
+    CROSS JOIN LATERAL (VALUES (was, -1), (will, 1)) AS sides (hour, sign)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    ON CONFLICT (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country,
+                 device_type, currency) DO UPDATE SET
+        conversions = stats.conversions + excluded.conversions, pending = stats.pending + excluded.pending,
+        rejected = stats.rejected + excluded.rejected, amount = stats.amount + excluded.amount,
+        payout = stats.payout + excluded.payout, revenue = stats.revenue + excluded.revenue;
+    UPDATE conversion_changes SET booked_hour = will FROM moved WHERE moved.change_id = conversion_changes.change_id;
 """
 Row = dict[str, Any]
 _SOURCES = ("mail", "search", "social", "")
@@ -121,12 +143,16 @@ async def _change_some(bench: Bench) -> None:
             await change_conversion(bench.conn, history, UUID(conversion_id), wanted, actor="test")
 
 
-@asynccontextmanager
-async def filled(data_dir: Path, url: str) -> AsyncIterator[Bench]:
-    """A bench with all of it."""
+async def make_town(data_dir: Path, url: str) -> Tables:
+    """All of it, with conversions booked over the days before, and an API key named as each scope; its rows."""
     async with open_bench(data_dir, url) as bench:
         await fill(bench)
-        yield bench
+        await bench.conn.execute(_SPREAD)
+        await upsert_contacts(bench.conn, [ContactRow(ODD, "odd", datetime.now(UTC), extras={"sends": "12"})])
+        assert await differences(bench.conn) == []
+        for scope, ids in KEYS.items():
+            await add_key(url, scope, scope, **ids)
+        return await read_tables(bench.conn)
 
 
 async def read_tables(conn: Connection) -> Tables:

@@ -1,10 +1,9 @@
 """Contacts, cohorts and the rows behind figures over the API, each caller its own, and `clickedge cohorts`."""
 
-import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,11 @@ from edge.cli.cohorts import cohorts
 from storage.postgres.connection import connect
 from storage.postgres.contacts import ContactRow, upsert_contacts
 from storage.postgres.listing.drill import LISTABLE
-from tests.conftest import Server, fresh_database
-from tests.postgres import people
-from tests.postgres.api import Client, add_key, bearer, open_api
-from tests.postgres.people import Row, Tables
+from tests.postgres.api import Client, bearer, open_api
+from tests.postgres.people import ODD, Row, Tables
 
 NOW = datetime.now(UTC)
 SINCE = str((NOW - timedelta(days=80)).date())
-ODD = "a/b ü+c@example.com?x=1&y"
-
-
-@pytest.fixture(scope="module")
-def town(embedded_server: Server, short_directory: Path) -> Iterator[tuple[str, Tables]]:
-    """A database with contacts and a key of each scope, for all tests of this module; its URL and all of its rows."""
-    for url in fresh_database(embedded_server):
-        yield url, asyncio.run(_fill(short_directory / "contacts-api", url))
-
-
-async def _fill(data_dir: Path, url: str) -> Tables:
-    async with people.filled(data_dir, url) as bench:
-        await upsert_contacts(bench.conn, [ContactRow(ODD, "odd", NOW, extras={"sends": "12"})])
-        for scope, ids in (("admin", {}), ("reports", {}), ("partner", {"aff_id": 2}), ("advertiser", {"advertiser_id": 1})):
-            await add_key(url, scope, scope, **ids)
-        return await people.read_tables(bench.conn)
 
 
 @pytest.fixture

@@ -1,39 +1,21 @@
 """What cohorts brought in, against plain Python over all rows."""
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
-
-import pytest
 
 from storage.postgres.cohorts import Cohort, CohortQuery, find_cohorts
 from storage.postgres.connection import connect
 from storage.postgres.contact_filter import ContactFilter
 from storage.postgres.contacts import ContactRow, upsert_contacts
-from tests.conftest import Server, fresh_database
 from tests.postgres import people
 from tests.postgres.drains import Bench
 from tests.postgres.people import Row, Tables
 
 NOW = datetime.now(UTC)
-
-
-@pytest.fixture(scope="module")
-def town(embedded_server: Server, short_directory: Path) -> Iterator[tuple[str, Tables]]:
-    """A database with contacts, for all tests of this module; its URL and all of its rows."""
-    for url in fresh_database(embedded_server):
-        yield url, asyncio.run(_fill(short_directory / "cohorts", url))
-
-
-async def _fill(data_dir: Path, url: str) -> Tables:
-    async with people.filled(data_dir, url) as bench:
-        return await people.read_tables(bench.conn)
 
 
 def begin(local: date, bucket: str) -> date:

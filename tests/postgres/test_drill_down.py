@@ -1,9 +1,7 @@
 """From a report's figure to the rows behind it: paging through them adds up to the figure, whatever is asked."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,10 +15,7 @@ from storage.postgres.reports.metrics import METRICS
 from storage.postgres.reports.query import NotYours, QueryRefused, parse_query
 from storage.postgres.reports.report import run_report
 from storage.postgres.reports.viewer import ADMIN, Viewer
-from tests.conftest import Server, fresh_database
-from tests.postgres import people
 from tests.postgres.people import Row, Tables
-from tests.recount import differences
 
 NOW = datetime.now(UTC)
 Parameters = list[tuple[str, str]]
@@ -28,41 +23,6 @@ DIMENSIONS = (
     "date", "hour", "week", "month", "advertiser", "offer", "partner", "utm_source", "utm_campaign", "contact", "list",
     "aff_sub1", "status", "currency", "device", "country", "extra.list", "goal", "browser",
 )  # fmt: skip
-# The drain books its decisions in the hour of the test: spread over the days before, so that periods differ.
-_SPREAD = """
-    CREATE TEMP TABLE moved AS SELECT change_id, booked_hour AS was, booked_hour
-        - (('x' || substr(md5(change_id::text), 1, 4))::bit(16)::int % 700) * interval '1 hour' AS will FROM conversion_changes;
-    INSERT INTO stats_hourly AS stats (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id,
-        country, device_type, currency, conversions, pending, rejected, amount, payout, revenue)
-    SELECT hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country, device_type,
-        currency, sum(sign * conversions_delta), sum(sign * pending_delta), sum(sign * rejected_delta),
-        sum(sign * amount_delta), sum(sign * payout_delta), sum(sign * revenue_delta)
-    FROM conversion_changes JOIN conversions USING (conversion_id) JOIN moved USING (change_id)
-    CROSS JOIN LATERAL (VALUES (was, -1), (will, 1)) AS sides (hour, sign)
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-    ON CONFLICT (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country,
-                 device_type, currency) DO UPDATE SET
-        conversions = stats.conversions + excluded.conversions, pending = stats.pending + excluded.pending,
-        rejected = stats.rejected + excluded.rejected, amount = stats.amount + excluded.amount,
-        payout = stats.payout + excluded.payout, revenue = stats.revenue + excluded.revenue;
-    UPDATE conversion_changes SET booked_hour = will FROM moved WHERE moved.change_id = conversion_changes.change_id;
-"""
-
-
-@pytest.fixture(scope="module")
-def town(embedded_server: Server, short_directory: Path) -> Iterator[tuple[str, Tables]]:
-    """A database with contacts, for all tests of this module; its URL and all of its rows."""
-    for url in fresh_database(embedded_server):
-        yield url, asyncio.run(_fill(short_directory / "drill", url))
-
-
-async def _fill(data_dir: Path, url: str) -> Tables:
-    async with people.filled(data_dir, url) as bench:
-        await bench.conn.execute(_SPREAD)
-        assert await differences(bench.conn) == []
-        return await people.read_tables(bench.conn)
-
-
 @pytest.fixture
 async def conn(town: tuple[str, Tables]) -> AsyncIterator[Connection]:
     """A connection to it."""

@@ -1,10 +1,8 @@
 """Contacts' journeys, figures and lists, against plain Python over all rows."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -17,7 +15,6 @@ from storage.postgres.contacts import ContactRow, upsert_contacts
 from storage.postgres.journeys import Contact, find_contacts, list_journey
 from storage.postgres.listing.contacts import list_contacts
 from storage.postgres.listing.cursors import BadCursor, encode_cursor
-from tests.conftest import Server, fresh_database
 from tests.postgres import people
 from tests.postgres.drains import Bench
 from tests.postgres.people import Row, Tables
@@ -25,18 +22,6 @@ from tests.postgres.test_cohorts import is_meant
 
 NOW = datetime.now(UTC)
 EVER = ContactFilter(joined_since=datetime(2000, 1, 1, tzinfo=UTC), joined_until=NOW + timedelta(days=1))
-
-
-@pytest.fixture(scope="module")
-def town(embedded_server: Server, short_directory: Path) -> Iterator[tuple[str, Tables]]:
-    """A database with contacts, for all tests of this module; its URL and all of its rows."""
-    for url in fresh_database(embedded_server):
-        yield url, asyncio.run(_fill(short_directory / "journeys", url))
-
-
-async def _fill(data_dir: Path, url: str) -> Tables:
-    async with people.filled(data_dir, url) as bench:
-        return await people.read_tables(bench.conn)
 
 
 @pytest.fixture
