@@ -93,7 +93,7 @@ def id_at(ms: int, number: int, node: int = 0) -> UUID:
     return UUID(int=ms << 80 | 7 << 76 | (number >> 8 & 0xFFF) << 64 | 2 << 62 | node << 46 | number & 0xFFFFFF)
 
 
-async def make_month(data_dir: Path, url: str, *, clicks: int = 2400, seed: int = 5) -> None:
+async def make_month(data_dir: Path, url: str, *, clicks: int = 1500, seed: int = 5) -> None:
     """Fill the database: October 2026 and some days around it, and today what the drain stored."""
     async with open_bench(data_dir, url, FIRST_CATALOG) as bench:
         await bench.apply(SECOND_CATALOG)
@@ -109,7 +109,11 @@ async def _drain_some(bench: Bench) -> None:
     scribe = bench.scribe(revision=2)
     sent = []
     for number in range(60):
-        fields: dict[str, Any] = {"offer_id": (17, 18, 19)[number % 3], "aff_id": 2 + number % 2, "contact_id": f"c{number % 7}"}
+        fields: dict[str, Any] = {
+            "offer_id": (17, 18, 19)[number % 3],
+            "aff_id": 2 + number % 2,
+            "contact_id": f"c{number % 7}",
+        }
         params = {
             "aff_sub1": f"s{number % 4}",
             "utm_source": ("mail", "ads")[number % 2],

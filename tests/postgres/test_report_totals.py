@@ -1,23 +1,17 @@
 """A report over a month equals SQL written otherwise over the raw rows, for every metric, whatever is asked."""
 
 import random
-import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pytest
-
-from storage.postgres.connection import Connection, connect
+from storage.postgres.connection import Connection
 from storage.postgres.reports.metrics import METRICS
 from storage.postgres.reports.query import parse_query
 from storage.postgres.reports.report import Report, run_report
 from storage.postgres.reports.viewer import ADMIN, Viewer
-from tests.conftest import _TEMPLATE, Server, _fresh_database
-from tests.postgres.report_month import ZONES, make_month
+from tests.postgres.report_month import ZONES
 from tests.postgres.report_recount import (
     COUNTED,
     IDS,
@@ -28,36 +22,12 @@ from tests.postgres.report_recount import (
     Sums,
     are_equal,
     figures,
-    flatten,
     recount,
     without_money,
 )
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 DIMENSIONS = (*TIMES, *IDS, *TEXTS)
-
-
-@pytest.fixture(scope="module")
-def month_url(embedded_server: Server, short_directory: Path) -> Iterator[str]:
-    """The generated month, and its flat table."""
-
-    async def make(url: str) -> None:
-        await make_month(short_directory / f"reports-{uuid.uuid4().hex[:8]}", url)
-        conn = await connect(url)
-        await flatten(conn)
-        await conn.close()
-
-    for url in _fresh_database(embedded_server, _TEMPLATE):
-        embedded_server.runner.run(make(url))
-        yield url
-
-
-@pytest.fixture
-async def month(month_url: str) -> AsyncIterator[Connection]:
-    """A connection to it."""
-    conn = await connect(month_url)
-    yield conn
-    conn.terminate()
 
 
 class Asker:
@@ -202,3 +172,27 @@ async def test_two_hundred_random_reports_equal_a_recount(month: Connection) -> 
         asked = asker.ask()
         found = await faults(month, asked)
         assert found[:5] == [], (number, asked)
+
+
+async def test_a_partner_and_an_advertiser_get_the_recount_of_their_own_rows(month: Connection) -> None:
+    """Their filters, zones and dimensions at random: only their rows, and only figures that they may see."""
+    asker = Asker(random.Random(7), await known_values(month))
+    for viewer in (Viewer("partner", aff_id=2), Viewer("advertiser", advertiser_id=2)):
+        hidden = {"partner", "advertiser"}
+        for _ in range(15):
+            asked = asker.ask()
+            dimensions = tuple(name for name in asked.dimensions if name not in hidden)
+            filters = {name: values for name, values in asked.filters.items() if name not in hidden}
+            asked = asked._replace(dimensions=dimensions, filters=filters)
+            assert (await faults(month, asked, viewer))[:5] == [], (viewer, asked)
+
+
+async def test_a_report_of_todays_drained_rows_equals_the_recount(month: Connection) -> None:
+    """What the real drain stored and people changed, in the hours of today."""
+    now = datetime.now(UTC)
+    today = Asked(
+        ("offer", "aff_sub1"), {}, now - timedelta(days=1), now + timedelta(days=1), "UTC", "conversion", "valid"
+    )
+    for by in ("conversion", "click"):
+        for dimensions in (("offer",), ("partner", "status"), ("aff_sub1", "goal"), ("extra.colour", "hour"), ()):
+            assert await faults(month, today._replace(by=by, dimensions=dimensions)) == []
