@@ -96,13 +96,16 @@ def pointer_of(where: str, tables: Mapping[str, Any]) -> str:
 
 def _find_row(rows: Any, rest: str) -> tuple[int, str]:
     """Which row `[label]…` names, by its number or by the value that tells it from its like; and what follows."""
+    found: list[tuple[int, str]] = []
     for position, row in enumerate(rows if isinstance(rows, list) else ()):
         labels = [f"#{position + 1}", *(str(row.get(key)) for key in _KEYS if isinstance(row, dict))]
-        for label in labels:
-            if rest.startswith(f"[{label}]"):
-                return position, rest[len(label) + 2 :]
-    _, _, after = rest.partition("]")
-    return 0, after
+        found += [(position, rest[len(label) + 2 :]) for label in labels if rest.startswith(f"[{label}]")]
+    # Overrides of one partner share a label: the one that says something of the field at fault is meant.
+    for position, after in found:
+        field = _FIELD.match(after)
+        if field and isinstance(rows[position], dict) and rows[position].get(field[1]):
+            return position, after
+    return found[0] if found else (0, rest.partition("]")[2])
 
 
 _KEYS = ("id", "aff_id", "from_conversions", "code", "path")

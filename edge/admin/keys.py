@@ -47,7 +47,8 @@ async def issue_key(conn: Connection, order: KeyOrder, created_by: str) -> Issue
         ("advertiser_id", "advertisers", order.advertiser_id),
         ("aff_id", "partners", order.aff_id),
     ):
-        if item_id > 0 and not await holds_item(conn, kind, str(item_id)):
+        is_asked = item_id > 0 and not any(name == field for name, _ in faults)
+        if is_asked and not await holds_item(conn, kind, str(item_id)):
             faults.append((field, f"there is no {kind}[{item_id}]"))
     if faults:
         raise KeyRefused(faults)

@@ -80,8 +80,11 @@ async def create_key(
     return _key(row)
 
 
-async def admit_token(conn: Connection, token: str, name: str) -> None:
-    """Make that token the admin key of that name, in place of any other token that was; a revoked one stays revoked."""
+async def admit_token(conn: Connection, token: str, name: str) -> bool:
+    """Make that token the admin key of that name, in place of any other token that was.
+
+    False: that token was revoked, and stays so.
+    """
     async with conn.transaction():
         await conn.execute(
             "INSERT INTO api_keys (name, key_hash, scope, created_by) VALUES ($1, $2, 'admin', 'serve')"
@@ -95,6 +98,8 @@ async def admit_token(conn: Connection, token: str, name: str) -> None:
             name,
             hash_token(token),
         )
+    key = await find_by_hash(conn, hash_token(token))
+    return key is not None and key.is_in_force
 
 
 async def find_by_hash(conn: Connection, token_hash: bytes) -> ApiKey | None:

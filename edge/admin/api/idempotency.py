@@ -59,7 +59,7 @@ def _replay(kept: KeptAnswer, request_hash: bytes) -> web.Response:
 
 def _kept(response: web.Response, request_hash: bytes, operation: Operation) -> KeptAnswer:
     body = response.body if isinstance(response.body, bytes) else b""
-    headers = {name: value for name, value in response.headers.items() if name not in _NOT_KEPT}
+    headers = {str(name): value for name, value in response.headers.items() if name not in _NOT_KEPT}
     return KeptAnswer(request_hash, response.status, headers, _without(body, operation.secrets))
 
 

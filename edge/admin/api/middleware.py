@@ -56,9 +56,10 @@ async def say_problems(request: web.Request, handler: Handler) -> web.StreamResp
 def _problem_of(error: Exception, request: web.Request, request_id: str) -> Problem:
     if isinstance(error, DatabaseAway):
         return Problem(503, str(error), headers=_RETRY)
-    if is_bad_value(error):
-        return Problem(422, "a value is out of its range or holds what no text may")
     fields = {"operation": request.path, "request_id": request_id, "error": str(error), "kind": type(error).__name__}
+    if is_bad_value(error):
+        quietly.warning("api_value_refused", **fields)
+        return Problem(422, "a value is out of its range or holds what no text may")
     if is_retryable(error) or (isinstance(error, StorageError) and error.retryable):
         quietly.warning("api_database_failed", **fields)
         return Problem(503, "the database did not do it", headers=_RETRY)
