@@ -66,6 +66,18 @@ _STRAYS = """
     SELECT 'change of a conversion that is not there: ' || conversion_id FROM conversion_changes
     WHERE NOT EXISTS (SELECT FROM conversions AS c WHERE c.conversion_id = conversion_changes.conversion_id)
 """
+_CONTACTS = """
+    WITH seen AS (
+        SELECT contact_id, min(at) AS at, (array_agg(click_id ORDER BY click_id) FILTER (WHERE click_id IS NOT NULL))[1] AS first
+        FROM (SELECT contact_id, clicked_at AS at, click_id FROM clicks
+              UNION ALL SELECT contact_id, clicked_at, NULL FROM impressions
+              UNION ALL SELECT contact_id, converted_at, NULL FROM conversions) AS rows
+        WHERE contact_id <> '' AND length(contact_id) <= 256 GROUP BY contact_id
+    )
+    SELECT format('contact %s was first seen at %s in %s: the rows say %s in %s', contact_id, first_seen_at, first_click_id, at, first)
+    FROM seen FULL JOIN contacts USING (contact_id)
+    WHERE (first_seen_at, first_click_id) IS DISTINCT FROM (at, first)
+"""
 
 
 async def differences(conn: Any) -> list[str]:
@@ -84,6 +96,11 @@ async def differences(conn: Any) -> list[str]:
     faults += _compare("", stored, counted, _without_lost_offers if redecided else _as_it_is)
     faults += _compare("in all hours, ", stored, _moved_back(counted), _without_hours)
     return faults[:MAX_LINES]
+
+
+async def contact_differences(conn: Any) -> list[str]:
+    """One line for each contact that is not what the rows say: those that they name, each first seen in the earliest."""
+    return [row[0] for row in await conn.fetch(f"{_CONTACTS} LIMIT {MAX_LINES}")]
 
 
 async def _count_touches(conn: Any) -> Sums:

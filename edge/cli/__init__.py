@@ -11,6 +11,7 @@ from storage.errors import StorageError
 
 _COMMANDS = {
     "apply": "edge.cli.apply:apply",
+    "cohorts": "edge.cli.cohorts:cohorts",
     "conversion": "edge.cli.conversion:conversion",
     "explain": "edge.cli.explain:explain",
     "import": "edge.cli.imports:imports",

@@ -1,5 +1,6 @@
-"""Benches for the drain's tests: see drains.py; a month for those of reports: see report_month.py."""
+"""Benches for the drain's tests: see drains.py; a month for those of reports: see report_month.py; contacts: see people.py."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from storage.postgres.connection import Connection, connect
-from tests.conftest import _TEMPLATE, Server, _fresh_database
+from tests.conftest import _TEMPLATE, Server, _fresh_database, fresh_database
 from tests.postgres.drains import Bench, open_bench
+from tests.postgres.people import Tables, make_town
 from tests.postgres.report_month import make_month
 from tests.postgres.report_recount import flatten
 
@@ -25,6 +27,13 @@ async def embedded_bench(data_dir: Path, database: str) -> AsyncIterator[Bench]:
     """A bench on the embedded server."""
     async with open_bench(data_dir, database) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def town(embedded_server: Server, short_directory: Path) -> Iterator[tuple[str, Tables]]:
+    """A database with contacts, for all tests that change nothing of them; its URL and all of its rows."""
+    for url in fresh_database(embedded_server):
+        yield url, asyncio.run(make_town(short_directory / "town", url))
 
 
 @pytest.fixture(scope="session")

@@ -306,6 +306,7 @@ class _Maker:
         )
         await self.conn.execute(
             "INSERT INTO contacts (contact_id, list) SELECT 'c' || n, 'vip' FROM generate_series(0, 5) AS n"
+            " ON CONFLICT (contact_id) DO UPDATE SET list = 'vip'"
         )
 
     async def _book(self) -> None:

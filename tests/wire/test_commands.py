@@ -285,6 +285,7 @@ def test_version_and_help_need_nothing() -> None:
     assert RELEASE.fullmatch(run("--version"))
     commands = [
         "apply",
+        "cohorts",
         "conversion",
         "explain",
         "import",

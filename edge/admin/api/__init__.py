@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import catalog, costs, keys, parts, reports, whoami
+from edge.admin.api import catalog, contacts, costs, keys, parts, reports, rows, whoami
 from edge.admin.api.operation import Operation
 
 OPERATIONS: Sequence[Operation] = (
     *whoami.OPERATIONS,
     *reports.OPERATIONS,
     *catalog.OPERATIONS,
+    *contacts.OPERATIONS,
     *costs.OPERATIONS,
     *keys.OPERATIONS,
     *parts.OPERATIONS,
+    *rows.OPERATIONS,
 )

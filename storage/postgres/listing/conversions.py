@@ -1,0 +1,94 @@
+"""Conversions behind a figure, newest first, each with what it adds to the figures.
+
+By conversion date a conversion adds to a period what was booked in it: one that was approved before it and taken back in
+it adds -1. By click date, and where no metric is asked for, each is taken as it is now.
+"""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from storage.postgres.connection import Connection
+from storage.postgres.conversions import ConversionRow
+from storage.postgres.listing.cursors import encode_cursor
+from storage.postgres.listing.drill import LISTABLE, Drill, Where, find_source, read_cursor, where
+from storage.postgres.listing.touches import without_deleted
+from storage.postgres.reports.metrics import METRICS
+from storage.postgres.reports.sources import Source
+from storage.postgres.reports.statement import Arguments
+
+Row = dict[str, Any]
+_CHANGES, _NOW = "conversion_changes", "conversions"
+_PERSONAL = frozenset(("ip", "tier", "catalog_revision", "node_id"))
+_HIDDEN = {
+    "partner": _PERSONAL | {"revenue", "advertiser_id", "extras", "named_click_id"},
+    "advertiser": _PERSONAL | {"payout", "named_click_id"},
+}
+"""Columns that others than the network are not shown. What a conversion's extras hold is the advertiser's."""
+
+
+class ConversionPage(NamedTuple):
+    """A page of conversions, by column; with a metric each has `adds`: what it adds to each figure."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+async def list_conversions(conn: Connection, drill: Drill) -> ConversionPage:
+    """The conversions, with all columns that the viewer may see. QueryRefused: the cursor is none."""
+    arguments = Arguments()
+    after = read_cursor(drill, datetime, UUID)
+    source = source_of(drill)
+    found = where(drill, source, arguments)
+    condition = found.condition
+    if after:
+        received_at, last_id = arguments.add(after[0], "timestamptz"), arguments.add(after[1], "uuid")
+        condition += f" AND (conversion.received_at, conversion.conversion_id) < ({received_at}, {last_id})"
+    columns = [f"conversion.{name}" for name in shown_columns(drill.viewer.scope)]
+    figures = _figures(drill)
+    columns += [f"coalesce({source.components[name].sql}, 0) AS adds_{name}" for name in figures]
+    rows = await conn.fetch(
+        f"SELECT {', '.join(columns)} FROM {found.tables} WHERE {condition}{grouping(drill, found)}"
+        " ORDER BY conversion.received_at DESC, conversion.conversion_id DESC"
+        f" LIMIT {arguments.add(drill.limit + 1, 'bigint')}",
+        *arguments.values,
+    )
+    shown = [_with_adds(dict(row), figures) for row in rows[: drill.limit]]
+    more = len(rows) > drill.limit
+    cursor = encode_cursor([shown[-1]["received_at"], shown[-1]["conversion_id"]]) if more else None
+    return ConversionPage(await without_deleted(conn, shown), cursor)
+
+
+def source_of(drill: Drill) -> Source:
+    """Where the rows are read from."""
+    by_booking = drill.query.by == "conversion"
+    if drill.metric and by_booking:
+        return find_source(drill, _CHANGES, "conversions", ("changes",))
+    source = find_source(drill, _NOW, "conversions", ("credits",))
+    return source._replace(moment="conversion.received_at") if by_booking else source
+
+
+def shown_columns(scope: str) -> list[str]:
+    """The columns that a viewer of this scope is shown."""
+    hidden = _HIDDEN.get(scope, frozenset())
+    return [name for name in ConversionRow._fields if name not in hidden]
+
+
+def grouping(drill: Drill, found: Where) -> str:
+    """A row for each conversion, however many changes or touches it has; only those that count in the metric."""
+    if drill.metric:
+        return f" GROUP BY conversion.conversion_id HAVING {found.source.components[drill.metric].sql} <> 0"
+    is_spread = not found.source.touches & {"last", "first"}
+    return " GROUP BY conversion.conversion_id" if is_spread else ""
+
+
+def _figures(drill: Drill) -> list[str]:
+    if not drill.metric:
+        return []
+    return [name for name in LISTABLE["conversions"] if drill.viewer.scope in METRICS[name].scopes]
+
+
+def _with_adds(row: Row, figures: list[str]) -> Row:
+    if figures:
+        row["adds"] = {name: row.pop(f"adds_{name}") for name in figures}
+    return row
