@@ -20,6 +20,7 @@ _COMMANDS = {
     "postback-test": "edge.cli.postback_test:postback_test",
     "psql": "edge.cli.psql:psql",
     "serve": "edge.cli.serve:serve",
+    "statement": "edge.cli.statement:statement",
 }
 
 

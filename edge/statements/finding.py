@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from operator import attrgetter
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from edge.closing import span_in_force
 from edge.errors import UserError
@@ -82,7 +82,7 @@ class _Snapshot:
         self._now = now
         self._transaction = conn.transaction(isolation="repeatable_read", readonly=True)
 
-    async def __aenter__(self) -> "_Snapshot":
+    async def __aenter__(self) -> Self:
         closed = await find_closed(self._conn, self._month)
         if closed and closed.catalog_revision is None:
             # Closed by an earlier release, or by a command that was killed before it had kept the lines.

@@ -39,6 +39,9 @@ class Party(NamedTuple):
     advertiser_id: int = 0
 
 
+EVERYBODY = Party()
+
+
 class StatedLine(NamedTuple):
     """A row of `statement_lines`, without its month; money exact, six decimals."""
 
@@ -137,14 +140,14 @@ _ORDER = "ORDER BY currency, offer_id, goal_id, made_in DESC, booked_in DESC, ad
 
 
 async def compute_lines(
-    conn: asyncpg.Connection, span: Span, party: Party = Party(), *, late_since: date = _EVER
+    conn: asyncpg.Connection, span: Span, party: Party = EVERYBODY, *, late_since: date = _EVER
 ) -> list[StatedLine]:
     """What that party's statement of a month says now. `late_since`: into which months' hours something may have come late."""
     rows = await conn.fetch(f"{_LINES} {_ORDER}", *_arguments(span, party), late_since)
     return [StatedLine(*row) for row in rows]
 
 
-async def kept_lines(conn: asyncpg.Connection, month: date, party: Party = Party()) -> list[StatedLine]:
+async def kept_lines(conn: asyncpg.Connection, month: date, party: Party = EVERYBODY) -> list[StatedLine]:
     """What was kept when that month was closed."""
     rows = await conn.fetch(
         f"SELECT {', '.join(StatedLine._fields)} FROM statement_lines WHERE stated_in = $1"
