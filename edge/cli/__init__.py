@@ -13,6 +13,7 @@ _COMMANDS = {
     "apply": "edge.cli.apply:apply",
     "conversion": "edge.cli.conversion:conversion",
     "explain": "edge.cli.explain:explain",
+    "export": "edge.cli.export:export",
     "import": "edge.cli.imports:imports",
     "journal": "edge.cli.journal:journal",
     "month": "edge.cli.month:month",

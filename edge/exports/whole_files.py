@@ -8,6 +8,10 @@ from pathlib import Path
 from edge.errors import UserError
 
 
+class ReaderGone(Exception):
+    """Nobody reads the pipe any more: there is no use in going on, and nothing to complain about."""
+
+
 class Sink:
     """Where a file's bytes go: an open descriptor. UserError when it takes no more, as when the disk is full."""
 
@@ -17,7 +21,7 @@ class Sink:
         self.written_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """All of it. BrokenPipeError where a reader has gone away."""
+        """All of it. ReaderGone where that was a pipe and its reader has left."""
         with _told(self._name):
             view = memoryview(data)
             while view:
@@ -53,7 +57,7 @@ def write_whole(path: Path) -> Iterator[Sink]:
 def _told(name: str) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError as error:
+        raise ReaderGone from error
     except OSError as error:
         raise UserError(f"cannot write {name}: {error.strerror or error}") from error

@@ -18,11 +18,11 @@ from edge.errors import UserError
 from edge.statements.building import summarise
 from edge.statements.finding import Whose, find_statement, find_statements
 from edge.statements.forms import to_csv, to_overview, to_page, to_text
-from edge.statements.statement import Statement
+from edge.statements.statement import PartyKind, Statement
 from edge.tracking.changes import Wanted
 from storage.postgres.installation import remember
 from storage.postgres.months import reopen_month
-from tests.postgres.drains import CATALOG, Bench, Scribe, open_bench
+from tests.postgres.drains import CATALOG, Bench, open_bench
 from tests.postgres.past import decide_in_the_past
 
 PERCENT, CLICKS, YEN = 30, 31, 32
@@ -125,7 +125,7 @@ async def everything(bench: Bench, month: date) -> str:
     """All statements of a month in all forms."""
     text = ""
     for party in ("partner", "advertiser"):
-        found = await find_statements(bench.conn, month, party, now=NOW)  # type: ignore[arg-type]
+        found = await find_statements(bench.conn, month, party, now=NOW)
         text += "".join([to_csv(found), *map(to_page, found), *map(to_text, found)])
     return text
 
@@ -133,8 +133,12 @@ async def everything(bench: Bench, month: date) -> str:
 async def test_an_open_months_statements_equal_the_rollups(past: tuple[Bench, date]) -> None:
     """Every partner's payout and every advertiser's revenue, by currency, exact; and no currency is added to another."""
     bench, month = past
-    for party, column, measure in (("partner", "aff_id", "payout"), ("advertiser", "advertiser_id", "revenue")):
-        found = await find_statements(bench.conn, month, party, now=NOW)  # type: ignore[arg-type]
+    cases: tuple[tuple[PartyKind, str, str], ...] = (
+        ("partner", "aff_id", "payout"),
+        ("advertiser", "advertiser_id", "revenue"),
+    )
+    for party, column, measure in cases:
+        found = await find_statements(bench.conn, month, party, now=NOW)
         assert len(found) == 2
         for one in found:
             assert not one.is_final
