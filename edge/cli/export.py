@@ -13,6 +13,7 @@ import click
 from edge.cli.database import database_options, run_connected
 from edge.errors import UserError
 from edge.exports.asking import FORMATS, Format, Shape, parse_selection
+from edge.exports.reports import export_report, parse_report
 from edge.exports.running import Progress, export_table
 from edge.exports.whole_files import ReaderGone, Sink, write_whole
 from storage.postgres.connection import Connection, resolve_url
@@ -22,7 +23,7 @@ from storage.postgres.reports.viewer import ADMIN
 
 
 @click.command()
-@click.argument("what", type=click.Choice(sorted(TABLES)))
+@click.argument("what", type=click.Choice([*sorted(TABLES), "reports"]))
 @click.option("--from", "starts", help="A day (2026-10-01) or a time with its offset; that day included.")
 @click.option("--to", "ends", help="A day, included; or a time with its offset, not included.")
 @click.option("--timezone", help="Whose days they are [default: EDGE_TIMEZONE of serve].")
@@ -31,7 +32,10 @@ from storage.postgres.reports.viewer import ADMIN
 @click.option("--partner", multiple=True)
 @click.option("--advertiser", multiple=True)
 @click.option("--filter", "filters", multiple=True, metavar="DIMENSION=VALUE", help="Any other dimension of reports.")
-@click.option("--columns", help="Which, comma-separated [default: all].")
+@click.option("--columns", help="Of tables: which, comma-separated [default: all].")
+@click.option("--dimensions", help="Of reports: what to group by, comma-separated.")
+@click.option("--metrics", help="Of reports: which figures, comma-separated.")
+@click.option("--set", "others", multiple=True, metavar="NAME=VALUE", help="Of reports: any other parameter, as sort or touch.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="[default: by FILE's ending, else csv]")
 @click.option("--for-spreadsheets", is_flag=True, help="CSV: an apostrophe before what a spreadsheet would calculate.")
 @click.option("--out", default="-", metavar="FILE", help="[default: -, stdout]")
@@ -47,6 +51,9 @@ def export(
     advertiser: Sequence[str],
     filters: Sequence[str],
     columns: str | None,
+    dimensions: str | None,
+    metrics: str | None,
+    others: Sequence[str],
     form: Format | None,
     for_spreadsheets: bool,
     out: str,
@@ -55,10 +62,11 @@ def export(
 ) -> None:
     """Write rows of WHAT to a file, which is there only once it is whole, or to stdout."""
     single = {"from": starts, "to": ends, "timezone": timezone, "by": by, "columns": columns}
+    single |= {"dimensions": dimensions, "metrics": metrics}
     parameters = [(name, value) for name, value in single.items() if value]
     for name, values in (("offer", offer), ("partner", partner), ("advertiser", advertiser)):
         parameters += [(name, value) for value in values]
-    parameters += map(_split, filters)
+    parameters += map(_split, (*filters, *others))
     shape = Shape(form or _guess(out), for_spreadsheets)
     url = resolve_url(database, data_dir)
     with _opened(out) as sink, _bar(what) as progress:
@@ -76,6 +84,10 @@ async def _export(
 ) -> int:
     zone = await recall(conn, "timezone", "UTC")
     now = datetime.fromtimestamp(time.time(), UTC)
+    if what == "reports":
+        query, is_whole = parse_report(parameters, ADMIN, now, zone)
+        write = _writer(sink)
+        return await export_report(conn, query, ADMIN, shape, write, progress, now=now, is_whole=is_whole)
     selection = parse_selection(TABLES[what], parameters, ADMIN, now, zone)
     return await export_table(conn, selection, shape, _writer(sink), progress)
 
@@ -123,7 +135,7 @@ def _bar(what: str) -> Iterator[Progress | None]:
 def _split(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name:
-        raise UserError(f"--filter {text[:60]!a}: write DIMENSION=VALUE, such as country=US")
+        raise UserError(f"{text[:60]!a}: write NAME=VALUE, such as country=US")
     return name, value
 
 

@@ -1,8 +1,9 @@
-"""Rows as NDJSON and Parquet. (CSV of tables is written by PostgreSQL.)"""
+"""Rows as CSV, NDJSON and Parquet."""
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
@@ -39,36 +40,48 @@ class Encoder(Protocol):
 def make_encoder(name: str, headings: Sequence[Heading], *, for_spreadsheets: bool = False) -> Encoder:
     """The encoder of a format: csv, ndjson, parquet."""
     if name == "csv":
-        return CsvEncoder(headings, for_spreadsheets=for_spreadsheets)
+        return ValueCsvEncoder(headings, for_spreadsheets=for_spreadsheets)
     return NdjsonEncoder(headings) if name == "ndjson" else ParquetEncoder(headings)
 
 
 class CsvEncoder:
-    """Of what is no table, such as a report."""
+    """RFC 4180, a header first; of cells that are texts, numbers or None already."""
 
-    def __init__(self, headings: Sequence[Heading], *, for_spreadsheets: bool) -> None:
+    def __init__(self, headings: Sequence[Heading]) -> None:
         self._headings = headings
-        self._for_spreadsheets = for_spreadsheets
 
     def begin(self) -> bytes:
         return self._encode([[heading.name for heading in self._headings]])
 
     def add(self, rows: Sequence[Sequence[Any]]) -> bytes:
-        return self._encode([[self._cell(value) for value in row] for row in rows])
+        return self._encode(rows)
 
     def end(self) -> bytes:
         return b""
 
+    @staticmethod
+    def _encode(rows: Iterable[Iterable[Any]]) -> bytes:
+        out = io.StringIO(newline="")
+        csv.writer(out).writerows(rows)
+        return out.getvalue().encode()
+
+
+class ValueCsvEncoder(CsvEncoder):
+    """Of any values, such as a report's. `for_spreadsheets`: no text is calculated."""
+
+    def __init__(self, headings: Sequence[Heading], *, for_spreadsheets: bool) -> None:
+        super().__init__(headings)
+        self._for_spreadsheets = for_spreadsheets
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        return self._encode([self._cell(value) for value in row] for row in rows)
+
     def _cell(self, value: Any) -> Any:
         if isinstance(value, Decimal):
             return f"{value:f}"
+        if isinstance(value, datetime):
+            return value.isoformat()
         return defuse(value) if self._for_spreadsheets and isinstance(value, str) else value
-
-    @staticmethod
-    def _encode(rows: Iterable[Sequence[Any]]) -> bytes:
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows(rows)
-        return out.getvalue().encode()
 
 
 class NdjsonEncoder:

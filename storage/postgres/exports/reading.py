@@ -1,6 +1,10 @@
-"""An export's rows, read from one snapshot without ever holding more than a few thousand of them."""
+"""An export's rows, read from one snapshot without ever holding more than a few thousand of them.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+By a cursor, not by COPY TO: asyncpg's `copy_from_query` leaves a connection that hangs when who takes the bytes fails
+after the last of them came, and fails itself when that one is slow (asyncpg issue 240).
+"""
+
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,11 +42,3 @@ async def read_batches(conn: Connection, query: Query) -> AsyncIterator[list[Any
     cursor = await statement.cursor(*query.arguments, timeout=TIMEOUT_S)
     while rows := await cursor.fetch(BATCH_ROWS, timeout=TIMEOUT_S):
         yield rows
-
-
-async def copy_csv(conn: Connection, query: Query, write: Callable[[bytes], Awaitable[None]]) -> int:
-    """The rows as CSV with a header (RFC 4180, but for line ends of one LF), written by PostgreSQL itself; how many."""
-    done: str = await conn.copy_from_query(
-        query.sql, *query.arguments, output=write, format="csv", header=True, timeout=TIMEOUT_S
-    )
-    return int(done.rpartition(" ")[2])

@@ -112,6 +112,8 @@ def _text(field: Field, sql: str, *, is_defused: bool) -> str:
             return f"to_char({sql} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
         case "texts":
             return f"array_to_string({sql}, ' ')"
+        case "money" | "json":
+            return f"({sql})::text"
         case "text":
             sql = f"nullif({sql}, '')"
             return f"CASE WHEN {sql} ~ {_FORMULA} THEN '''' || {sql} ELSE {sql} END" if is_defused else sql
