@@ -22,8 +22,12 @@ from edge.statements.statement import PartyKind, Statement
 from edge.tracking.changes import Wanted
 from storage.postgres.installation import remember
 from storage.postgres.months import reopen_month
+from storage.postgres.reports.query import parse_query
+from storage.postgres.reports.report import run_report
+from storage.postgres.reports.viewer import ADMIN
 from tests.postgres.drains import CATALOG, Bench, open_bench
 from tests.postgres.past import decide_in_the_past
+from tests.postgres.test_importing import foreign, importer
 
 PERCENT, CLICKS, YEN = 30, 31, 32
 OFFERS = CATALOG + """
@@ -149,6 +153,25 @@ async def test_an_open_months_statements_equal_the_rollups(past: tuple[Bench, da
     assert {part.currency for part in found[0].parts} == {"USD", "JPY"}
 
 
+async def test_a_statements_lines_are_the_reports_rows(past: tuple[Bench, date]) -> None:
+    """The same clicks, conversions, amounts and earnings by offer and currency as the report of that month."""
+    bench, month = past
+    days = [("from", f"{month}"), ("to", f"{(month + timedelta(days=31)).replace(day=1) - timedelta(days=1)}")]
+    asked = [("dimensions", "offer,currency"), ("metrics", "clicks,conversions,amount,payout"), ("partner", "2")]
+    query = parse_query([*days, *asked], ADMIN, NOW)
+    rows = (await run_report(bench.conn, query, ADMIN, NOW)).rows
+    lines: dict[tuple[int, str], list[Decimal]] = {}
+    for part in (await stated(bench, month)).parts:
+        for line in part.lines:
+            sums = lines.setdefault((line.offer_id, part.currency), [Decimal(0)] * 3)
+            for place, value in enumerate((Decimal(line.clicks), Decimal(line.conversions), line.total_exact)):
+                sums[place] += value
+    assert {
+        (row.dimensions["offer"], row.dimensions["currency"]): [row.metrics[name] for name in ("clicks", "conversions", "payout")]
+        for row in rows
+    } == lines
+
+
 async def test_lines_are_rounded_half_even_and_add_up_to_the_total(past: tuple[Bench, date]) -> None:
     """Of 3.33 % of three amounts, of cents a click, of yen without decimals; what clicks earned stands apart."""
     bench, month = past
@@ -179,6 +202,8 @@ async def test_a_closed_months_statements_never_change_again(past: tuple[Bench, 
     scribe = bench.scribe(revision=2)
     scribe.convert(scribe.click())
     await bench.drain()
+    ms = int(datetime(month.year, month.month, 15, tzinfo=UTC).timestamp() * 1000)
+    assert await (await importer(bench)).store(bench.conn, [foreign("theirs-1", ms)]) == (1, 0)
     await bench.conn.execute(
         "UPDATE stats_hourly SET gross_clicks = gross_clicks + 2, payout = payout + 0.025, revenue = revenue + 0.05"
         " WHERE offer_id = $1 AND node_id = 9",
@@ -186,6 +211,11 @@ async def test_a_closed_months_statements_never_change_again(past: tuple[Bench, 
     )
     assert await everything(bench, month) == printed
     assert "Renamed" not in printed
+    following = await stated(bench, (month + timedelta(days=31)).replace(day=1))
+    late = {one.line.offer_id: one.line for one in following.parts[0].corrections if one.kind == "late"}
+    assert {offer_id: (line.clicks, line.total_exact) for offer_id, line in late.items()} == {
+        17: (1, 0), CLICKS: (2, Decimal("0.025"))
+    }  # fmt: skip
 
 
 async def test_the_next_statement_has_what_a_closed_month_missed(past: tuple[Bench, date]) -> None:
