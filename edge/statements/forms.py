@@ -63,7 +63,7 @@ def to_overview(summaries: Iterable[Summary]) -> str:
 
 def to_page(statement: Statement) -> str:
     """A page of HTML by itself, made to be printed; names are text, whatever is in them."""
-    return str(_template().render(statement=statement, month_name=_month_name, money=_money))
+    return str(_template().render(statement=statement, month_name=_month_name, money=_money, count=_count))
 
 
 @cache
@@ -122,6 +122,10 @@ def _month_name(month: str) -> str:
 
 def _money(value: Decimal) -> str:
     return f"{value:,f}".replace("-", "\u2212")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace("-", "\u2212")
 
 
 @cache
