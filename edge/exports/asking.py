@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, get_args
 
 from storage.postgres.exports.selecting import Selection, can_filter
-from storage.postgres.exports.tables import TABLES, Field, Table
+from storage.postgres.exports.tables import Field, Table
 from storage.postgres.reports.query import Fault, Parameters, QueryRefused, parse_query
 from storage.postgres.reports.viewer import Viewer
 
@@ -43,15 +43,10 @@ def take_shape(parameters: Parameters) -> tuple[Shape, list[tuple[str, str]]]:
     return shape, [(name, value) for name, value in parameters if name not in own]
 
 
-def visible_tables(viewer: Viewer) -> list[str]:
-    """The names of what a viewer may export."""
-    return [name for name, table in TABLES.items() if viewer.scope in table.scopes]
-
-
 def parse_selection(
     table: Table, parameters: Parameters, viewer: Viewer, now: datetime, timezone: str
 ) -> Selection:
-    """Rows of a table that these parameters mean, as the viewer may see them; QueryRefused names every fault.
+    """Rows of a table that these parameters mean, as the viewer may see them; QueryRefused names every fault; NotYours.
 
     `columns` comma-separated; `from`, `to`, `timezone`, `by` and filters as for reports.
     """

@@ -13,7 +13,7 @@ from edge.exports.running import Progress, Write, pass_on
 from storage.postgres.connection import Connection
 from storage.postgres.exports.reading import snapshot
 from storage.postgres.reports.query import Fault, Parameters, QueryRefused, ReportQuery, parse_query
-from storage.postgres.reports.report import Report, Row, run_report
+from storage.postgres.reports.report import Column, Report, Row, run_report
 from storage.postgres.reports.viewer import Viewer
 
 PAGE_ROWS = 50_000
@@ -22,7 +22,7 @@ _SPREAD = ("linear", "time_decay", "position")
 
 
 def parse_report(parameters: Parameters, viewer: Viewer, now: datetime, timezone: str) -> tuple[ReportQuery, bool]:
-    """The report that the parameters ask for, and whether all of its rows are wanted: no `limit`. QueryRefused."""
+    """The report that the parameters ask for, and whether all of its rows are wanted: no `limit`. QueryRefused, NotYours."""
     faults = [Fault(name, "is of tables only") for name, value in parameters if name == "columns" and value]
     rest = [one for one in parameters if one[0] != "columns"]
     try:
@@ -75,14 +75,19 @@ async def _pages(
 
 
 def _encoder(report: Report, shape: Shape) -> Encoder:
+    """People get the labels, which name the denominators; programs the names."""
     is_spread = report.query.touch in _SPREAD
-    headings = [Heading(one.name, _KINDS.get(one.kind, "text")) for one in report.dimensions]
+    headings = [Heading(_title(one, shape), _KINDS.get(one.kind, "text")) for one in report.dimensions]
     for one in report.metrics:
-        headings.append(Heading(one.name, "bigint" if one.kind == "count" and not is_spread else "decimal"))
+        title = _title(one, shape)
+        headings.append(Heading(title, "bigint" if one.kind == "count" and not is_spread else "decimal"))
         if report.query.compare:
-            headings.append(Heading(f"{one.name}_before", headings[-1].kind))
-            headings.append(Heading(f"{one.name}_change", "decimal"))
+            headings += [Heading(f"{title}_before", headings[-1].kind), Heading(f"{title}_change", "decimal")]
     return make_encoder(shape.format, headings, for_spreadsheets=shape.for_spreadsheets)
+
+
+def _title(column: Column, shape: Shape) -> str:
+    return column.label if shape.for_spreadsheets else column.name
 
 
 def _values(report: Report, row: Row) -> Iterator[Any]:

@@ -93,7 +93,7 @@ def id_at(ms: int, number: int, node: int = 0) -> UUID:
     return UUID(int=ms << 80 | 7 << 76 | (number >> 8 & 0xFFF) << 64 | 2 << 62 | node << 46 | number & 0xFFFFFF)
 
 
-async def make_month(data_dir: Path, url: str, *, clicks: int = 2400, seed: int = 5) -> None:
+async def make_month(data_dir: Path, url: str, *, clicks: int = 1500, seed: int = 5) -> None:
     """Fill the database: October 2026 and some days around it, and today what the drain stored."""
     async with open_bench(data_dir, url, FIRST_CATALOG) as bench:
         await bench.apply(SECOND_CATALOG)
@@ -109,8 +109,17 @@ async def _drain_some(bench: Bench) -> None:
     scribe = bench.scribe(revision=2)
     sent = []
     for number in range(60):
-        fields = {"offer_id": (17, 18, 19)[number % 3], "aff_id": 2 + number % 2, "contact_id": f"c{number % 7}"}
-        params = {"aff_sub1": f"s{number % 4}", "utm_source": ("mail", "ads")[number % 2], "colour": "red", "cost": "0.03"}
+        fields: dict[str, Any] = {
+            "offer_id": (17, 18, 19)[number % 3],
+            "aff_id": 2 + number % 2,
+            "contact_id": f"c{number % 7}",
+        }
+        params = {
+            "aff_sub1": f"s{number % 4}",
+            "utm_source": ("mail", "ads")[number % 2],
+            "colour": "red",
+            "cost": "0.03",
+        }
         agent = GOOGLEBOT if number % 9 == 8 else CHROME
         click_id = scribe.click(ms=now_ms(), params=params, user_agent=agent, visitor=bytes(15) + b"v", **fields)
         if number % 4 == 0:
@@ -120,7 +129,11 @@ async def _drain_some(bench: Bench) -> None:
     scribe.close()
     await bench.drain()
     history = CatalogHistory()
-    wishes = (Wanted("reversed", "returned"), Wanted("", "wrong_amount", amount=Decimal("7.77")), Wanted("rejected", "fraud"))
+    wishes = (
+        Wanted("reversed", "returned"),
+        Wanted("", "wrong_amount", amount=Decimal("7.77")),
+        Wanted("rejected", "fraud"),
+    )
     for number, conversion_id in enumerate(sent[:15]):
         if (await bench.verdict(conversion_id))[0] == "approved":
             wanted = wishes[number % 3]
@@ -182,7 +195,9 @@ class _Maker:
             "revenue": Decimal("0.07") if offer_id == 19 else Decimal(0),
             "currency": CURRENCY[offer_id],
             "outcome": "redirected" if offer_id else "fallback",
-            "flags": chance.choice(([], [], [], ["duplicate"], ["bot"], ["datacentre", "prefetch"], ["deep_link_refused"])),
+            "flags": chance.choice(
+                ([], [], [], ["duplicate"], ["bot"], ["datacentre", "prefetch"], ["deep_link_refused"])
+            ),
             "extras": chance.choice(({}, {"colour": "red"}, {"list": "news"}, {"colour": "blue", "list": "vip"})),
             "catalog_revision": revision,
             "first_click_id": first,
@@ -260,9 +275,7 @@ class _Maker:
             if place:
                 row["revenue"] += Decimal("0.5")
             after = (row["amount"], row["payout"], row["revenue"]) if status == "approved" else (Decimal(0),) * 3
-            counts = tuple(
-                (status == one) - (before == one) for one in ("approved", "pending", "rejected")
-            )
+            counts = tuple((status == one) - (before == one) for one in ("approved", "pending", "rejected"))
             deltas = tuple(new - old for new, old in zip(after, money, strict=True))
             kind = "decided" if not place else "adjusted" if status == before else status
             booked.append((row["conversion_id"], hour, kind, before, status, *counts, *deltas))
@@ -291,7 +304,9 @@ class _Maker:
             records=[(*key, CURRENCY[key[1]], *spent) for key, spent in rows.items()],
             columns=("day", "offer_id", "aff_id", "creative_id", "list", "currency", "amount", "sends"),
         )
-        await self.conn.execute("INSERT INTO contacts (contact_id, list) SELECT 'c' || n, 'vip' FROM generate_series(0, 5) AS n")
+        await self.conn.execute(
+            "INSERT INTO contacts (contact_id, list) SELECT 'c' || n, 'vip' FROM generate_series(0, 5) AS n"
+        )
 
     async def _book(self) -> None:
         await self.conn.execute(f"CREATE TEMP TABLE made ({_MADE_COLUMNS})")

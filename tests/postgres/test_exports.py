@@ -22,7 +22,7 @@ from edge.exports.whole_files import write_whole
 from storage.postgres.connection import Connection, connect
 from storage.postgres.exports.selecting import Selection
 from storage.postgres.exports.tables import TABLES
-from storage.postgres.reports.query import QueryRefused
+from storage.postgres.reports.query import NotYours, QueryRefused
 from storage.postgres.reports.viewer import ADMIN, Viewer
 from tests.conftest import _TEMPLATE, Server, _fresh_database
 from tests.postgres.drains import CATALOG, Bench, open_bench
@@ -163,7 +163,11 @@ async def test_a_partner_and_an_advertiser_get_their_own_rows_and_columns(
     assert rows or what == "impressions"
     assert not hidden & set(rows[0] if rows else ())
     theirs = ("partner", "3") if column == "aff_id" else ("offer", "17")
-    assert read(await export(conn, what, theirs, shape=Shape(form), viewer=viewer), form) == []
+    if column == "aff_id":
+        with pytest.raises(NotYours):
+            await export(conn, what, theirs, viewer=viewer)
+    else:
+        assert read(await export(conn, what, theirs, shape=Shape(form), viewer=viewer), form) == []
     for name in hidden & {field.name for field in TABLES[what].fields}:
         with pytest.raises(QueryRefused, match=f"columns: {what} has no '{name}'"):
             await export(conn, what, ("columns", name), viewer=viewer)

@@ -105,12 +105,13 @@ async def test_a_statement_comes_as_json_csv_and_a_page(client: Client) -> None:
         ("advertiser", f"/statements/partner/2/{MONTH}", 404),
         ("other", f"/statements/advertiser/1/{MONTH}", 404),
         ("root", f"/statements/partner/99/{MONTH}", 404),
-        ("root", "/statements/partner/2/2999-01", 422),
+        ("root", "/statements/partner/2/2099-01", 404),
         ("root", "/statements/partner/2/2026-13", 422),
         ("root", "/statements?month=soon", 422),
         ("root", f"/statements?month={MONTH}&cursor=!!!", 422),
-        ("partner", f"/exports/costs?{DAYS}", 404),
-        ("root", "/exports/nothing", 422),
+        ("partner", f"/exports/costs?{DAYS}", 403),
+        ("root", "/exports/nothing", 404),
+        ("partner", f"/exports/clicks?{DAYS}&partner=3", 404),
         ("root", "/exports/clicks", 422),
         ("root", f"/exports/clicks?{DAYS}&format=xls", 422),
         ("partner", f"/exports/conversions?{DAYS}&columns=revenue", 422),
@@ -150,6 +151,8 @@ async def test_a_report_is_exported_with_all_its_rows(client: Client) -> None:
     path = f"/exports/reports?{DAYS}&dimensions=partner,offer&metrics=conversions,payout,cr&sort=partner"
     rows = list(csv.DictReader(io.StringIO((await ask(client, path))[2].decode())))
     assert [(row["partner"], row["conversions"], Decimal(row["payout"])) for row in rows] == [("2", "3", 15), ("3", "3", 18)]
+    titles = (await ask(client, f"{path}&for_spreadsheets=true"))[2].splitlines()[0]
+    assert titles == b"Partner,Offer,Conversions,Payout,CR (per valid click)"
     body = (await ask(client, f"{path}&format=parquet"))[2]
     assert pq.read_table(pa.BufferReader(body)).column("payout").to_pylist() == [15, 18]
     lines = (await ask(client, f"{path}&format=ndjson&compare=previous&limit=1"))[2].splitlines()

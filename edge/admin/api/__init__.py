@@ -2,7 +2,12 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import exports, statements, whoami
+from edge.admin.api import exports, reports, statements, whoami
 from edge.admin.api.operation import Operation
 
-OPERATIONS: Sequence[Operation] = (*whoami.OPERATIONS, *statements.OPERATIONS, *exports.OPERATIONS)
+OPERATIONS: Sequence[Operation] = (
+    *whoami.OPERATIONS,
+    *reports.OPERATIONS,
+    *statements.OPERATIONS,
+    *exports.OPERATIONS,
+)

@@ -3,23 +3,25 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
+import msgspec
 import structlog
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from edge.admin.api.operation import EVERYBODY, Call, Operation
+from edge.admin.api.operation import EVERYBODY, Call, Operation, Scope
 from edge.admin.api.problems import Problem, bad_fields, not_found
-from edge.exports.asking import MEDIA, Format, Shape, parse_selection, take_shape, visible_tables
+from edge.admin.api.reports import ReportParameters, viewer_of
+from edge.exports.asking import MEDIA, Format, Shape, parse_selection, take_shape
 from edge.exports.reports import export_report, parse_report
 from edge.exports.running import Write, export_table
 from storage.postgres.connection import Connection
-from storage.postgres.exports.tables import TABLES
+from storage.postgres.exports.tables import TABLES, Table
 from storage.postgres.installation import recall
-from storage.postgres.reports.query import QueryRefused
+from storage.postgres.reports.dimensions import DIMENSIONS
+from storage.postgres.reports.query import NotYours, QueryRefused
 from storage.postgres.reports.report import ReportTooSlow
-from storage.postgres.reports.viewer import Viewer
 
 MAX_RUNNING = 3
 """Each holds one of the API's connections for as long as its reader takes."""
@@ -27,51 +29,27 @@ READER_TIMEOUT_S = 30.0
 """A reader that takes nothing for so long is gone. (The database would end the transaction after a minute.)"""
 _log = structlog.get_logger()
 Job = Callable[[Connection, Write], Awaitable[int]]
-_Text = Annotated[str, Meta(max_length=2000)]
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
-class ExportPath(Struct):
-    """What to export."""
+def _exporting(what: str) -> Handler:
+    """The handler of a table, or of `reports`."""
 
-    what: Literal["clicks", "impressions", "conversions", "changes", "costs", "contacts", "reports"]
+    async def export(call: Call) -> web.StreamResponse:
+        if _running.count >= MAX_RUNNING:
+            raise Problem(503, f"{MAX_RUNNING} exports are being made already", headers={"Retry-After": "10"})
+        with _running:
+            async with call.backend.connection() as conn:
+                zone = await recall(conn, "timezone", call.backend.settings.timezone)
+                shape, job = _read(call, what, zone)
+                return await _Stream(call.request, what, shape).run(lambda write: job(conn, write))
 
-
-class ExportQuery(Struct, rename={"starts": "from", "ends": "to"}):
-    """The parameters beside the filters, which are those of reports. `columns` of tables; the last ones of reports."""
-
-    starts: _Text = ""
-    ends: _Text = ""
-    format: Format = "csv"
-    for_spreadsheets: bool = False
-    timezone: _Text = ""
-    by: Literal["conversion", "click"] = "conversion"
-    columns: _Text = ""
-    offer: list[str] = []
-    partner: list[str] = []
-    advertiser: list[str] = []
-    dimensions: _Text = ""
-    metrics: _Text = ""
+    return export
 
 
-async def export(call: Call) -> web.StreamResponse:
-    """The file, streamed."""
-    what, caller = call.path.what, call.caller
-    viewer = Viewer(caller.scope, caller.advertiser_id, caller.aff_id)
-    if what != "reports" and what not in visible_tables(viewer):
-        raise not_found("export")
-    if _running.count >= MAX_RUNNING:
-        raise Problem(503, f"{MAX_RUNNING} exports are being made already", headers={"Retry-After": "10"})
-    with _running:
-        async with call.backend.connection() as conn:
-            zone = await recall(conn, "timezone", call.backend.settings.timezone)
-            shape, job = _read(call, viewer, zone)
-            stream = _Stream(call.request, what, shape)
-            return await stream.run(lambda write: job(conn, write))
-
-
-def _read(call: Call, viewer: Viewer, zone: str) -> tuple[Shape, Job]:
+def _read(call: Call, what: str, zone: str) -> tuple[Shape, Job]:
     """What is asked for; Problem with every fault."""
-    now, what = datetime.now(UTC), call.path.what
+    now, viewer = datetime.now(UTC), viewer_of(call.caller)
     try:
         shape, parameters = take_shape(list(call.request.query.items()))
         if what == "reports":
@@ -81,6 +59,8 @@ def _read(call: Call, viewer: Viewer, zone: str) -> tuple[Shape, Job]:
             )
         selection = parse_selection(TABLES[what], parameters, viewer, now, zone)
         return shape, lambda conn, write: export_table(conn, selection, shape, write)
+    except NotYours as error:
+        raise not_found(error.dimension) from error
     except QueryRefused as refused:
         raise bad_fields([(fault.field, fault.text) for fault in refused.faults]) from refused
 
@@ -116,7 +96,7 @@ class _Stream:
         except Exception as error:
             if not self._response.prepared:
                 if isinstance(error, ReportTooSlow):
-                    raise Problem(503, str(error)) from error
+                    raise Problem(422, str(error)) from error
                 raise
             self._cut(error)
         return self._response
@@ -148,17 +128,49 @@ def _headers(what: str, form: str) -> dict[str, str]:
     }
 
 
-OPERATIONS = (
-    Operation(
+_REPORT = {field.encode_name: field for field in msgspec.structs.fields(ReportParameters)}
+_SHAPE: list[Any] = [
+    ("format", Format, "csv"),
+    ("for_spreadsheets", Annotated[bool, Meta(description="of CSV: make text of what would be calculated")], False),
+]
+
+
+def _parameters(table: Table) -> type[msgspec.Struct]:
+    """For the OpenAPI page: what a table's export takes, as reports name it."""
+    names = "|".join(field.name for field in table.fields)
+    columns = Annotated[str, Meta(pattern=f"^({names})(,({names}))*$", description="which, comma-separated")]
+    start = ("from_", _REPORT["from"].type, "") if table.is_timeless else ("from_", _REPORT["from"].type)
+    known = [name for name, one in DIMENSIONS.items() if table.source.has(one)]
+    fields: list[Any] = [
+        start,
+        *((name, _REPORT[name].type, "") for name in ("to", "timezone")),
+        ("by", _REPORT["by"].type, "conversion"),
+        ("columns", columns, ""),
+        *_SHAPE,
+        *((name, _REPORT[name].type, msgspec.field(default_factory=list)) for name in known),
+    ]
+    return msgspec.defstruct(f"Export{table.name.title()}", fields, rename={"from_": "from"}, kw_only=True)
+
+
+def _operation(what: str, query_type: type[msgspec.Struct], scopes: tuple[Scope, ...]) -> Operation:
+    media = tuple(one.partition(";")[0] for one in MEDIA.values())
+    summary = f"{what.capitalize()} as CSV, NDJSON or Parquet"
+    return Operation(
         "GET",
-        "/exports/{what}",
-        "export",
-        "Rows as CSV, NDJSON or Parquet; filters and times as for reports",
-        export,
-        EVERYBODY,
-        path_type=ExportPath,
-        query_type=ExportQuery,
+        f"/exports/{what}",
+        f"export_{what}",
+        summary,
+        _exporting(what),
+        scopes,
+        query_type=query_type,
         takes_any_query=True,
-        media=tuple(media.partition(";")[0] for media in MEDIA.values()),
+        media=media,
+    )
+
+
+OPERATIONS = (
+    *(_operation(name, _parameters(table), table.scopes) for name, table in TABLES.items()),
+    _operation(
+        "reports", msgspec.defstruct("ExportReports", _SHAPE, bases=(ReportParameters,), kw_only=True), EVERYBODY
     ),
 )

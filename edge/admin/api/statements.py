@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Meta, Struct, field
 
 from edge.admin.api.operation import EVERYBODY, Call, Caller, Operation
-from edge.admin.api.problems import bad_fields, not_found
+from edge.admin.api.problems import Problem, bad_fields, not_found
 from edge.errors import UserError
 from edge.statements.building import summarise
 from edge.statements.finding import Whose, find_statement, find_statements
@@ -16,7 +16,7 @@ from edge.statements.forms import page_headers, to_csv, to_page
 from edge.statements.statement import PartyKind, Statement, Summary
 from edge.tracking.months import parse_month
 
-Month = Annotated[str, Meta(pattern="^2[0-9]{3}-(0[1-9]|1[0-2])$", description="Such as 2026-10.")]
+Month = Annotated[str, Meta(pattern="^20[0-9]{2}-(0[1-9]|1[0-2])$", description="Such as 2026-10.")]
 Id = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _PARTIES: tuple[PartyKind, ...] = ("partner", "advertiser")
 
@@ -96,7 +96,7 @@ async def _find(call: Call, month_name: str, whose: Whose) -> list[Statement]:
                 return await find_statements(conn, month, whose.party, now=now)
             found = await find_statement(conn, month, whose, now=now)
         except UserError as error:
-            raise bad_fields([("month", str(error))]) from error
+            raise Problem(404, str(error)) from error
     return [found] if found else []
 
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import msgspec
 
 from storage.errors import StorageError
-from storage.postgres.reports.dimensions import EXTRA, Dimension, find_dimension
+from storage.postgres.reports.dimensions import EXTRA, Dimension, Kind, find_dimension
 from storage.postgres.reports.metrics import DEFAULT_METRICS, METRICS, Clicks
 from storage.postgres.reports.periods import Period, day_begins, read_moment
 from storage.postgres.reports.viewer import Viewer
@@ -52,6 +52,14 @@ class QueryRefused(StorageError):
         super().__init__("; ".join(f"{one.field}: {one.text}" for one in faults))
 
 
+class NotYours(StorageError):
+    """The filter asks for somebody else's rows: to this viewer there are none such."""
+
+    def __init__(self, dimension: str) -> None:
+        self.dimension = dimension
+        super().__init__(f"there is no such {dimension}")
+
+
 class ReportQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A report that can be run. `filters`: by dimension, the values that are let through."""
 
@@ -80,7 +88,7 @@ class ReportQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_query(parameters: Parameters, viewer: Viewer, now: datetime, timezone: str = "UTC") -> ReportQuery:
-    """The query that the parameters ask for, on behalf of `viewer`. QueryRefused with all their faults.
+    """The query that the parameters ask for, on behalf of `viewer`. QueryRefused with all their faults; NotYours.
 
     `timezone`: where none is asked for.
     """
@@ -126,6 +134,9 @@ class _Reader:
         offset = self._offset(cursor, query)
         if self.faults:
             raise QueryRefused(self.faults)
+        for name, own in self._viewer.own_rows.items():
+            if own not in query.filters.get(name, (own,)):
+                raise NotYours(name)
         return msgspec.structs.replace(query, offset=offset)
 
     def _fault(self, name: str, text: str) -> None:
@@ -285,7 +296,14 @@ def _read_value(dimension: Dimension, text: str, zone: ZoneInfo) -> Value | None
         return None if len(text) <= len("2026-10-31") else read_moment(text, zone, is_end=False)
     day = f"{text}-01" if dimension.kind == "month" and _MONTH.fullmatch(text) else text
     moment = read_moment(day, UTC, is_end=False) if len(day) == len("2026-10-31") else None
-    return moment.date() if moment else None
+    return _bucket(dimension.kind, moment.date()) if moment else None
+
+
+def _bucket(kind: Kind, day: date) -> date:
+    """The day that stands for its week or month."""
+    if kind == "month":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if kind == "week" else day
 
 
 def _is_text(text: str) -> bool:
