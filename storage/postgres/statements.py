@@ -106,8 +106,8 @@ _CHANGES = f"""
     LEFT JOIN LATERAL (
         SELECT booked_hour FROM conversion_changes AS earlier
         WHERE earlier.conversion_id = changes.conversion_id AND earlier.kind = 'decided'
-          AND earlier.change_id < changes.change_id ORDER BY change_id DESC LIMIT 1
-    ) AS decided ON changes.kind <> 'decided'
+          AND earlier.change_id < changes.change_id AND changes.kind <> 'decided' ORDER BY change_id DESC LIMIT 1
+    ) AS decided ON true
     WHERE changes.booked_hour >= $2 AND changes.booked_hour < $3 AND {_MINE}
 """
 # All months from that one to this are closed: else the one that is not states what came late.

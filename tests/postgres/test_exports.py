@@ -192,6 +192,19 @@ async def test_changes_add_up_to_the_reports_figures(conn: Connection) -> None:
     assert sum(row["conversions_delta"] for row in rows) == stored["conversions"]
 
 
+async def test_progress_is_told_in_rows(conn: Connection) -> None:
+    """How many so far, and about how many there will be."""
+    told: list[tuple[int, int]] = []
+
+    async def write(data: bytes) -> None:
+        """Nobody reads it."""
+
+    selection = parse_selection(TABLES["clicks"], DAYS, ADMIN, NOW, "UTC")
+    await export_table(conn, selection, Shape(), write, lambda rows, expected: told.append((rows, expected)))
+    assert told[-1][0] == 20
+    assert told[-1][1] > 0
+
+
 async def test_for_spreadsheets_nothing_is_calculated(conn: Connection) -> None:
     """Only where it is asked for, only in texts: a negative number stays one."""
     shape = Shape("csv", for_spreadsheets=True)

@@ -219,6 +219,10 @@ def test_the_statement_command_prints_and_writes(run: Command, tmp_path: Path) -
     assert sorted(one.name for one in tmp_path.iterdir()) == [
         f"statement-{MONTH}-advertiser-1.html", f"statement-{MONTH}-partner-2.html", f"statement-{MONTH}-partner-3.html"
     ]  # fmt: skip
+    assert "closed already" in run("statement", "--month", "2024-02", "--close") + run(
+        "statement", "--month", "2024-02", "--close", code=2
+    )
+    assert "2024-02" in run("month", "list")
     assert "is not over" in run("statement", "--month", MONTH, "--close", code=2)
     assert "say --out DIR" in run("statement", "--month", MONTH, "--csv", code=2)
     assert "there is no partner 9" in run("statement", "--month", MONTH, "--partner", "9", code=2)

@@ -67,9 +67,9 @@ DECIDED_DAYS_AGO = 70
 
 
 @pytest.fixture
-async def past(data_dir: Path, database: str) -> AsyncIterator[tuple[Bench, date]]:
+async def past(data_dir: Path, any_database: str) -> AsyncIterator[tuple[Bench, date]]:
     """A bench whose conversions were all decided in a month that is over, and that month."""
-    async with open_bench(data_dir, database, OFFERS) as bench:
+    async with open_bench(data_dir, any_database, OFFERS) as bench:
         scribe = bench.scribe()
         for amount in ("10.00", "20.05", "0.77"):
             scribe.convert(scribe.click(offer_id=PERCENT), amount=amount, currency="EUR")
@@ -297,6 +297,17 @@ async def test_months_of_another_time_zone_neither_overlap_nor_leave_a_gap(past:
     assert following.starts_at == closed.ends_at
     assert following.ends_at.hour in (11, 12)
     assert (await stated(bench, month)).timezone == "UTC"
+
+
+async def test_a_month_is_closed_once_and_only_when_all_of_it_is_stored(past: tuple[Bench, date]) -> None:
+    """Not while a journal may hold events of it, unless that is accepted."""
+    bench, month = past
+    await bench.conn.execute("UPDATE journal_positions SET watermark_ms = 0")
+    with pytest.raises(UserError, match=f"1 journals may still hold events of {month:%Y-%m}: wait, or say --force"):
+        await close(bench.conn, month, now=NOW, actor="a test")
+    assert await close(bench.conn, month, now=NOW, actor="a test", force=True) == await span_in_force(bench.conn, month)
+    with pytest.raises(UserError, match="is closed already"):
+        await close(bench.conn, month, now=NOW, actor="a test", force=True)
 
 
 async def test_what_cannot_be_stated_is_said(past: tuple[Bench, date]) -> None:

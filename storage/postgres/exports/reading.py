@@ -24,6 +24,8 @@ async def snapshot(conn: Connection) -> AsyncIterator[None]:
     transaction = conn.transaction(isolation="repeatable_read", readonly=True)
     await transaction.start()
     try:
+        # Who reads may pause, as a pager does; the API has a limit of its own.
+        await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         yield
     finally:
         if not conn.is_closed():
