@@ -14,6 +14,7 @@ _COMMANDS = {
     "cohorts": "edge.cli.cohorts:cohorts",
     "conversion": "edge.cli.conversion:conversion",
     "explain": "edge.cli.explain:explain",
+    "export": "edge.cli.export:export",
     "import": "edge.cli.imports:imports",
     "journal": "edge.cli.journal:journal",
     "key": "edge.cli.key:key",
@@ -23,6 +24,7 @@ _COMMANDS = {
     "psql": "edge.cli.psql:psql",
     "report": "edge.cli.report:report",
     "serve": "edge.cli.serve:serve",
+    "statement": "edge.cli.statement:statement",
 }
 
 

@@ -2,24 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 import click
 
 from edge.cli.conversion import user
 from edge.cli.database import database_options, run_connected
+from edge.closing import close as close_it
 from edge.errors import UserError
-from edge.tracking.months import MonthSpan, parse_month, span_of
-from storage.postgres.connection import Connection, resolve_url
-from storage.postgres.installation import recall
-from storage.postgres.months import ClosedMonth, close_month, closed_months, reopen_month, undrained_journals
+from edge.tracking.months import parse_month
+from storage.postgres.connection import resolve_url
+from storage.postgres.months import ClosedMonth, closed_months, reopen_month
 
 F = TypeVar("F", bound=Callable[..., Any])
-SETTLED_AFTER = timedelta(minutes=10)
-"""No transaction lasts that long: nothing is still being booked in a month that ended earlier."""
 
 
 @click.group()
@@ -35,7 +32,8 @@ def close(month_name: str, force: bool, data_dir: Path, database: str | None) ->
     """Close MONTH: changes of its conversions are booked in the hour in which they are made."""
     first_day = _parse(month_name)
     url = resolve_url(database, data_dir)
-    span = run_connected(url, "month close", lambda conn: _close(conn, first_day, force=force))
+    now = datetime.fromtimestamp(time.time(), UTC)
+    span = run_connected(url, "month close", lambda conn: close_it(conn, first_day, now=now, actor=user(), force=force))
     click.echo(f"{month_name} is closed: {span.starts_at} to {span.ends_at}")
 
 
@@ -65,18 +63,6 @@ def _parse(text: str) -> date:
     if found is None:
         raise UserError(f"{text[:40]!a} is no month: write it 2026-10")
     return found
-
-
-async def _close(conn: Connection, first_day: date, *, force: bool) -> MonthSpan:
-    span = span_of(first_day, ZoneInfo(await recall(conn, "timezone", "UTC")))
-    if datetime.fromtimestamp(time.time(), UTC) < span.ends_at + SETTLED_AFTER:
-        raise UserError(f"{first_day:%Y-%m} is not over: it can be closed from {span.ends_at + SETTLED_AFTER} on")
-    undrained = await undrained_journals(conn, round(span.ends_at.timestamp() * 1000))
-    if undrained and not force:
-        raise UserError(f"{undrained} journals may still hold events of {first_day:%Y-%m}: wait, or say --force")
-    if not await close_month(conn, *span, user()):
-        raise UserError(f"{first_day:%Y-%m} is closed already")
-    return span
 
 
 def _describe(months: Iterable[ClosedMonth]) -> Iterable[str]:

@@ -1,6 +1,10 @@
 """Amounts in a currency's smallest unit (cents) into plain decimals: exact, by moving the point in the text."""
 
-from edge.tracking.payouts import parse_amount
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+from edge.tracking.payouts import ZERO, parse_amount
+
+_EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 _NONE = frozenset(
     ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF")
@@ -23,3 +27,8 @@ def to_decimal(amount: str, currency: str) -> str:
         return amount
     padded = amount.zfill(digits + 1)
     return f"{padded[:-digits]}.{padded[-digits:]}"
+
+
+def round_to_unit(value: Decimal, currency: str) -> Decimal:
+    """Half-even to the currency's smallest unit, with all of its decimals; a zero has no sign."""
+    return value.quantize(Decimal(1).scaleb(-digits_of(currency)), context=_EXACT) + ZERO

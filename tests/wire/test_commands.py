@@ -288,6 +288,7 @@ def test_version_and_help_need_nothing() -> None:
         "cohorts",
         "conversion",
         "explain",
+        "export",
         "import",
         "journal",
         "key",
@@ -297,6 +298,7 @@ def test_version_and_help_need_nothing() -> None:
         "psql",
         "report",
         "serve",
+        "statement",
     ]
     assert re.findall(r"^  ([a-z][a-z-]*) ", run("--help"), re.MULTILINE) == commands
     for command in commands:

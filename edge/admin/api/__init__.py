@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import catalog, contacts, costs, keys, parts, reports, rows, whoami
+from edge.admin.api import catalog, contacts, costs, exports, keys, parts, reports, rows, statements, whoami
 from edge.admin.api.operation import Operation
 
 OPERATIONS: Sequence[Operation] = (
@@ -11,7 +11,9 @@ OPERATIONS: Sequence[Operation] = (
     *catalog.OPERATIONS,
     *contacts.OPERATIONS,
     *costs.OPERATIONS,
+    *exports.OPERATIONS,
     *keys.OPERATIONS,
     *parts.OPERATIONS,
     *rows.OPERATIONS,
+    *statements.OPERATIONS,
 )

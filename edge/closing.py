@@ -1,0 +1,42 @@
+"""Closing a month: its changes are booked elsewhere from then on, and what its statements say is kept."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from edge.errors import UserError
+from edge.tracking.months import MonthSpan, span_of
+from storage.postgres.connection import Connection
+from storage.postgres.installation import recall
+from storage.postgres.months import close_month, closed_months, undrained_journals
+from storage.postgres.statements import keep_lines
+
+SETTLED_AFTER = timedelta(minutes=10)
+"""No transaction lasts that long: nothing is still being booked in a month that ended earlier."""
+
+
+async def span_in_force(conn: Connection, month: date) -> MonthSpan:
+    """A month's instants: as it was closed, else in the time zone of serve, without what its closed neighbours have."""
+    closed = {one.month: one for one in await closed_months(conn, to_change=False)}
+    if known := closed.get(month):
+        return MonthSpan(month, known.starts_at, known.ends_at)
+    span = span_of(month, ZoneInfo(await recall(conn, "timezone", "UTC")))
+    before = closed.get((month - timedelta(days=1)).replace(day=1))
+    after = closed.get((month + timedelta(days=31)).replace(day=1))
+    return span._replace(
+        starts_at=before.ends_at if before else span.starts_at, ends_at=after.starts_at if after else span.ends_at
+    )
+
+
+async def close(conn: Connection, month: date, *, now: datetime, actor: str, force: bool = False) -> MonthSpan:
+    """Close it; UserError if it is not over, not wholly stored (unless `force`), or closed already."""
+    span = await span_in_force(conn, month)
+    may_close_at = span.ends_at + SETTLED_AFTER
+    if now < may_close_at:
+        raise UserError(f"{month:%Y-%m} is not over: it can be closed from {may_close_at.astimezone(UTC)} on")
+    undrained = await undrained_journals(conn, round(span.ends_at.timestamp() * 1000))
+    if undrained and not force:
+        raise UserError(f"{undrained} journals may still hold events of {month:%Y-%m}: wait, or say --force")
+    if not await close_month(conn, *span, actor):
+        raise UserError(f"{month:%Y-%m} is closed already")
+    await keep_lines(conn, month, await recall(conn, "timezone", "UTC"))
+    return span
