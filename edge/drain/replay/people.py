@@ -39,24 +39,26 @@ def _ways(row: Row, held: Held, said: dict[str, Decimal]) -> list[Wanted]:
     if status == "approved" and said:
         ways.append(Wanted("", row["change_reason"], **said))
     if status == "reversed" and held.status == "pending":
-        ways.append(Wanted("rejected", row["change_reason"]))
+        ways.append(Wanted("rejected", row["change_reason"], **said))
     return ways
 
 
 def _said(row: Row, pricing: Pricing | None) -> dict[str, Decimal]:
     """The amounts that the person named: those that do not follow from what was there, and the terms."""
     after = {name: row[f"change_{name}_after"] for name in _MONEY}
-    if None in after.values() or row["change_kind"] in ("rejected", "reversed"):
-        return {}
     before = {name: row[f"{name}_before"] for name in _MONEY}
-    if row["change_kind"] == "adjusted" or None in before.values():
+    if None in (*after.values(), *before.values()):  # of before amounts were kept with changes
+        return {}
+    if row["change_kind"] != "approved":
         return {name: value for name, value in after.items() if value != before[name]}
     state = State(row["change_status_before"], "", 0, **before)
-    expected = [found for rank in _ranks(pricing) if (found := _approved(state, pricing, rank))]
-    if any(all(getattr(one, name) == value for name, value in after.items()) for one in expected):
-        return {}
-    first = expected[0] if expected else None
-    return {name: value for name, value in after.items() if first is None or getattr(first, name) != value}
+    amount = after["amount"] if after["amount"] != before["amount"] else None
+    said = {name: after[name] for name in _MONEY if name != "amount" or amount is not None}
+    for rank in _ranks(pricing):
+        if expected := _approved(state, amount, pricing, rank):
+            named = {name: value for name, value in said.items() if name == "amount" or value != getattr(expected, name)}
+            said = min(said, named, key=len)
+    return said
 
 
 def _ranks(pricing: Pricing | None) -> list[int]:
@@ -65,9 +67,9 @@ def _ranks(pricing: Pricing | None) -> list[int]:
     return [0, *(tier.from_conversions for tier in tiers)]
 
 
-def _approved(state: State, pricing: Pricing | None, rank: int) -> State | None:
+def _approved(state: State, amount: Decimal | None, pricing: Pricing | None, rank: int) -> State | None:
     try:
-        return change(state, Wanted("approved"), pricing, rank)
+        return change(state, Wanted("approved", amount=amount), pricing, rank)
     except ChangeRefused:
         return None
 
