@@ -55,6 +55,7 @@ class ReplayLedger(Ledger):
         made = self._made[after.click_id, after.goal_id]
         if after.status != "rejected" and after.conversion_id not in made:
             made.append(after.conversion_id)
+            self._sort(after)
 
     def forget(self, groups: Iterable[UUID]) -> list[UUID]:
         """Nothing later has to do with these clicks, or conversions without one; whose they were."""
@@ -69,7 +70,13 @@ class ReplayLedger(Ledger):
 
     def _book(self, held: Held) -> None:
         self._groups[held.click_id or held.conversion_id].append(held.conversion_id)
+        self._sort(held)
         self._booked(None, held)
+
+    def _sort(self, held: Held) -> None:
+        """Of several the advertiser means the one that was received last, whenever it was accepted."""
+        made = self._made[held.click_id, held.goal_id]
+        made.sort(key=lambda id_: (self.held[id_].received_at, id_))
 
 
 class ReplayTiers(TierCounts):
