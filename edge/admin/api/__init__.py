@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import whoami
+from edge.admin.api import decisions, health, postbacks, stories, whoami
 from edge.admin.api.operation import Operation
 
-OPERATIONS: Sequence[Operation] = (*whoami.OPERATIONS,)
+OPERATIONS: Sequence[Operation] = (
+    *whoami.OPERATIONS,
+    *decisions.OPERATIONS,
+    *stories.OPERATIONS,
+    *postbacks.OPERATIONS,
+    *health.OPERATIONS,
+)
