@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import decisions, health, postbacks, stories, whoami
+from edge.admin.api import decisions, health, live, postbacks, stories, whoami
 from edge.admin.api.operation import Operation
 
 OPERATIONS: Sequence[Operation] = (
@@ -11,4 +11,5 @@ OPERATIONS: Sequence[Operation] = (
     *stories.OPERATIONS,
     *postbacks.OPERATIONS,
     *health.OPERATIONS,
+    *live.OPERATIONS,
 )

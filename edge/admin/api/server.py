@@ -13,6 +13,7 @@ from edge.admin.api.openapi import PREFIX, describe
 from edge.admin.api.operation import Call, Caller, Operation, Reply
 from edge.admin.api.problems import Problem
 from edge.admin.backend import Backend, DatabaseAway
+from edge.admin.live import feed_of
 from edge.logs import RateLimited
 from storage.postgres.api_keys import find_key
 
@@ -24,6 +25,7 @@ _RETRY_S = {"Retry-After": "2"}
 def make_api(backend: Backend, operations: Sequence[Operation]) -> web.Application:
     """The application below /api."""
     app = web.Application(middlewares=[_problems], client_max_size=decoding.MAX_BODY_BYTES)
+    app.on_shutdown.append(lambda _: feed_of(backend).close())
     page = msgspec.json.encode(describe(operations))
     app.router.add_get("/openapi.json", _fixed(page))
     for operation in operations:
