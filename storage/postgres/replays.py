@@ -182,6 +182,80 @@ async def count_used_before(conn: Connection, window: Window, offer_id: int, aff
     return used
 
 
+_TOUCH_HOURS = """
+    SELECT date_trunc('hour', clicked_at, 'UTC') AS hour, offer_id, aff_id, currency, outcome, reason, count(*) AS clicks,
+           count(*) FILTER (WHERE outcome NOT IN ('fallback', 'rejected') AND NOT flags && '{bot,prefetch,datacentre}') AS taken,
+           sum(payout) AS payout, sum(revenue) AS revenue, true AS is_click
+    FROM clicks WHERE click_id >= $1 AND click_id < $2 AND ($3::int[] = '{}' OR offer_id = ANY($3))
+      AND NOT (offer_id = ANY($4) OR aff_id = ANY($5) OR coalesce(extras ->> 'requested_offer_id', '') = ANY($6))
+    GROUP BY 1, 2, 3, 4, 5, 6
+    UNION ALL
+    SELECT date_trunc('hour', clicked_at, 'UTC'), offer_id, aff_id, currency, '', '', 0, 0, sum(payout), sum(revenue), false
+    FROM impressions WHERE click_id >= $1 AND click_id < $2 AND ($3::int[] = '{}' OR offer_id = ANY($3))
+      AND (payout <> 0 OR revenue <> 0) GROUP BY 1, 2, 3, 4
+    ORDER BY hour
+"""
+_CLICKS = """
+    SELECT click_id, clicked_at, offer_id, aff_id, source, aff_sub1, aff_sub2, aff_sub3, aff_sub4, aff_sub5, country, region,
+           city, user_agent, device_type, device_brand, os, browser, language, visitor, payout, revenue, currency, outcome,
+           reason, flags, extras, catalog_revision
+    FROM clicks WHERE click_id >= $1 AND click_id < $2
+      AND (offer_id = ANY($3) OR aff_id = ANY($4) OR coalesce(extras ->> 'requested_offer_id', '') = ANY($5))
+    ORDER BY click_id
+"""
+
+
+class Touched(NamedTuple):
+    """The clicks that changed rules may send or pay otherwise: of these offers, asked for or gone to, and partners."""
+
+    offer_ids: list[int]
+    aff_ids: list[int]
+
+    @property
+    def asked(self) -> list[str]:
+        """The offers as clicks name the one that was asked for."""
+        return [str(offer_id) for offer_id in self.offer_ids]
+
+
+async def stream_untouched(conn: Connection, window: Window, touched: Touched) -> AsyncIterator[Row]:
+    """All other clicks, counted by hour, place and outcome, hour after hour; and what impressions earned."""
+    span = id_of(window.starts_at), id_of(window.ends_at)
+    async for row in conn.cursor(
+        _TOUCH_HOURS, *span, window.offer_ids, touched.offer_ids, touched.aff_ids, touched.asked, prefetch=_FETCHED
+    ):
+        yield row
+
+
+async def stream_clicks(conn: Connection, window: Window, touched: Touched) -> AsyncIterator[Row]:
+    """These clicks one by one, in the order of their time."""
+    span = id_of(window.starts_at), id_of(window.ends_at)
+    async for row in conn.cursor(
+        _CLICKS, *span, touched.offer_ids, touched.aff_ids, touched.asked, prefetch=_FETCHED
+    ):
+        yield row
+
+
+async def offers_ever(conn: Connection) -> list[tuple[int, bytes]]:
+    """The bodies of all offers, as they are and as they were."""
+    rows = await conn.fetch("SELECT id::int, body FROM catalog_items WHERE kind = 'offers'")
+    return [(row[0], row[1]) for row in rows]
+
+
+async def count_clicks(conn: Connection, window: Window) -> int:
+    """How many clicks there are in the window, by the roll-ups."""
+    found: int = await conn.fetchval(
+        "SELECT coalesce(sum(gross_clicks), 0)::bigint FROM stats_hourly WHERE hour >= $1 AND hour < $2",
+        window.starts_at,
+        window.ends_at,
+    )
+    return found
+
+
+def id_of(moment: datetime) -> UUID:
+    """The lowest id that a touch of that moment may have."""
+    return UUID(int=round(moment.timestamp() * 1000) << 80)
+
+
 async def revision_times(conn: Connection) -> list[tuple[datetime, int]]:
     """When each catalog revision was stored, in order."""
     return [tuple(row) for row in await conn.fetch("SELECT created_at, revision FROM catalog_revisions ORDER BY revision")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple, Protocol
 
-from edge.tracking.payouts import ZERO
+from edge.tracking.payouts import ZERO, Money
 
 
 class Place(NamedTuple):
@@ -97,14 +97,12 @@ class Tally:
             _count(self._sides[1], before, -1)
         _count(self._sides[1], after, 1)
 
-    def count_clicks(
-        self, place: Place, kind: tuple[str, str], count: int, payout: Decimal, revenue: Decimal, *, is_after: bool
-    ) -> None:
+    def count_clicks(self, place: Place, kind: tuple[str, str], count: int, earned: Money, *, is_after: bool) -> None:
         """So many clicks of that outcome and reason, and what they earned."""
         figures = self._sides[is_after][place]
         figures.clicks[kind] += count
-        figures.payout += payout
-        figures.revenue += revenue
+        figures.payout += earned.payout
+        figures.revenue += earned.revenue
 
     def compare(self, offer_ids: frozenset[int], aff_ids: frozenset[int]) -> Iterator[Compared]:
         """Every place of these offers and partners (empty: of all) in order."""

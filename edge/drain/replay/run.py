@@ -5,13 +5,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from edge.drain.replay.clicks import ClickReplay
 from edge.drain.replay.conversions import ConversionReplay
 from edge.drain.replay.figures import Compared, Tally, total
 from edge.drain.replay.rules import ReplayHistory, RuleChange, read_rules
 from edge.errors import UserError
 from storage.postgres.connection import Connection
 from storage.postgres.installation import recall
-from storage.postgres.replays import Window, measure_window, open_snapshot
+from storage.postgres.replays import Window, count_clicks, measure_window, open_snapshot
 
 Progress = Callable[[str, int, int], None]
 """Told what is being replayed, how much of it is done, and of how much."""
@@ -47,17 +48,28 @@ async def replay(
         if starts_at >= ends_at:
             raise UserError(f"{asked.first_day} is after {asked.last_day}: nothing lies between them")
         window, count = await measure_window(conn, Window(starts_at, ends_at, tuple(sorted(asked.offer_ids))))
-        tally, done = Tally(), 0
-
-        def follow(more: int) -> None:
-            nonlocal done
-            done += more
-            on_progress("conversions", done, count)
-
-        follow(0)
-        await ConversionReplay(window, rules, ReplayHistory(rules.bodies), zone, tally).run(conn, follow)
+        clicks = await count_clicks(conn, window)
+        tally, history = Tally(), ReplayHistory(rules.bodies)
+        conversions = ConversionReplay(window, rules, history, zone, tally)
+        follow = _counter(on_progress, "clicks", clicks)
+        touches = ClickReplay(window, rules, history, zone, tally, conversions.caps, follow)
+        await conversions.run(conn, _counter(on_progress, "conversions", count), touches.until)
+        await touches.until(conn, ends_at)
     compared = list(tally.compare(frozenset(asked.offer_ids), frozenset(asked.aff_ids)))
     return Replay(starts_at, ends_at, rules, compared, total(compared))
+
+
+def _counter(on_progress: Progress, what: str, count: int) -> Callable[[int], None]:
+    """Adds up what is done of it."""
+    done = 0
+
+    def follow(more: int) -> None:
+        nonlocal done
+        done += more
+        on_progress(what, done, max(count, done))
+
+    follow(0)
+    return follow
 
 
 def _first_hour(day: date, zone: ZoneInfo) -> datetime:
