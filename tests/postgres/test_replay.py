@@ -4,9 +4,11 @@ import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,7 +18,9 @@ from edge.drain.changing import change_conversion
 from edge.drain.replay.figures import Tally
 from edge.drain.replay.run import Asked, Replay, replay
 from edge.tracking.changes import ChangeReason, ChangeRefused, Wanted
+from edge.tracking.months import span_of
 from edge.tracking.status_codes import Status
+from storage.postgres.months import close_month
 from tests.postgres.drains import CATALOG, Bench, Scribe, open_bench
 
 MODES = ("reject", "new", "new_repeated", "update", "increment", "by_event_id")
@@ -49,7 +53,8 @@ payout = "1.75"
 caps = { daily_conversions = 5 }
 """
 OFFERS = range(50, 50 + 2 * len(MODES))
-MONTH = datetime(2026, 10, 1, tzinfo=UTC)
+MONTH = datetime(2026, 9, 29, tzinfo=UTC)
+NEW_TERMS_HOUR, CLOSING_HOUR = 30, 55
 
 
 def catalog_text() -> str:
@@ -93,7 +98,18 @@ class Month:
                 self._happen(start_ms + number * 60_000)
             await station.turn(conn)
             await self._decide(conn, events // 4)
+            if hour == NEW_TERMS_HOUR:
+                await self._change_terms(conn)
+            if hour == CLOSING_HOUR:
+                span = span_of(date(2026, 9, 1), ZoneInfo("UTC"))
+                await close_month(conn, *span, "somebody")
         await conn.close()
+
+    async def _change_terms(self, conn: Any) -> None:
+        text = catalog_text().replace('payout = "1.25"', 'payout = "1.40"').replace("daily_conversions = 9", "daily_conversions = 7")
+        self.scribe.revision = await self.bench.apply(text)
+        times = "UPDATE catalog_revisions SET created_at = CASE revision WHEN 1 THEN $1::timestamptz ELSE $2 END"
+        await conn.execute(times, MONTH, Clock.at)
 
     def _happen(self, ms: int) -> None:
         chance, scribe = self.chance, self.scribe
@@ -135,14 +151,15 @@ async def month(data_dir: Path, database: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(changing, "datetime", Clock)
     async with open_bench(data_dir, database, catalog_text()) as bench:
         made = Month(bench, bench.scribe(), 7)
-        await made.live(range(0, 24 * 3, 5))
+        await made.live(range(0, 24 * 4, 5))
         yield made
 
 
-async def played(month: Month, text: str = "", first: int = 1, last: int = 31, **asked: Any) -> Replay:
-    """A replay of those days of the month."""
+async def played(month: Month, text: str = "", first_day: int = 0) -> Replay:
+    """A replay from that day on."""
     conn = await month.bench.connect()
-    return await replay(conn, Asked(date(2026, 10, first), date(2026, 10, last), **asked), text, "changed.toml")
+    first = MONTH.date() + timedelta(days=first_day)
+    return await replay(conn, Asked(first, MONTH.date() + timedelta(days=40)), text, "changed.toml")
 
 
 def changed(replayed: Replay) -> list[tuple[Any, ...]]:
@@ -192,5 +209,8 @@ async def test_a_month_decided_again_by_its_own_rules_is_the_same_month(
     stored = await month.bench.rows("SELECT count(*), sum(payout) FILTER (WHERE status = 'approved') FROM conversions")
     counted = [sum(sum(one.before.conversions.values()) for one in whole.total), sum(one.before.payout for one in whole.total)]
     assert counted == [*stored[0]]
-    for first in (1, 2, 3):
-        assert await faults(month, lambda first=first: played(month, first=first), monkeypatch) == []  # type: ignore[misc]
+    later = "SELECT count(*) FROM conversion_changes WHERE kind <> 'decided' AND booked_hour >= $1 AND conversion_id < $2"
+    october = datetime(2026, 10, 1, tzinfo=UTC)
+    assert await month.bench.value(later, october, UUID(int=round(october.timestamp() * 1000) << 80)) > 0
+    for first_day in range(4):
+        assert await faults(month, partial(played, month, first_day=first_day), monkeypatch) == []

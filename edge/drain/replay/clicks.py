@@ -42,7 +42,7 @@ _decode = msgspec.json.Decoder(_Ways).decode
 
 
 class ClickReplay:
-    """Goes along with the conversions, hour by hour, for both fill the same caps."""
+    """Goes along with the conversions, for both fill the same caps."""
 
     def __init__(
         self,
@@ -66,16 +66,21 @@ class ClickReplay:
         self._untouched: _Ahead | None = None
         self._clicks: _Ahead | None = None
 
-    async def until(self, conn: Connection, hour: datetime) -> None:
-        """All clicks of before that hour which were not looked at yet."""
+    @property
+    def meets_new_caps(self) -> bool:
+        """Whether it matters which of clicks and conversions came first."""
+        return bool(self._capped_anew)
+
+    async def until(self, conn: Connection, moment: datetime) -> None:
+        """All clicks of before that moment which were not looked at yet; those that no changed rule concerns by the hour."""
         if self._untouched is None or self._clicks is None:
             touched = await _find_touched(conn, self._rules)
             self._untouched = _Ahead(stream_untouched(conn, self._window, touched), "hour")
             self._clicks = _Ahead(stream_clicks(conn, self._window, touched), "clicked_at")
-        while rows := await self._untouched.take(hour):
+        while rows := await self._untouched.take(moment):
             for row in rows:
                 self._count(row)
-        while rows := await self._clicks.take(hour):
+        while rows := await self._clicks.take(moment):
             await self._history.load(conn, {row["catalog_revision"] for row in rows})
             for row in rows:
                 await self._send(conn, StoredClick(row))

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from edge.drain.caps import CapJudge
@@ -29,10 +29,16 @@ from storage.postgres.replays import Window, changes_outside, revision_times, st
 from storage.postgres.sessions import find_sessions
 
 Row = Mapping[str, Any]
-Batch = tuple[datetime, list[Row]]
-"""The hour in which all of it is decided; or one person's change."""
 BATCH = 1000
-BeforeHour = Callable[[Connection, datetime], Awaitable[None]]
+BeforeMoment = Callable[[Connection, datetime], Awaitable[None]]
+
+
+class Batch(NamedTuple):
+    """What is decided together, in one hour; or one person's change. `came_at`: not after the first of it came."""
+
+    hour: datetime
+    came_at: datetime
+    rows: list[Row]
 
 
 class _NoRows(RowMaker):
@@ -61,24 +67,31 @@ class ConversionReplay:
         self._times: list[tuple[datetime, int]] = []
 
     async def run(
-        self, conn: Connection, on_progress: Callable[[int], None], before_hour: BeforeHour | None = None
+        self,
+        conn: Connection,
+        on_progress: Callable[[int], None],
+        before: BeforeMoment | None = None,
+        *,
+        is_fine: bool = False,
     ) -> None:
-        """All of it. `before_hour`: awaited before the conversions of each hour; clicks fill caps too."""
+        """All of it. `before`: awaited with a moment that is about to be replayed, for clicks fill caps too: each hour, or
+        with `is_fine` each second.
+        """
         self._times = await revision_times(conn)
         earlier = changes_outside(conn, self._window)
         ahead = await anext(earlier, None)
-        async for hour, batch in _batches(stream_decided(conn, self._window)):
-            while ahead is not None and ahead["change_id"] < batch[0]["change_change_id"]:
+        async for hour, came_at, rows in _batches(stream_decided(conn, self._window), is_fine=is_fine):
+            while ahead is not None and ahead["change_id"] < rows[0]["change_change_id"]:
                 self._follow(ahead)
                 ahead = await anext(earlier, None)
-            if before_hour:
-                await before_hour(conn, hour)
-            if _is_by_person(batch[0]):
-                await self._redo(conn, batch[0])
+            if before:
+                await before(conn, came_at)
+            if _is_by_person(rows[0]):
+                await self._redo(conn, rows[0])
             else:
-                await self._decide(conn, hour, batch)
-            self._forget(batch)
-            on_progress(sum(row["change_kind"] == "decided" for row in batch))
+                await self._decide(conn, hour, rows)
+            self._forget(rows)
+            on_progress(sum(row["change_kind"] == "decided" for row in rows))
 
     async def _decide(self, conn: Connection, hour: datetime, batch: Sequence[Row]) -> None:
         """Conversions, and those that changed another: all of one hour."""
@@ -173,21 +186,31 @@ class _Now:
         self.revenue: Decimal = row["revenue"]
 
 
-async def _batches(rows: AsyncIterator[Row]) -> AsyncIterator[Batch]:
-    """Rows in a row that can be decided together: of one hour; a person's change stands alone."""
-    hour, batch = datetime.min.replace(tzinfo=UTC), list[Row]()
+async def _batches(rows: AsyncIterator[Row], *, is_fine: bool) -> AsyncIterator[Batch]:
+    """Rows in a row that can be decided together: of one hour, or second; a person's change stands alone."""
+    hour = came_at = datetime.min.replace(tzinfo=UTC)
+    batch = list[Row]()
     async for row in rows:
         is_by_person, next_hour = _is_by_person(row), _hour_of(row, hour)
-        if batch and (is_by_person or next_hour != hour or len(batch) == BATCH):
-            yield hour, batch
+        next_came_at = _second_of(row, came_at) if is_fine else next_hour
+        if batch and (is_by_person or (next_hour, next_came_at) != (hour, came_at) or len(batch) == BATCH):
+            yield Batch(hour, came_at, batch)
             batch = []
-        hour = next_hour
+        hour, came_at = next_hour, next_came_at
         if is_by_person:
-            yield hour, [row]
+            yield Batch(hour, came_at, [row])
         else:
             batch.append(row)
     if batch:
-        yield hour, batch
+        yield Batch(hour, came_at, batch)
+
+
+def _second_of(row: Row, latest: datetime) -> datetime:
+    """When it came. What a person changes comes when its neighbours do."""
+    if _is_by_person(row):
+        return latest
+    came: datetime = row["received_at"] if row["change_kind"] == "decided" else _cause_time(row)
+    return max(latest, came.replace(microsecond=0))
 
 
 def _hour_of(row: Row, latest: datetime) -> datetime:
