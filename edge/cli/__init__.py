@@ -22,6 +22,7 @@ _COMMANDS = {
     "postback": "edge.cli.postback:postback",
     "postback-test": "edge.cli.postback_test:postback_test",
     "psql": "edge.cli.psql:psql",
+    "replay": "edge.cli.replay:replay_command",
     "report": "edge.cli.report:report",
     "serve": "edge.cli.serve:serve",
     "statement": "edge.cli.statement:statement",

@@ -6,11 +6,9 @@ import click
 import orjson
 
 from edge.cli.database import database_options, run_connected
-from edge.refusing_caps import find_refusing_caps
-from edge.tracking.click_id import read_well_formed
+from edge.stories import find_with_caps
 from edge.tracking.story import tell
-from storage.postgres.connection import Connection, resolve_url
-from storage.postgres.stories import Story, find_story
+from storage.postgres.connection import resolve_url
 
 
 @click.command()
@@ -20,9 +18,8 @@ from storage.postgres.stories import Story, find_story
 def explain(transaction_id: str, as_json: bool, data_dir: Path, database: str | None) -> None:
     """Tell the story of TRANSACTION_ID: its click, its conversions, each decision and why."""
     transaction_id = transaction_id.encode("utf-8", "replace").decode()  # what the shell passed need not be UTF-8
-    click_id = read_well_formed(transaction_id)
     url = resolve_url(database, data_dir)
-    story, caps = run_connected(url, "explain", lambda conn: _find(conn, transaction_id, click_id))
+    click_id, story, caps = run_connected(url, "explain", lambda conn: find_with_caps(conn, transaction_id))
     if as_json:
         click.echo(orjson.dumps(story._asdict(), default=str, option=orjson.OPT_INDENT_2).decode())
     else:
@@ -30,9 +27,3 @@ def explain(transaction_id: str, as_json: bool, data_dir: Path, database: str | 
     if not any(story):
         raise SystemExit(1)
 
-
-async def _find(conn: Connection, transaction_id: str, click_id: bytes | None) -> tuple[Story, list[str]]:
-    """What is stored of the id, and the caps that its click met."""
-    story = await find_story(conn, transaction_id, click_id)
-    is_capped = story.click is not None and story.click["reason"] == "capped"
-    return story, await find_refusing_caps(conn, story.click) if story.click and is_capped else []

@@ -12,24 +12,23 @@ from uuid import UUID, uuid4
 
 import click
 
+from edge.admin.postback_tests import read_target
 from edge.cli.database import database_options, run_connected
 from edge.drain.rehearsal import Rehearsed, rehearse
 from edge.errors import UserError
 from edge.http.routes import add_fields
 from edge.node import with_secrets
-from edge.sender.delivery import compose, deliver, open_client
+from edge.postback_preview import preview
+from edge.sender.delivery import deliver, open_client
 from edge.settings import Settings, load_settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.headers import Headers
-from edge.tracking.parameters import parse_query
 from edge.tracking.postback_values import Facts
-from edge.tracking.postbacks import without_secrets
 from edge.tracking.story import tell_conversion
 from edge.tracking.urls import fault_in_url
 from storage.postgres.connection import resolve_url
 from storage.postgres.outbox import Attempt, Due
 
-_ORIGIN_END = "://"
 # Whatever a partner's macros may ask for: nothing that could be taken for a real conversion.
 _SAMPLE_CONVERSION = {"adv_sub1": "sample-order", "goal_id": 0, "converted_at": None, "ip": "192.0.2.1", "extras": {}}
 _SAMPLE_CLICK = {
@@ -66,7 +65,7 @@ def postback_test(
     if "{" in url:
         lines = _tell_sample(url, asyncio.run(_send_sample(url, settings)))
     else:
-        path, params = _read(url)
+        path, params = read_target(url)
         method = "GET" if data is None else "POST"
         if data and (refusal := add_fields(params, data.encode(), is_json=data.lstrip().startswith("{"))):
             raise UserError(refusal.body.decode().strip())
@@ -108,17 +107,8 @@ def _tell_postbacks(rehearsed: Rehearsed) -> Iterator[str]:
     if facts is None:
         return
     for row in rehearsed.postbacks:
-        told = _due(row.url, row.method, UUID(bytes=bytes(row.conversion_id.bytes)), row.status)._replace(
-            aff_id=row.aff_id,
-            offer_id=row.offer_id,
-            goal_id=row.goal_id,
-            amount=row.amount,
-            payout=row.payout,
-            revenue=row.revenue,
-            currency=row.currency,
-        )
-        message = compose(told, Facts(told, facts.conversion, facts.click or {}, rehearsed.catalog))
-        yield f"partner {row.aff_id} would be sent: {message.method} {without_secrets(message.url)}"
+        url = preview(row, facts, rehearsed.catalog)
+        yield f"partner {row.aff_id} would be sent: {row.method} {url}"
     if not rehearsed.postbacks:
         yield "no partner would be told"
 
@@ -162,16 +152,6 @@ def _due(url: str, method: str, conversion_id: UUID, status: str) -> Due:
         created_at=datetime.fromtimestamp(time.time(), UTC),
         attempts=1,
     )
-
-
-def _read(url: str) -> tuple[str, dict[str, str]]:
-    """Path and parameters. The host does not matter: whoever calls it has it from somewhere."""
-    _, found, rest = url.partition(_ORIGIN_END)
-    target = url if not found else "/" + rest.partition("/")[2]
-    path, _, query = target.partition("#")[0].partition("?")
-    if not path.startswith("/"):
-        raise UserError(f"{url[:80]!a} is no postback's address: write it as the advertiser calls it, or /aff_lsr?…")
-    return path, parse_query(query)
 
 
 def _to_address(text: str) -> str:

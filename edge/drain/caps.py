@@ -26,14 +26,14 @@ _ACCEPTED = ("approved", "pending")
 _TOUCHED = ("gross_clicks", "invalid_clicks", "refused_clicks", "payout", "revenue")
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
     """What binds a conversion that the rules accept. `limits`: the caps that decide, those of its revision."""
 
     policy: str
     limits: list[tuple[Limit, UsageKey]]
 
 
-_UNBOUND = _Case("", [])
+_UNBOUND = Case("", [])
 
 
 class CapJudge:
@@ -57,7 +57,7 @@ class CapJudge:
         revision = await hold_catalog(conn)
         await self._history.load(conn, {revision, *map(revision_of, tried)})
         in_force, hour = self._history.at(revision), hour_of(now)
-        cases = {_id(one): self._case(one, hour) for one in tried}
+        cases = {_id(one): self.case_of(one, hour) for one in tried}
         tracked = {key for touched in touches.rows for key in self._keys(in_force, *_place(touched))}
         for one in tried:
             if one.touched:
@@ -74,12 +74,13 @@ class CapJudge:
         """Count clicks and impressions that come without conversions."""
         await (await self.open(conn, [], (), touches, now)).write(conn)
 
-    def _case(self, tried: Decided, hour: datetime) -> _Case:
+    def case_of(self, tried: Decided, hour: datetime) -> Case:
+        """What binds this conversion."""
         offer = self._offer(tried)
         if offer is None or tried.touched is None or tried.verdict.status not in _ACCEPTED:
             return _UNBOUND
         limits = limits_for(offer.limits, tried.touched.session.aff_id)
-        return _Case(offer.cap_conversions, [(limit, key_of(limit, offer.id, hour, self._zone)) for limit in limits])
+        return Case(offer.cap_conversions, [(limit, key_of(limit, offer.id, hour, self._zone)) for limit in limits])
 
     def _offer(self, one: Decided) -> OfferView | None:
         return self._history.at(revision_of(one)).offer(one.touched.session.offer_id) if one.touched else None
@@ -96,7 +97,7 @@ class CapBench:
     def __init__(
         self,
         usage: dict[UsageKey, Usage],
-        cases: dict[Uuid, _Case],
+        cases: dict[Uuid, Case],
         tracked: set[UsageKey],
         hour: datetime,
     ) -> None:

@@ -137,7 +137,7 @@ async def change_conversion(
         await history.load(conn, [held.catalog_revision, in_force])
         offer = history.at(held.catalog_revision).offer(held.offer_id)
         pricing = Pricing(offer.terms(held.goal_id, held.aff_id)) if offer and held.aff_id else None
-        if wanted.status == "approved" and held.status_code in _RULE_CODES:
+        if wanted.status == "approved":
             await _claim_place(conn, held, pricing)
         hour = booking_hour(held, await closed_months(conn), now)
         zone = ZoneInfo(await recall(conn, "timezone", "UTC"))
@@ -160,8 +160,15 @@ async def _claim_place(conn: Connection, held: Held, pricing: Pricing | None) ->
 
     A key that another holds stays that one's: a person may pay both.
     """
+    if keys := place_keys(held, pricing):
+        await claim_keys(conn, dict.fromkeys(keys, Uuid(held.conversion_id.bytes)))
+
+
+def place_keys(held: Held, pricing: Pricing | None) -> tuple[str, ...]:
+    """The keys of a conversion that is approved by hand; none where a rule did not refuse it."""
+    if held.status_code not in _RULE_CODES:
+        return ()
     places = [f"{one.hex}:{held.goal_id}" for one in (held.click_id, held.named_click_id) if one]
     partner = f"{held.offer_id}:{held.aff_id}:{held.goal_id}"
     duplicates = pricing.terms.duplicates if pricing else "reject"
-    if keys := keys_of(places, partner, duplicates, held.conversion_unique_id, held.event_id):
-        await claim_keys(conn, dict.fromkeys(keys, Uuid(held.conversion_id.bytes)))
+    return keys_of(places, partner, duplicates, held.conversion_unique_id, held.event_id)

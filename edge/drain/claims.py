@@ -24,6 +24,11 @@ class Keys:
         self._stored = stored
         self._taken: dict[str, Uuid] = {}
 
+    @property
+    def taken(self) -> Mapping[str, Uuid]:
+        """Who has which key by now, of those that were free."""
+        return self._taken
+
     def stored_holders(self, one: Decided) -> list[Uuid]:
         """The stored conversions that it may mean."""
         ask = one.verdict.ask

@@ -107,7 +107,7 @@ class Matcher:
             touched = found.get(one.event.conversion_id)
             must_wait = touched is None and may_wait and self._must_wait(one, horizon, now)
             if not must_wait:
-                touched = self._with_promo(one.event, touched) if touched else self._without_click(one.event)
+                touched = self.with_promo(one.event, touched) if touched else self.without_click(one.event)
             matched.append(Matched(one, touched, must_wait))
         return matched
 
@@ -181,7 +181,7 @@ class Matcher:
             return False
         return not horizon.holds(event) and now < moment(event.received_ms) + self._wait
 
-    def _with_promo(self, event: Conversion, touched: Touched) -> Touched:
+    def with_promo(self, event: Conversion, touched: Touched) -> Touched:
         """The touch, its partner replaced where a promo code says so."""
         session = touched.session
         offer = self._history.at(event.revision).offer(session.offer_id)
@@ -192,7 +192,7 @@ class Matcher:
         why = f"{touched.why}; {why}" if touched.why else why
         return touched._replace(session=replace(session, aff_id=promo.aff_id), why=why)
 
-    def _without_click(self, event: Conversion) -> Touched | None:
+    def without_click(self, event: Conversion) -> Touched | None:
         """The partner whom a postback names otherwise. What was forged is nobody's."""
         is_forged = not event.click_id and bool(event.transaction_id) and not event.is_external
         offer = self._history.at(event.revision).offer(event.offer_id)

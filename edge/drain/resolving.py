@@ -97,7 +97,7 @@ class Ledger:
         return next((one.conversion_id for one in made if _is_meant(one, ask)), None)
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
     """What one transaction's conversions are resolved with."""
 
     keys: Keys
@@ -132,15 +132,15 @@ class Resolver:
         self._need(counts, tried, keys, ledger, now)
         await counts.lock(conn)
         caps = await self._caps.open(conn, tried, ledger.held.values(), touches, now)
-        turn = _Turn(keys, ledger, counts, caps, now, settled)
-        booked = [made for one in tried if (made := self._settle(one, turn))]
+        turn = Turn(keys, ledger, counts, caps, now, settled)
+        booked = [made for one in tried if (made := self.settle_one(one, turn))]
         settled.postbacks.extend(outbox_of(self._history, booked))
         await counts.write(conn)
         await caps.write(conn)
         await keys.write(conn)
         return booked
 
-    def _settle(self, tried: Decided, turn: "_Turn") -> Decided | None:
+    def settle_one(self, tried: Decided, turn: "Turn") -> Decided | None:
         """In its turn; None: it is a change of another and has no row."""
         one = turn.keys.judge(tried)
         if self._change(one, turn):
@@ -167,7 +167,7 @@ class Resolver:
                 at = booking_hour(held, ledger.closed, now)
                 counts.need(held.offer_id, held.aff_id, at, is_tiered=held.offer_id == offer.id and bool(offer.tiers))
 
-    def _change(self, one: Decided, turn: "_Turn") -> bool:
+    def _change(self, one: Decided, turn: "Turn") -> bool:
         """Change the earlier conversion as `one` asks; False: it stands for itself."""
         held, verdict = turn.ledger.find(one), one.verdict
         if held is None or verdict.ask is None or verdict.pricing is None:
@@ -190,7 +190,7 @@ class Resolver:
         turn.caps.change(held, changed)
         return True
 
-    def _book(self, one: Decided, turn: "_Turn") -> Decided:
+    def _book(self, one: Decided, turn: "Turn") -> Decided:
         hour = hour_of(turn.now)
         one = turn.caps.decide(self._priced(one, turn.counts, turn.now), one)
         row = self._settler.book(one, turn.now, turn.settled)

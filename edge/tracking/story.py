@@ -1,6 +1,6 @@
 """The story of a transaction id in words: what came, what was decided, and why."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -9,6 +9,8 @@ from edge.tracking.delivery import rules_of
 from edge.tracking.postback_story import tell_postback
 
 Row = Mapping[str, Any]
+Fact = tuple[str, str]
+"""A label, and what clients or we say of it, on one line."""
 
 _TOUCH_FACTS = (
     ("offer", "offer_id"),
@@ -82,7 +84,7 @@ def tell(
             yield ""
             yield from _tell_touch(name, touch)
             if touch is story.click:
-                yield from (f"    {'cap':<13} {one}" for one in refusing_caps)
+                yield from _lines(("cap", one) for one in refusing_caps)
     if click_id and not story.click and not story.impression:
         yield "no click of this id is stored: it is forged, on its way (about a second), or was never journalled"
     for number, conversion in enumerate(story.conversions, 1):
@@ -114,26 +116,31 @@ def _introduce(transaction_id: str, click_id: bytes | None, story: Story) -> Ite
 def _tell_touch(name: str, touch: Row) -> Iterator[str]:
     because = f" because {touch['reason']}" if touch["reason"] else ""
     yield f"{name}  {_when(touch['clicked_at'])}  {touch['outcome']}{because}  (catalog revision {touch['catalog_revision']})"
-    yield from _tell_way(touch)
+    yield from _lines(touch_facts(touch))
+
+
+def touch_facts(touch: Row) -> Iterator[Fact]:
+    """How a click or impression went its way, and what came with it."""
+    yield from _way_facts(touch)
     yield from _facts(touch, _TOUCH_FACTS)
     if touch["flags"]:
-        yield f"    {'flags':<13} {', '.join(touch['flags'])}"
+        yield "flags", ", ".join(touch["flags"])
 
 
-def _tell_way(touch: Row) -> Iterator[str]:
+def _way_facts(touch: Row) -> Iterator[Fact]:
     """The offer that was asked for, where another took the click, and each rule that had a say."""
     extras = touch["extras"]
     asked = int(extras.get("requested_offer_id", touch["offer_id"]))
     if asked != touch["offer_id"]:
-        yield f"    {'asked for':<13} offer {asked}"
+        yield "asked for", f"offer {asked}"
     rules = rules_of(extras.get("rule", ""), asked)
     refusal = extras.get("rule_reason", "")
     for number, (offer_id, position) in enumerate(rules, 1):
         is_last = number == len(rules) and offer_id == touch["offer_id"] and touch["outcome"] == "redirected"
         did = "chose the page" if is_last else "sent the click on or away"
-        yield f"    {'rule':<13} {position} of offer {offer_id} {did}"
+        yield "rule", f"{position} of offer {offer_id} {did}"
     if refusal:
-        yield f"    {'refused':<13} {_shown(refusal)}"
+        yield "refused", _shown(refusal)
 
 
 def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iterator[str]:
@@ -144,15 +151,20 @@ def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iter
         f"  (status code {conversion['status_code']}, by {conversion['via']},"
         f" catalog revision {conversion['catalog_revision']})"
     )
-    yield f"    {'id':<13} {conversion['conversion_id']}"
-    yield from _tell_credit(conversion)
-    yield from _facts(conversion, _CONVERSION_FACTS)
+    yield from _lines(conversion_facts(conversion))
     for change in changes:
         if change["conversion_id"] == conversion["conversion_id"]:
-            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {_tell_change(change)}"
+            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {describe_change(change)}"
 
 
-def _tell_change(change: Row) -> str:
+def conversion_facts(conversion: Row) -> Iterator[Fact]:
+    """Whose it is, what it is worth and what came with it."""
+    yield "id", str(conversion["conversion_id"])
+    yield from _credit_facts(conversion)
+    yield from _facts(conversion, _CONVERSION_FACTS)
+
+
+def describe_change(change: Row) -> str:
     """What a change did and why; a first decision has its explanation only."""
     if change["kind"] == "decided":
         return str(change["note"])
@@ -167,24 +179,28 @@ def _tell_change(change: Row) -> str:
     return "; ".join(filter(None, (", ".join(parts), _shown(change["note"]))))
 
 
-def _tell_credit(conversion: Row) -> Iterator[str]:
+def _credit_facts(conversion: Row) -> Iterator[Fact]:
     """Which touch and partner were credited, where that is not simply the click that was named."""
     if conversion["named_click_id"]:
-        yield f"    {'named':<13} {conversion['named_click_id'].hex}, but another touch is credited:"
-        yield f"    {'credited':<13} {conversion['click_id'].hex}"
+        yield "named", f"{conversion['named_click_id'].hex}, but another touch is credited:"
+        yield "credited", conversion["click_id"].hex
     if conversion["aff_id"]:
-        yield f"    {'partner':<13} {conversion['aff_id']}"
+        yield "partner", str(conversion["aff_id"])
 
 
-def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _lines(facts: Iterable[Fact]) -> Iterator[str]:
+    return (f"    {label:<13} {value}" for label, value in facts)
+
+
+def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[Fact]:
     for label, column in facts:
         value = row[column]
         if value not in (None, "", 0):
-            yield f"    {label:<13} {_shown(value)}"
+            yield label, _shown(value)
     for name, value in sorted(row["extras"].items()):
         if name in _RULE_NOTES and "outcome" in row:
             continue
-        yield f"    {_shown(name):<13} {_shown(value)}"
+        yield _shown(name), _shown(value)
 
 
 def _shown(value: object) -> str:

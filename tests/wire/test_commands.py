@@ -296,6 +296,7 @@ def test_version_and_help_need_nothing() -> None:
         "postback",
         "postback-test",
         "psql",
+        "replay",
         "report",
         "serve",
         "statement",

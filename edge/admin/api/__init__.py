@@ -2,7 +2,23 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import catalog, contacts, costs, exports, keys, parts, reports, rows, statements, whoami
+from edge.admin.api import (
+    catalog,
+    contacts,
+    costs,
+    decisions,
+    exports,
+    health,
+    keys,
+    live,
+    parts,
+    postbacks,
+    reports,
+    rows,
+    statements,
+    stories,
+    whoami,
+)
 from edge.admin.api.operation import Operation
 
 OPERATIONS: Sequence[Operation] = (
@@ -11,9 +27,14 @@ OPERATIONS: Sequence[Operation] = (
     *catalog.OPERATIONS,
     *contacts.OPERATIONS,
     *costs.OPERATIONS,
+    *decisions.OPERATIONS,
     *exports.OPERATIONS,
+    *health.OPERATIONS,
     *keys.OPERATIONS,
+    *live.OPERATIONS,
     *parts.OPERATIONS,
+    *postbacks.OPERATIONS,
     *rows.OPERATIONS,
     *statements.OPERATIONS,
+    *stories.OPERATIONS,
 )

@@ -15,6 +15,7 @@ from edge.admin.api.operation import Call, Caller, Operation, Reply
 from edge.admin.api.problems import Problem
 from edge.admin.authentication import TooManyFailures, Windows
 from edge.admin.backend import Backend
+from edge.admin.live import feed_of
 from edge.http.client_address import client_address
 
 _json = msgspec.json.Encoder(decimal_format="number")
@@ -27,6 +28,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def make_api(backend: Backend, operations: Sequence[Operation]) -> web.Application:
     """The application below /api."""
     app = web.Application(middlewares=[say_problems], client_max_size=decoding.MAX_BODY_BYTES)
+    app.on_shutdown.append(lambda _: feed_of(backend).close())
     app.on_response_prepare.append(add_headers)
     page = describe(operations)
     app.router.add_get("/openapi.json", _fixed(msgspec.json.encode(page), "application/json"))

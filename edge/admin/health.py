@@ -1,0 +1,123 @@
+"""How the installation is: its processes, how far each stage is behind, what waits, what was given up, the room left."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from edge.admin.backend import Backend, DatabaseAway
+from edge.admin.metrics import Slot, drain_lag_s
+from edge.counters import cell
+from storage.postgres.connection import is_retryable
+from storage.postgres.health import DatabaseHealth, measure_health
+
+LAG_S = 60.0
+POSTBACK_AGE_S = 3600.0
+DISK_FREE_SHARE = 0.05
+
+_UP = cell("edge_process_up")
+_STARTS = cell("edge_process_starts_total")
+_REVISION = cell("edge_catalog_revision")
+_UNDRAINED = cell("edge_journal_undrained_bytes")
+_DROPPED = cell("edge_events_dropped_total")
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One of this node's. `starts` counts the first one too; `catalog_revision` 0: it has none."""
+
+    role: str
+    slot: int
+    is_up: bool
+    starts: int
+    catalog_revision: int
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Of this node and the database. What the database knows is null while it does not answer."""
+
+    is_well: bool
+    troubles: list[str]
+    """In words, the worst first; empty: all is well."""
+    processes: list[Process]
+    drain_lag_s: float
+    journal_backlog_bytes: int
+    events_dropped: int
+    is_database_reachable: bool
+    disk_free_bytes: int
+    disk_total_bytes: int
+    catalog_revision: int | None = None
+    postbacks_pending: int | None = None
+    postbacks_oldest_s: float | None = None
+    postbacks_dead: int | None = None
+    quarantined: int | None = None
+    conversions_waiting: int | None = None
+    database_bytes: int | None = None
+
+
+async def check_health(backend: Backend) -> Health:
+    """All of it, now. Never raises for a database that is away."""
+    found = await _ask(backend)
+    slots = backend.slots
+    usage = _disk(backend.settings.data_path)
+    processes = [_process(slot) for slot in slots]
+    lag_s = drain_lag_s(slots)
+    troubles = list(_troubles(processes, lag_s, found, usage))
+    return Health(
+        not troubles,
+        troubles,
+        processes,
+        lag_s,
+        max((slot.cells[_UNDRAINED] for slot in slots), default=0),
+        sum(slot.cells[_DROPPED] for slot in slots),
+        found is not None,
+        *usage,
+        **(found._asdict() if found else {}),
+    )
+
+
+async def _ask(backend: Backend) -> DatabaseHealth | None:
+    try:
+        async with backend.connection() as conn:
+            return await measure_health(conn)
+    except DatabaseAway:
+        return None
+    except Exception as error:
+        if is_retryable(error):
+            return None
+        raise
+
+
+def _process(slot: Slot) -> Process:
+    role, number = slot.labels
+    cells = slot.cells
+    return Process(role, int(number), bool(cells[_UP]), cells[_STARTS], cells[_REVISION])
+
+
+def _disk(path: Path) -> tuple[int, int]:
+    """Free and all bytes where the data dir is; zeros where that cannot be told."""
+    try:
+        usage = shutil.disk_usage(path)
+    except OSError:
+        return 0, 0
+    return usage.free, usage.total
+
+
+def _troubles(
+    processes: Sequence[Process], lag_s: float, found: DatabaseHealth | None, usage: tuple[int, int]
+) -> list[str]:
+    free, total = usage
+    down = [f"{one.role} {one.slot}" for one in processes if not one.is_up]
+    said = [
+        (found is None, "the database does not answer"),
+        (bool(down), f"not running: {', '.join(down)}"),
+        (lag_s > LAG_S, f"the drain is {lag_s:.0f} s behind"),
+        (bool(total) and free < total * DISK_FREE_SHARE, f"the disk is nearly full: {free} bytes are free"),
+    ]
+    if found is not None:
+        said += [
+            (found.quarantined > 0, f"{found.quarantined} records are in quarantine"),
+            (found.postbacks_dead > 0, f"{found.postbacks_dead} postbacks were given up"),
+            (found.postbacks_oldest_s > POSTBACK_AGE_S, f"a postback is pending for {found.postbacks_oldest_s:.0f} s"),
+        ]
+    return [text for is_so, text in said if is_so]

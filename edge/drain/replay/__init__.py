@@ -1,0 +1,1 @@
+"""What if: stored conversions and clicks decided again by changed rules, and nothing written."""
