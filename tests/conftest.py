@@ -152,6 +152,11 @@ def _fresh_database(server: Server, template: str) -> Iterator[str]:
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def fresh_database(server: Server) -> Iterator[str]:
+    """The URL of a fresh database with the current schema, for a fixture that a whole module shares."""
+    yield from _fresh_database(server, _TEMPLATE)
+
+
 @pytest.fixture
 def database(embedded_server: Server) -> Iterator[str]:
     """The URL of a fresh database with the current schema, in the embedded server."""

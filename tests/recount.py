@@ -1,7 +1,8 @@
 """Do the roll-ups equal the raw rows? `stats_hourly` against a recount that shares no code with the product.
 
 Clicks and impressions are counted from their rows, conversions from `conversion_changes` joined to `conversions`; and the
-changes of each conversion must add up to what its row says. What an unknown click's conversion was booked under before
+changes of each conversion must add up to what its row says. The contacts are those that the rows name, each first seen in
+the earliest of them. What an unknown click's conversion was booked under before
 its click came is not stored: its offer and goal are compared over all hours only, everything else hour by hour.
 """
 
@@ -66,6 +67,18 @@ _STRAYS = """
     SELECT 'change of a conversion that is not there: ' || conversion_id FROM conversion_changes
     WHERE NOT EXISTS (SELECT FROM conversions AS c WHERE c.conversion_id = conversion_changes.conversion_id)
 """
+_CONTACTS = """
+    WITH seen AS (
+        SELECT contact_id, min(at) AS at, (array_agg(click_id ORDER BY click_id) FILTER (WHERE click_id IS NOT NULL))[1] AS first
+        FROM (SELECT contact_id, clicked_at AS at, click_id FROM clicks
+              UNION ALL SELECT contact_id, clicked_at, NULL FROM impressions
+              UNION ALL SELECT contact_id, converted_at, NULL FROM conversions) AS rows
+        WHERE contact_id <> '' AND length(contact_id) <= 256 GROUP BY contact_id
+    )
+    SELECT format('contact %s was first seen at %s in %s: the rows say %s in %s', contact_id, first_seen_at, first_click_id, at, first)
+    FROM seen FULL JOIN contacts USING (contact_id)
+    WHERE (first_seen_at, first_click_id) IS DISTINCT FROM (at, first)
+"""
 
 
 async def differences(conn: Any) -> list[str]:
@@ -76,7 +89,7 @@ async def differences(conn: Any) -> list[str]:
             stored[Key(*(row[name] for name in Key._fields))].update({name: row[name] for name in MEASURES})
         counted = await _count_touches(conn)
         changes = await conn.fetch(_CHANGES)
-        faults = [row[0] for row in await conn.fetch(_STRAYS)]
+        faults = [row[0] for row in [*await conn.fetch(_STRAYS), *await conn.fetch(_CONTACTS)]]
     faults += _unexplained(changes)
     redecided = {row["conversion_id"] for row in changes if row["kind"] == "decided" and row["status_before"]}
     for row in changes:

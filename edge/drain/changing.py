@@ -24,6 +24,7 @@ from storage.journal.events import Conversion
 from storage.postgres.catalog import load_revision
 from storage.postgres.changes import Held, end_waiting, lock_conversions, update_conversions
 from storage.postgres.connection import Connection
+from storage.postgres.contacts import upsert_contacts
 from storage.postgres.conversions import (
     ChangeRow,
     claim_keys,
@@ -117,6 +118,7 @@ async def store_settled(conn: Connection, settled: Settled, deltas: Deltas) -> N
     await insert_changes(conn, settled.changes)
     await insert_waiting(conn, settled.waiting)
     await queue(conn, settled.postbacks)
+    await upsert_contacts(conn, settled.contacts.rows())
     deltas.merge(settled.deltas)
     await upsert(conn, deltas)
 

@@ -21,6 +21,7 @@ from edge.tracking.payouts import ZERO
 from edge.tracking.surroundings import UNKNOWN_PLACE, Place
 from storage.journal.events import Click, Session
 from storage.postgres.connection import Connection, is_missing_partition
+from storage.postgres.contacts import Sightings, upsert_contacts
 from storage.postgres.copy import TouchRow
 from storage.postgres.imports import claim_ids, known_ids, last_ids, lock_imports
 from storage.postgres.installation import recall
@@ -87,11 +88,12 @@ class ClickImporter:
             minted = await self._mint(conn, fresh)
             # A click that came here under this very id meanwhile keeps it.
             won = await claim_ids(conn, minted)
-            deltas = Deltas()
-            await copy_rows(conn, "clicks", self._make_rows({one: minted[one] for one in won}, fresh, deltas))
+            deltas, contacts = Deltas(), Sightings()
+            await copy_rows(conn, "clicks", self._make_rows({one: minted[one] for one in won}, fresh, deltas, contacts))
             deltas.clear("payout", "revenue")
             zone = ZoneInfo(await recall(conn, "timezone", self._settings.timezone))
             await CapJudge(self._history, zone).count(conn, deltas, datetime.now(UTC))
+            await upsert_contacts(conn, contacts.rows())
             await upsert(conn, deltas)
         return Imported(len(won), len(clicks) - len(won))
 
@@ -120,13 +122,15 @@ class ClickImporter:
         return {ms: 0 if found is None else sequence_of(found) + 1 for ms, found in last.items()}
 
     def _make_rows(
-        self, minted: Mapping[str, bytes], fresh: Mapping[str, ForeignClick], deltas: Deltas
+        self, minted: Mapping[str, bytes], fresh: Mapping[str, ForeignClick], deltas: Deltas, contacts: Sightings
     ) -> Iterator[TouchRow]:
         for transaction_id, click_id in sorted(minted.items(), key=lambda item: item[1]):
             click = fresh[transaction_id]
             self._enricher.stated = Place(click.country, click.region, click.city)
             event = self._event(click, click_id)
             row = self._rows.touch_row(event, event.session, self._catalog, deltas)
+            if row.contact_id:
+                contacts.see(row.contact_id, row.clicked_at, row.click_id)
             yield row._replace(payout=ZERO, revenue=ZERO)
 
     def _event(self, click: ForeignClick, click_id: bytes) -> Click:

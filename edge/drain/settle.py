@@ -16,6 +16,7 @@ from edge.tracking.payouts import ZERO
 from edge.tracking.verdict import Verdict, facts_of, touch_of
 from storage.journal.events import Conversion
 from storage.postgres.changes import Held
+from storage.postgres.contacts import Sightings
 from storage.postgres.conversions import ChangeRow, ConversionRow, WaitingRow
 from storage.postgres.copy import Uuid
 from storage.postgres.outbox import OutboxRow
@@ -65,6 +66,7 @@ class Settled:
     """Conversions that were changed, as they are now."""
     waiting: list[WaitingRow] = field(default_factory=list)
     deltas: Deltas = field(default_factory=Deltas)
+    contacts: Sightings = field(default_factory=Sightings)
     postbacks: list[OutboxRow] = field(default_factory=list)
 
 
@@ -103,6 +105,8 @@ class Settler:
     def book(self, decided: Decided, now: datetime, settled: Settled) -> ConversionRow:
         """Add the conversion's row, its change and its roll-up to `settled`; the row."""
         row = self._row(decided)
+        if row.contact_id:
+            settled.contacts.see(row.contact_id, row.converted_at)
         verdict, hour = decided.verdict, hour_of(now)
         was_decided = decided.received.was_decided
         counts = {name: int(verdict.status == status) for name, status in _COUNTED}

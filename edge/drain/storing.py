@@ -40,6 +40,7 @@ from storage.journal.events import (
 from storage.journal.framing import Record
 from storage.journal.reader import Damaged
 from storage.postgres.connection import Connection, is_missing_partition, is_poison
+from storage.postgres.contacts import Sightings
 from storage.postgres.conversions import (
     Recalled,
     decided_clicks,
@@ -270,10 +271,11 @@ class Store:
         async with conn.transaction():
             await advance(conn, journal_id, before, after, contents.watermark_ms)
             await self._history.load(conn, contents.revisions)
-            deltas = Deltas()
-            clicks = await self._copy(conn, "clicks", contents.clicks, contents.quarantined, deltas)
+            deltas, contacts = Deltas(), Sightings()
+            clicks = await self._copy(conn, "clicks", contents.clicks, contents.quarantined, deltas, contacts)
             await self._uniques.agree(conn)
-            impressions = await self._copy(conn, "impressions", contents.impressions, contents.quarantined, deltas)
+            views = contents.impressions
+            impressions = await self._copy(conn, "impressions", views, contents.quarantined, deltas, contacts)
             await quarantine(conn, journal_id, contents.quarantined)
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
             at_hand = {session.click_id: session for _, session, _ in contents.clicks}
@@ -286,6 +288,7 @@ class Store:
                 self._has_recalled = bool(recalled)
                 received = [*await self._receive_again(conn, recalled), *received]
             settled, decided = await self._settlement.settle(conn, received, self._known(at_hand), deltas)
+            settled.contacts.merge(contacts)
             await self._write(conn, settled, deltas)
         self._uniques.commit()
         self.watermark_ms = contents.watermark_ms
@@ -299,17 +302,28 @@ class Store:
         self._counters.observe(_BATCH, BATCH_BUCKETS_US, (time.perf_counter_ns() - started_ns) // 1000)
 
     async def _copy(
-        self, conn: Connection, table: str, touches: Sequence[Touch], failed: list[Quarantined], deltas: Deltas
+        self,
+        conn: Connection,
+        table: str,
+        touches: Sequence[Touch],
+        failed: list[Quarantined],
+        deltas: Deltas,
+        contacts: Sightings,
     ) -> list[Uuid]:
         """Store the rows of `touches`; their ids. Those of which no row can be made go to `failed`."""
         ids: list[Uuid] = []
         if touches:
             # Made one by one as COPY asks for them, so that a batch's rows are never all in memory; no faster than a list.
-            await copy_rows(conn, table, self._make_rows(touches, ids, failed, deltas))
+            await copy_rows(conn, table, self._make_rows(touches, ids, failed, deltas, contacts))
         return ids
 
     def _make_rows(
-        self, touches: Iterable[Touch], ids: list[Uuid], failed: list[Quarantined], deltas: Deltas
+        self,
+        touches: Iterable[Touch],
+        ids: list[Uuid],
+        failed: list[Quarantined],
+        deltas: Deltas,
+        contacts: Sightings,
     ) -> Iterator[TouchRow]:
         for event, session, record in touches:
             try:
@@ -319,6 +333,9 @@ class Store:
                 self._uniques.retract(session.click_id)
             else:
                 ids.append(row.click_id)
+                if row.contact_id:
+                    is_click = isinstance(event, Click)
+                    contacts.see(row.contact_id, row.clicked_at, row.click_id if is_click else None)
                 yield row
 
     async def _receive_again(self, conn: Connection, recalled: Sequence[Recalled]) -> list[Received]:
