@@ -44,6 +44,7 @@ class Heard(NamedTuple):
     unique_id: str
     order_id: str
     contact_id: str
+    currency: str
 
     @property
     def is_increase(self) -> bool:
@@ -56,14 +57,14 @@ _CONVERSION = f"""
     SELECT conversion_id AS event_id, conversion_id, converted_at, amount, coalesce((
              SELECT amount_after FROM conversion_changes AS decided WHERE decided.kind = 'decided'
              AND decided.conversion_id = conversions.conversion_id ORDER BY change_id DESC LIMIT 1), amount),
-           status, reason, conversion_unique_id, coalesce(extras ->> 'adv_unique1', ''), contact_id
+           status, reason, conversion_unique_id, coalesce(extras ->> 'adv_unique1', ''), contact_id, currency
     FROM conversions WHERE goal_id = wanted.goal_id AND {_COUNTS} AND %s LIMIT {_CANDIDATES_PER_PLACE}
 """
 _INCREASE = f"""
     SELECT cause_id, conversions.conversion_id,
            CASE WHEN cause_params ? 'import_id' THEN (cause_params ->> 'datetime')::timestamptz ELSE changed_at END,
            amounts.sent, amounts.sent, status, conversions.reason, coalesce(cause_params ->> 'conversion_unique_id', ''),
-           coalesce(cause_params ->> 'adv_unique1', ''), contact_id
+           coalesce(cause_params ->> 'adv_unique1', ''), contact_id, currency
     FROM conversions JOIN conversion_changes AS changes USING (conversion_id)
     CROSS JOIN LATERAL (SELECT CASE WHEN cause_params ->> 'amount' ~ '^[0-9]{{1,12}}([.][0-9]{{1,6}})?$'
                                THEN (cause_params ->> 'amount')::numeric ELSE 0 END AS sent) AS amounts
@@ -130,7 +131,7 @@ async def find_by_ids(conn: asyncpg.Connection, ids: Iterable[UUID]) -> dict[UUI
     """Conversions by their ids, as they are now."""
     rows = await conn.fetch(
         "SELECT conversion_id, conversion_id, converted_at, amount, amount, status, reason, conversion_unique_id,"
-        " coalesce(extras ->> 'adv_unique1', ''), contact_id FROM conversions WHERE conversion_id = ANY($1)",
+        " coalesce(extras ->> 'adv_unique1', ''), contact_id, currency FROM conversions WHERE conversion_id = ANY($1)",
         list(ids),
     )
     return {row[0]: Heard(*row) for row in rows}
@@ -197,3 +198,12 @@ async def revisions_after(conn: asyncpg.Connection, revision: int) -> list[tuple
         "SELECT created_at, revision FROM catalog_revisions WHERE revision > $1 ORDER BY revision", revision
     )
     return [(row[0], row[1]) for row in rows]
+
+
+async def find_terms(conn: asyncpg.Connection, conversion_id: UUID) -> tuple[int, int, int, int, int] | None:
+    """What a stored conversion was priced by: revision of the catalog, offer, goal, partner, tier."""
+    row = await conn.fetchrow(
+        "SELECT catalog_revision, offer_id, goal_id, aff_id, tier FROM conversions WHERE conversion_id = $1",
+        conversion_id,
+    )
+    return tuple(row) if row else None

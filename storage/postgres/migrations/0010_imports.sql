@@ -14,8 +14,8 @@ CREATE TABLE imports (
     size_bytes    bigint      NOT NULL DEFAULT 0,
     read_bytes    bigint      NOT NULL DEFAULT 0,
     rows_stored   bigint      NOT NULL DEFAULT 0,
-    rows_known    bigint      NOT NULL DEFAULT 0, -- with those that differ or were changed
-    rows_differ   bigint      NOT NULL DEFAULT 0, -- known, but the file says something else of them
+    rows_known    bigint      NOT NULL DEFAULT 0,
+    rows_differ   bigint      NOT NULL DEFAULT 0, -- known, and the file says something else of them
     rows_changed  bigint      NOT NULL DEFAULT 0, -- known, and changed to what the file says
     rows_skipped  bigint      NOT NULL DEFAULT 0, -- nothing to do: rejected by the sender, and not known here
     rows_rejected bigint      NOT NULL DEFAULT 0,
