@@ -35,6 +35,7 @@ BATCH_ROWS = 500
 SAMPLE_ROWS = 1000
 MAX_EXAMPLES = 20
 _EXAMPLE_CHARS = 500
+_BROKEN_OFF = "it was broken off: the same file can be imported again"
 _DATE_FIELDS = ("datetime", "day", "signed_up_at")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -110,28 +111,35 @@ async def run_import(
         on_preview(opened.preview)
         plan = msgspec.structs.replace(plan, feed=opened.preview.feed)
         report = Report(import_id, opened.file.size_bytes, rejects=str(source.rejects))
-        if plan.dry_run:
+        if plan.dry_run and not import_id:
             return await _read_all(conn, settings, source, plan, opened, report, on_progress)
-        said = {"columns": opened.preview.columns, "form": opened.preview.form, "feed": plan.feed}
+        said = _preview_of(opened.preview)
         if not report.import_id:
             report.import_id = await create_run(conn, plan.kind, source.name, report.size_bytes, plan.actor, said)
         await start_run(conn, report.import_id, report.size_bytes, said)
-        return await _recorded(conn, report, _read_all(conn, settings, source, plan, opened, report, on_progress))
+        work = _read_all(conn, settings, source, plan, opened, report, on_progress)
+        return await _recorded(conn, report, work, is_rehearsal=plan.dry_run)
     finally:
         opened.file.close()
 
 
-async def _recorded(conn: Connection, report: Report, work: Any) -> Report:
+async def _recorded(conn: Connection, report: Report, work: Any, *, is_rehearsal: bool) -> Report:
     """The run's end is written down, whatever it is."""
     try:
         done: Report = await work
     except (Exception, asyncio.CancelledError) as error:
         if not conn.is_closed():
-            text = str(error) or type(error).__name__
+            text = _BROKEN_OFF if isinstance(error, asyncio.CancelledError) else str(error) or type(error).__name__
             await finish_run(conn, report.import_id, error=text[:1000])
         raise
-    await finish_run(conn, report.import_id, sha256=report.sha256)
+    await finish_run(conn, report.import_id, sha256="" if is_rehearsal else report.sha256)
     return done
+
+
+def _preview_of(preview: Preview) -> dict[str, Any]:
+    """The preview as it is kept with the run."""
+    shown = [{field: text[:_EXAMPLE_CHARS] for field, text in row.items()} for row in preview.rows]
+    return {**preview._asdict(), "unused": list(preview.unused), "rows": shown}
 
 
 async def _read_all(
@@ -164,7 +172,7 @@ async def _read_all(
 
 
 async def _note(conn: Connection, report: Report, plan: Plan) -> None:
-    if not plan.dry_run:
+    if report.import_id:
         progress = Progress(
             report.read_bytes, {str(fate): rows for fate, rows in report.counts.items()}, report.examples
         )

@@ -105,11 +105,23 @@ async def list_runs(conn: asyncpg.Connection, limit: int, before: int | None = N
     return [dict(row) for row in rows]
 
 
-async def fail_waiting(conn: asyncpg.Connection, import_ids: Sequence[int], error: str) -> None:
-    """What waited for a process that is gone."""
-    await conn.execute(
-        "UPDATE imports SET state = 'failed', error = $2, finished_at = now()"
-        " WHERE import_id = ANY($1) AND state = 'waiting'",
-        list(import_ids),
-        error,
+async def pick_run(conn: asyncpg.Connection, import_ids: Sequence[int]) -> dict[str, Any] | None:
+    """The first of these that waits, or that was broken off, marked as tried once more; None: there is none."""
+    rows = await conn.fetch(f"{_SELECT} WHERE import_id = ANY($1) ORDER BY import_id", list(import_ids))
+    for row in rows:
+        if row["state"] in ("waiting", "interrupted"):
+            await conn.execute(
+                "UPDATE imports SET plan = plan || jsonb_build_object('tries', $2::int) WHERE import_id = $1",
+                row["import_id"],
+                row["plan"].get("tries", 0) + 1,
+            )
+            return dict(row)
+    return None
+
+
+async def list_open(conn: asyncpg.Connection, import_ids: Sequence[int]) -> set[int]:
+    """Those of these that are not done and have not failed."""
+    rows = await conn.fetch(
+        "SELECT import_id FROM imports WHERE import_id = ANY($1) AND state IN ('waiting', 'running')", list(import_ids)
     )
+    return {row["import_id"] for row in rows}

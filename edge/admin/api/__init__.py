@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import whoami
+from edge.admin.api import imports, whoami
 from edge.admin.api.operation import Operation
 
-OPERATIONS: Sequence[Operation] = (*whoami.OPERATIONS,)
+OPERATIONS: Sequence[Operation] = (*imports.OPERATIONS, *whoami.OPERATIONS)
