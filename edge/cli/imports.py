@@ -1,4 +1,4 @@
-"""`clickedge import`: what another tracker has, brought over."""
+"""`clickedge import`: what another tracker has, brought over; and files of conversions, costs and contacts."""
 
 import click
 
@@ -7,9 +7,12 @@ from edge.cli.lazy import LazyGroup
 _COMMANDS = {
     "catalog": "edge.cli.import_catalog:import_catalog",
     "clicks": "edge.cli.import_clicks:import_clicks",
+    "contacts": "edge.cli.import_tables:import_contacts",
+    "conversions": "edge.cli.import_tables:import_conversions",
+    "costs": "edge.cli.import_tables:import_costs",
 }
 
 
 @click.group(name="import", cls=LazyGroup, where=_COMMANDS)
 def imports() -> None:
-    """Move in from another tracker: its catalog, then its open clicks (docs/moving.md)."""
+    """Take in files: another tracker's catalog and clicks (docs/moving.md); conversions, costs, contacts (docs/imports.md)."""

@@ -170,7 +170,7 @@ class Matcher:
 
     def _names_contact(self, event: Conversion) -> bool:
         """Whether a contact is all that says whose it is."""
-        if event.click_id or event.transaction_id or event.via != "postback" or "contact_id" not in event.params:
+        if event.click_id or event.transaction_id or event.via == "pixel" or "contact_id" not in event.params:
             return False
         return not names_partner(self._history.at(event.revision).offer(event.offer_id), event.params)
 
@@ -185,7 +185,7 @@ class Matcher:
         """The touch, its partner replaced where a promo code says so."""
         session = touched.session
         offer = self._history.at(event.revision).offer(session.offer_id)
-        promo = find_promo(offer, event.params) if event.via == "postback" else None
+        promo = find_promo(offer, event.params) if event.via != "pixel" else None
         if promo is None or not promo.wins or promo.aff_id == session.aff_id:
             return touched
         why = f"the promo code's partner {promo.aff_id} instead of the {touched.kind}'s, {session.aff_id}"
@@ -196,7 +196,7 @@ class Matcher:
         """The partner whom a postback names otherwise. What was forged is nobody's."""
         is_forged = not event.click_id and bool(event.transaction_id) and not event.is_external
         offer = self._history.at(event.revision).offer(event.offer_id)
-        credit = credit_without_click(offer, event.params) if event.via == "postback" and not is_forged else None
+        credit = credit_without_click(offer, event.params) if event.via != "pixel" and not is_forged else None
         if credit is None:
             return None
         contact = event.params.get("contact_id", "")

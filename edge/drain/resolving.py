@@ -184,7 +184,13 @@ class Resolver:
         is_told = after.status != held.status
         event = one.received.event
         reason = ADVERTISER if is_told else verdict.ask.mode
-        why = Why("postback", reason, verdict.explanation, self._history.at(revision_of(one)), event)
+        why = Why(
+            "import" if event.via == "import" else "postback",
+            reason,
+            verdict.explanation,
+            self._history.at(revision_of(one)),
+            event,
+        )
         changed = turn.ledger.held[held.conversion_id] = book_change(turn.settled, held, after, hour, why)
         turn.counts.add(held.offer_id, held.aff_id, hour, turn.settled.changes[-1].conversions_delta)
         turn.caps.change(held, changed)

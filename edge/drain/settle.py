@@ -126,7 +126,7 @@ class Settler:
             ChangeRow(
                 row.conversion_id,
                 hour,
-                "drain",
+                "import" if decided.received.event.via == "import" else "drain",
                 "decided",
                 "rejected" if was_decided else "",
                 verdict.status,
@@ -204,7 +204,7 @@ class Settler:
 
 def _visitor_address(event: Conversion) -> str:
     """The buyer's address where a server says it, else the sender's."""
-    said = event.params.get("ip", "") if event.via == "postback" else ""
+    said = event.params.get("ip", "") if event.via != "pixel" else ""
     try:
         return str(ip_address(said)) if said else event.ip
     except ValueError:

@@ -1,12 +1,12 @@
 """From conversions received to what is stored of them: matched, decided, claimed, resolved, in the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from edge.drain.caps import CapJudge
 from edge.drain.catalogs import CatalogHistory
-from edge.drain.claims import claim
+from edge.drain.claims import Keys, claim
 from edge.drain.matching import Matcher, Received, SessionsAtHand
 from edge.drain.resolving import Ledger, Resolver
 from edge.drain.rows import RowMaker
@@ -14,6 +14,9 @@ from edge.drain.settle import Decided, Settled, Settler
 from edge.settings import Settings
 from storage.postgres.connection import Connection
 from storage.postgres.stats import Deltas
+
+Sift = Callable[[Connection, Sequence[Decided], Keys], Awaitable[list[Decided]]]
+"""Which of the verdicts are to be booked, once their keys are claimed. The others leave nothing behind."""
 
 
 class Settlement:
@@ -35,6 +38,7 @@ class Settlement:
         touches: Deltas,
         *,
         may_wait: bool = True,
+        sift: Sift | None = None,
     ) -> tuple[Settled, list[Decided]]:
         """What to store, and the verdicts. `touches`: what the transaction's clicks and impressions add to the roll-ups."""
         settled, now = Settled(), datetime.now(UTC)
@@ -47,6 +51,8 @@ class Settlement:
         await self._history.load(conn, self._settler.revisions(ready))
         tried = [self._settler.decide(one.received, one.touched) for one in ready]
         keys = await claim(conn, tried)
+        if sift is not None:
+            tried = await sift(conn, tried, keys)
         ledger = Ledger()
         await ledger.lock(conn, tried, keys)
         return settled, await self._resolver.resolve(conn, tried, keys, ledger, touches, now, settled)

@@ -34,7 +34,7 @@ class Case(Protocol):
 
 def said_of(sent: ConversionFacts) -> Status | Literal[""]:
     """The status that the advertiser's server sent; browsers have no say, and other words mean nothing."""
-    return _SAID.get(sent.params.get("status", "").lower(), "") if sent.via == "postback" else ""
+    return _SAID.get(sent.params.get("status", "").lower(), "") if sent.via != "pixel" else ""
 
 
 def late_ask(case: Case, faults: Iterable[Reason]) -> Ask | None:

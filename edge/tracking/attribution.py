@@ -128,9 +128,11 @@ def has_valid_token(conversion: ConversionFacts, advertiser: AdvertiserView) -> 
 def conversion_time(conversion: ConversionFacts, touch: Touch, advertiser: AdvertiserView) -> int:
     """`datetime` where it can be believed: with a valid token, between click and receipt; else the receipt.
 
-    Without a click it may be up to 30 days back.
+    Without a click it may be up to 30 days back. An imported file is the network's own word: it is believed as it stands.
     """
     sent_ms = parse_datetime(conversion.params.get("datetime", ""))
+    if conversion.via == "import" and sent_ms is not None:
+        return min(max(sent_ms, touch.ms if touch.click_id else 0), conversion.received_ms)
     earliest_ms = touch.ms if touch.click_id else conversion.received_ms - MAX_BACKDATING_MS
     if sent_ms is None or not earliest_ms <= sent_ms <= conversion.received_ms:
         return conversion.received_ms
@@ -153,7 +155,7 @@ def _pixel_fault(case: _Case) -> str:
 
 
 def _token_fault(case: _Case) -> str:
-    if case.sent.via == "pixel" or not case.advertiser.security_token or has_valid_token(case.sent, case.advertiser):
+    if case.sent.via != "postback" or not case.advertiser.security_token or has_valid_token(case.sent, case.advertiser):
         return ""
     return "the security_token is wrong" if case.sent.params.get("security_token") else "no security_token was sent"
 
@@ -164,7 +166,7 @@ def _signature_fault(case: _Case) -> str:
 
 def _address_fault(case: _Case) -> str:
     allowed = case.advertiser.allowed_ips
-    if case.sent.via == "pixel" or not allowed or is_allowed(case.sent.ip, allowed):
+    if case.sent.via != "postback" or not allowed or is_allowed(case.sent.ip, allowed):
         return ""
     return f"the advertiser's allowed_ips do not hold {case.sent.ip or 'an unknown address'}"
 
@@ -275,7 +277,7 @@ def _accept(case: _Case, said: Status | Literal[""]) -> Verdict:
     money = _money(case)
     amount, amount_note = _amount(case)
     sent_datetime = case.sent.params.get("datetime", "")
-    is_ignored = sent_datetime and parse_datetime(sent_datetime) != case.converted_ms
+    is_ignored = sent_datetime and case.sent.via != "import" and parse_datetime(sent_datetime) != case.converted_ms
     note = "; its datetime was not used: no valid token, unreadable, or not between click and receipt"
     return Verdict(
         status="pending" if is_pending else "approved",

@@ -34,7 +34,7 @@ def sign(params: Mapping[str, str], secret: str) -> str:
 
 def find_fault(sent: ConversionFacts, advertiser: AdvertiserView) -> str:
     """What is wrong with a postback's signature; "" for nothing, and where none is asked for."""
-    if not advertiser.signing_secret or sent.via == "pixel":
+    if not advertiser.signing_secret or sent.via != "postback":
         return ""
     signature = sent.params.get("signature", "")
     if not signature:
@@ -50,7 +50,7 @@ def find_fault(sent: ConversionFacts, advertiser: AdvertiserView) -> str:
 
 def replay_claims(sent: ConversionFacts, advertiser: AdvertiserView) -> tuple[str, ...]:
     """The key that makes an accepted signature count once; none for an advertiser who does not sign."""
-    if not advertiser.signing_secret or sent.via == "pixel":
+    if not advertiser.signing_secret or sent.via != "postback":
         return ()
     return (f"s:{advertiser.id}:{sent.params['signature'].lower()}",)
 

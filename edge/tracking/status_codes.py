@@ -36,7 +36,7 @@ DUPLICATE = 12
 DUPLICATE_UNIQUE_ID = 18
 PENDING = 31
 PENDING_CAPPED = 216
-APPROVED: dict[Via, int] = {"pixel": 41, "postback": 43}
+APPROVED: dict[Via, int] = {"pixel": 41, "postback": 43, "import": 217}
 LATER: dict[Status, int] = {"rejected": 213, "reversed": 214, "approved": 215}
 """The code of a conversion whose status was changed after its first decision."""
 
@@ -85,6 +85,7 @@ STATUS_CODES: tuple[StatusCode, ...] = (
     StatusCode(
         PENDING_CAPPED, "pending", "capped", "beyond a cap, and the offer says `cap_conversions = pending`", False
     ),
+    StatusCode(APPROVED["import"], "approved", "", "approved, from an imported file", False),
     StatusCode(220, "rejected", "bad_signature", "the postback's `signature` or `timestamp` is missing or wrong", False),
     StatusCode(221, "rejected", "replayed", "an earlier conversion came with this very `signature`", False),
 )

@@ -10,7 +10,8 @@ from typing import Literal
 import msgspec
 
 Outcome = Literal["redirected", "fallback", "rejected", "recorded"]
-Via = Literal["postback", "pixel"]
+Via = Literal["postback", "pixel", "import"]
+"""Files of conversions are imported without a journal, as the same events."""
 
 
 class Session(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -1,0 +1,206 @@
+"""Files that were uploaded to be imported: kept below the data dir, imported one after the other, beside all else.
+
+Q1  A file is complete and its run is in the table before it has its name, `<import id>.upload`.
+Q2  It goes away when its run is over. What is found after a restart is imported: again, if that was broken off.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+from zoneinfo import ZoneInfo
+
+import msgspec
+import structlog
+
+from edge.admin.backend import Backend
+from edge.drain.import_run import Source, run_import
+from edge.drain.takers import Plan
+from edge.errors import UserError
+from edge.imports.columns import Kind, Vendor
+from edge.imports.values import Mark
+from edge.node import with_secrets
+from edge.settings import Settings
+from storage.postgres.connection import Connection, connect, resolve_url
+from storage.postgres.import_runs import create_run, finish_run, list_open, pick_run
+from storage.postgres.installation import recall
+
+log = structlog.get_logger()
+MIN_FREE_BYTES = 1 << 30
+"""What an upload must leave free: the journal stands on the same disk."""
+KEPT_REJECTS_S = 30 * 86400
+MAX_TRIES = 3
+_CHUNK_BYTES = 1 << 20
+_RETRY_S = 5.0
+
+
+class NoRoom(UserError):
+    """The disk has no room for the file."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done with a file, as it is kept with the run until its turn comes; `timezone` "": EDGE_TIMEZONE."""
+
+    kind: Kind
+    file_name: str
+    actor: str
+    vendor: Vendor | None = None
+    mapped: dict[str, str] = {}
+    constants: dict[str, str] = {}
+    timezone: str = ""
+    date_format: str = ""
+    decimal: Mark = ""
+    dry_run: bool = False
+    update: bool = False
+    postbacks: bool = True
+    tolerance_s: int = 86_400
+    feed: str = ""
+
+
+class ImportQueue:
+    """One for the admin process."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._settings = backend.settings
+        self._folder = backend.settings.data_path / "imports"
+        self._wanted = asyncio.Event()
+
+    async def submit(self, conn: Connection, order: Order, body: AsyncIterator[bytes]) -> int:
+        """Keep a file and have it imported in its turn; the run's id. NoRoom; UserError if it is empty."""
+        part = self._folder / f"{uuid4().hex}.part"
+        try:
+            size_bytes = await self._keep(part, body)
+            if not size_bytes:
+                raise UserError("the body is empty: send the file itself")
+            async with conn.transaction():
+                plan = {"order": msgspec.to_builtins(order), "dry_run": order.dry_run}
+                import_id = await create_run(conn, order.kind, order.file_name, size_bytes, order.actor, plan)
+                part.rename(self._upload(import_id))
+        finally:
+            part.unlink(missing_ok=True)
+        self._wanted.set()
+        return import_id
+
+    def rejects(self, import_id: int) -> Path:
+        """Where the refused rows of an uploaded file are."""
+        return self._folder / f"{import_id}.rejects.csv"
+
+    async def run(self) -> None:
+        """Import what there is, and what comes, until cancelled."""
+        await asyncio.to_thread(self._tidy)
+        while True:
+            self._wanted.clear()
+            try:
+                while await self._import_next():
+                    pass
+            except Exception as error:
+                log.warning("import_postponed", error=str(error) or type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            await self._wanted.wait()
+
+    async def _import_next(self) -> bool:
+        """Import the first file that waits; False: there is none."""
+        ids = self._waiting_ids()
+        if not ids:
+            return False
+        conn = await connect(
+            resolve_url(self._settings.database_url, self._settings.data_path), application_name="clickedge import"
+        )
+        try:
+            for gone in set(ids) - await list_open(conn, ids):
+                self._upload(gone).unlink(missing_ok=True)
+            run = await pick_run(conn, ids)
+            if run is None:
+                return False
+            await self._import(conn, run)
+        finally:
+            await conn.close()
+        return True
+
+    async def _import(self, conn: Connection, run: dict[str, Any]) -> None:
+        import_id = run["import_id"]
+        if run["plan"].get("tries", 0) >= MAX_TRIES:
+            await finish_run(conn, import_id, error=f"given up: it was broken off {MAX_TRIES} times")
+            return
+        order = msgspec.convert(run["plan"]["order"], Order)
+        source = Source(self._upload(import_id), order.file_name, self.rejects(import_id))
+        settings = with_secrets(self._settings)
+        try:
+            plan = await _plan_of(conn, order, settings)
+            report = await run_import(conn, settings, source, plan, import_id=import_id)
+        except UserError as error:
+            await finish_run(conn, import_id, error=str(error)[:1000])
+            log.warning("import_failed", import_id=import_id, error=str(error))
+            return
+        log.info("import_done", import_id=import_id, kind=order.kind, **cast("dict[str, Any]", report.counts))
+
+    async def _keep(self, path: Path, body: AsyncIterator[bytes]) -> int:
+        """The body into a file; its size."""
+        await asyncio.to_thread(lambda: self._folder.mkdir(mode=0o700, exist_ok=True))
+        size_bytes, chunks, held = 0, [], 0
+        with path.open("wb") as file:
+            async for chunk in body:
+                chunks.append(chunk)
+                held += len(chunk)
+                if held >= _CHUNK_BYTES:
+                    await asyncio.to_thread(self._write, file, chunks)
+                    size_bytes, chunks, held = size_bytes + held, [], 0
+            await asyncio.to_thread(self._write, file, chunks)
+        return size_bytes + held
+
+    def _write(self, file: Any, chunks: list[bytes]) -> None:
+        try:
+            if shutil.disk_usage(self._folder).free < MIN_FREE_BYTES + _CHUNK_BYTES:
+                raise NoRoom(
+                    f"the disk of {self._folder} has no room for it: {MIN_FREE_BYTES >> 20} MiB must stay free"
+                )
+            file.write(b"".join(chunks))
+            file.flush()
+        except OSError as error:
+            raise NoRoom(f"the file cannot be kept: {error.strerror}") from error
+
+    def _waiting_ids(self) -> list[int]:
+        return [int(path.stem) for path in self._folder.glob("*.upload") if path.stem.isdigit()]
+
+    def _upload(self, import_id: int) -> Path:
+        return self._folder / f"{import_id}.upload"
+
+    def _tidy(self) -> None:
+        """Uploads that were broken off go, and rejects that nobody came for."""
+        for path in self._folder.glob("*.part"):
+            path.unlink(missing_ok=True)
+        for path in self._folder.glob("*.rejects.csv"):
+            if time.time() - path.stat().st_mtime > KEPT_REJECTS_S:
+                path.unlink(missing_ok=True)
+
+
+_queues: WeakKeyDictionary[Backend, ImportQueue] = WeakKeyDictionary()
+
+
+def queue_of(backend: Backend) -> ImportQueue:
+    """The queue that belongs to this backend."""
+    return _queues.setdefault(backend, ImportQueue(backend))
+
+
+async def _plan_of(conn: Connection, order: Order, settings: Settings) -> Plan:
+    zone = ZoneInfo(order.timezone or await recall(conn, "timezone", settings.timezone))
+    return Plan(
+        kind=order.kind,
+        zone=zone,
+        vendor=order.vendor,
+        mapped=order.mapped,
+        constants=order.constants,
+        date_format=order.date_format,
+        decimal=order.decimal,
+        dry_run=order.dry_run,
+        update=order.update,
+        postbacks=order.postbacks,
+        tolerance_s=order.tolerance_s,
+        feed=order.feed,
+        actor=order.actor,
+    )
