@@ -19,6 +19,7 @@ _COMMANDS = {
     "postback": "edge.cli.postback:postback",
     "postback-test": "edge.cli.postback_test:postback_test",
     "psql": "edge.cli.psql:psql",
+    "report": "edge.cli.report:report",
     "serve": "edge.cli.serve:serve",
 }
 
