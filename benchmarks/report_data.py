@@ -18,10 +18,9 @@ OFFERS, PARTNERS, ADVERTISERS, OFFERS_OF_A_PARTNER = 300, 1000, 40, 12
 _SLOTS = 1 << 17
 _AT_ONCE = 2
 _COUNTRIES = (
-    "US DE GB FR BR IN CA IT ES MX AU NL PL JP TR ID PH TH VN ZA AR CO CL PE SE NO DK FI BE AT CH PT GR CZ RO HU IE NZ SG MY"
-    " KR TW HK IL AE SA EG NG KE MA UA RS BG HR SK SI LT LV EE KZ"
-).split()
-
+    "US,DE,GB,FR,BR,IN,CA,IT,ES,MX,AU,NL,PL,JP,TR,ID,PH,TH,VN,ZA,AR,CO,CL,PE,SE,NO,DK,FI,BE,AT,CH,PT,GR,CZ,RO,HU,IE,NZ,SG,MY,"
+    "KR,TW,HK,IL,AE,SA,EG,NG,KE,MA,UA,RS,BG,HR,SK,SI,LT,LV,EE,KZ"
+)
 # Which offer and partner a click is of: as many slots as the pair has weight.
 _SLOT_TABLE = f"""
     CREATE TABLE made_slots AS
@@ -91,8 +90,8 @@ _CLICKS = f"""
                random() AS i, random() AS j, random() AS k, random() AS l
         FROM generate_series($4::bigint, $5::bigint - 1) AS number
     ) AS chance JOIN made_slots USING (slot) CROSS JOIN LATERAL (
-        SELECT ('{{{",".join(_COUNTRIES)}}}'::text[])[1 + CASE WHEN k < 0.75 THEN (offer_id * 7 + (l * l * 4.99)::int)
-                ELSE (power(l, 3) * {len(_COUNTRIES)})::int END % {len(_COUNTRIES)}] AS country
+        SELECT ('{{{_COUNTRIES}}}'::text[])[1 + CASE WHEN k < 0.75 THEN (offer_id * 7 + (l * l * 4.99)::int)
+                ELSE (power(l, 3) * {len(_COUNTRIES.split(","))})::int END % {len(_COUNTRIES.split(","))}] AS country
     ) AS places
 """
 # Two in a hundred of the clicks that an offer took; hours or days later, a few changed afterwards.

@@ -36,15 +36,19 @@ class RollupState(NamedTuple):
 
 
 GRAINS = (
-    Grain(1, "day", ("advertiser_id", "offer_id", "aff_id", "goal_id")),
-    Grain(2, "day", ("advertiser_id", "offer_id", "country", "device_type")),
-    Grain(3, "day", ("aff_id", "country")),
-    Grain(4, "day", ("aff_id", "device_type")),
+    Grain(1, "day", ("advertiser_id", "offer_id", "goal_id")),
+    Grain(2, "day", ("country", "device_type")),
+    Grain(3, "day", ("advertiser_id", "offer_id", "device_type")),
+    Grain(4, "day", ("aff_id",)),
     Grain(5, "day", ("advertiser_id", "offer_id", "landing_page_id", "creative_id")),
-    Grain(6, "hour", ("advertiser_id", "offer_id")),
-    Grain(7, "hour", ("country", "device_type")),
+    Grain(6, "day", ("aff_id", "device_type")),
+    Grain(7, "day", ("advertiser_id", "offer_id", "country")),
+    Grain(8, "day", ("advertiser_id", "offer_id", "aff_id", "goal_id")),
+    Grain(9, "day", ("aff_id", "country")),
+    Grain(10, "hour", ("advertiser_id", "offer_id")),
+    Grain(11, "hour", ("country", "device_type")),
 )
-"""A number means one grain for ever. The dimensions of an offer come with its advertiser."""
+"""The shortest first; a number means one grain for ever, and has a partition. An offer comes with its advertiser."""
 LAYOUT = "; ".join(f"{grain.number} {grain.unit} {' '.join(grain.dimensions)}" for grain in GRAINS)
 HOURS_AT_ONCE = 24
 """That one transaction passes, and that a writer locks one by one; with more it takes the turn instead."""
@@ -82,9 +86,8 @@ def _add_sql(rows: str) -> str:
 
 
 _NAMES = StatsKey._fields + MEASURES
-_ADD_LATE = (
-    f"WITH late ({', '.join(_NAMES)}) AS MATERIALIZED (SELECT * FROM {unnested(_NAMES)}) "
-    + _add_sql(_sums_sql("late", f"${len(_NAMES) + 1}"))
+_ADD_LATE = f"WITH late ({', '.join(_NAMES)}) AS MATERIALIZED (SELECT * FROM {unnested(_NAMES)}) " + _add_sql(
+    _sums_sql("late", f"${len(_NAMES) + 1}")
 )
 _EMPTY = "DELETE FROM stats_rollups WHERE NOT EXISTS (SELECT FROM stats_rollup_state)"
 _ADD_HOURS = _add_sql(_sums_sql("(SELECT * FROM stats_hourly WHERE hour >= $1 AND hour < $2) AS passed", "$3"))

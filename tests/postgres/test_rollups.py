@@ -135,7 +135,9 @@ async def test_any_interleaving_adds_up(database: str, seed: int) -> None:
     async def write(conn: Connection) -> None:
         for _ in range(25):
             begin = chance.randrange(HOURS)
-            await _store(conn, _deltas(chance, chance.randrange(1, 40), range(begin, begin + chance.choice((1, 3, 60)))))
+            await _store(
+                conn, _deltas(chance, chance.randrange(1, 40), range(begin, begin + chance.choice((1, 3, 60))))
+            )
 
     async def move() -> None:
         until = FIRST

@@ -43,7 +43,18 @@ CREATE TABLE stats_rollups (
     cost            numeric(24, 6) NOT NULL,
     PRIMARY KEY (grain, hour, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country,
                  device_type, currency)
-) WITH (fillfactor = 80);
+) PARTITION BY LIST (grain);
+CREATE TABLE stats_rollups_day_offer PARTITION OF stats_rollups FOR VALUES IN (1) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_country_device PARTITION OF stats_rollups FOR VALUES IN (2) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_offer_device PARTITION OF stats_rollups FOR VALUES IN (3) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_partner PARTITION OF stats_rollups FOR VALUES IN (4) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_offer_page PARTITION OF stats_rollups FOR VALUES IN (5) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_partner_device PARTITION OF stats_rollups FOR VALUES IN (6) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_offer_country PARTITION OF stats_rollups FOR VALUES IN (7) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_offer_partner PARTITION OF stats_rollups FOR VALUES IN (8) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_day_partner_country PARTITION OF stats_rollups FOR VALUES IN (9) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_hour_offer PARTITION OF stats_rollups FOR VALUES IN (10) WITH (fillfactor = 80);
+CREATE TABLE stats_rollups_hour_country_device PARTITION OF stats_rollups FOR VALUES IN (11) WITH (fillfactor = 80);
 
 -- One row at most: all hours before `through` are in stats_rollups, in days of `timezone`, in the grains that `layout`
 -- names. No row: nothing is.
