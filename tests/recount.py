@@ -13,9 +13,12 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from tests.rollup_recount import rollup_differences
+
 MAX_LINES = 40
 COUNTED = (
     "impressions", "gross_clicks", "unique_clicks", "invalid_clicks", "refused_clicks", "conversions", "pending", "rejected",
+    "reversed",
 )  # fmt: skip
 MEASURES = (*COUNTED, "amount", "payout", "revenue", "cost")
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,7 +56,7 @@ _TOUCHES = """
 _OFFERS = "SELECT id::int, revision_from, coalesce(revision_to, 1::bigint << 62), body FROM catalog_items WHERE kind = 'offers'"
 _CHANGES = """
     SELECT changes.booked_hour AS hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id,
-           country, device_type, currency, conversions.conversion_id, status, changes.kind, status_before,
+           country, device_type, currency, conversions.conversion_id, status, changes.kind, status_before, status_after,
            conversions.amount, conversions.payout, conversions.revenue,
            conversions_delta, pending_delta, rejected_delta, amount_delta, payout_delta, revenue_delta,
            amount_after, payout_after, revenue_after
@@ -89,6 +92,7 @@ async def differences(conn: Any) -> list[str]:
         counted = await _count_touches(conn)
         changes = await conn.fetch(_CHANGES)
         faults = [row[0] for row in await conn.fetch(_STRAYS)]
+        faults += await rollup_differences(conn)
     faults += _unexplained(changes)
     redecided = {row["conversion_id"] for row in changes if row["kind"] == "decided" and row["status_before"]}
     for row in changes:
@@ -176,6 +180,7 @@ def _count_change(counted: Sums, row: Any, redecided: set[UUID]) -> None:
     """One change under its conversion's key; a rejection for want of the click under the key that it had then."""
     key = Key(*(row[name] for name in Key._fields))
     deltas = _deltas(row)
+    deltas["reversed"] = (row["status_after"] == "reversed") - (row["status_before"] == "reversed")
     if row["conversion_id"] in redecided and row["kind"] == "decided":
         before = -1 if row["status_before"] else 1
         counted[_lost(key.hour, _node_of(row["conversion_id"]))]["rejected"] += before

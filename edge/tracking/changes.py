@@ -24,6 +24,7 @@ TRANSITIONS: dict[str, tuple[Status, ...]] = {
     "reversed": ("approved",),
 }
 """Nothing becomes pending again, and what never was approved cannot be reversed."""
+_COUNTED: tuple[Status, ...] = ("approved", "pending", "rejected", "reversed")
 
 
 class ChangeRefused(UserError):
@@ -61,6 +62,7 @@ class Gain(NamedTuple):
     conversions: int
     pending: int
     rejected: int
+    reversed: int
 
 
 def change(state: State, wanted: Wanted, pricing: Pricing | None, rank: int) -> State:
@@ -109,10 +111,8 @@ def gain_of(before: State, after: State) -> Gain:
     """What the change from one state to the other adds to the roll-ups."""
     earned, had = _earned(after), _earned(before)
     amount, payout, revenue = (new - old for new, old in zip(earned, had, strict=True))
-    conversions, pending, rejected = (
-        (after.status == status) - (before.status == status) for status in ("approved", "pending", "rejected")
-    )
-    return Gain(amount, payout, revenue, conversions, pending, rejected)
+    counts = ((after.status == status) - (before.status == status) for status in _COUNTED)
+    return Gain(amount, payout, revenue, *counts)
 
 
 def kind_of(before: State, after: State) -> str:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -22,6 +23,7 @@ from storage.journal.events import Click, Conversion, Heartbeat, Impression, Out
 from storage.journal.segments import Position
 from storage.journal.writer import JournalWriter
 from storage.postgres.connection import Connection, connect
+from storage.postgres.rollups import begin_rollups
 from tests.node import eventually
 
 SECRET = "a secret of the tests' own"
@@ -334,9 +336,16 @@ async def open_bench(data_dir: Path, url: str, catalog: str = CATALOG) -> AsyncI
     bench = Bench(data_dir, url, conn)
     try:
         await bench.apply(catalog)
+        await roll_up_ahead(conn)
         yield bench
     finally:
         bench.close()
+
+
+async def roll_up_ahead(conn: Connection) -> None:
+    """As if all hours until tomorrow were rolled up: everything comes late, and recounts look at the coarser sums too."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    await begin_rollups(conn, "Europe/Berlin", tomorrow)
 
 
 async def until(check: Callable[[], Any], timeout_s: float = 20.0) -> None:

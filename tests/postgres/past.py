@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 from edge.tracking.months import month_of
 from storage.postgres.connection import Connection
+from storage.postgres.rollups import forget_rollups
 from storage.postgres.stats import StatsKey
 
 _MOVED = "conversions, pending, rejected, amount, payout, revenue"
@@ -13,6 +14,7 @@ _KEY = ", ".join(StatsKey._fields[1:])
 
 async def decide_in_the_past(conn: Connection, days: int) -> date:
     """As if all conversions stored by now had been decided that many days ago; that month's first day in UTC."""
+    await forget_rollups(conn)
     async with conn.transaction():
         await conn.execute("UPDATE conversion_changes SET booked_hour = booked_hour - make_interval(days => $1)", days)
         moved = await conn.fetch(f"SELECT hour, {_KEY}, {_MOVED} FROM stats_hourly")

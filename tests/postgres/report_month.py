@@ -12,6 +12,7 @@ from edge.drain.changing import change_conversion
 from edge.tracking.changes import Wanted
 from storage.postgres.connection import Connection
 from storage.postgres.partitions import Partitions
+from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours
 from tests.postgres.drains import CHROME, GOOGLEBOT, Bench, now_ms, open_bench
 from tests.recount import differences
 
@@ -66,9 +67,9 @@ _TOUCH_FIELDS = (
 _STATS = """
     INSERT INTO stats_hourly AS stats (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id,
         country, device_type, currency, impressions, gross_clicks, unique_clicks, invalid_clicks, refused_clicks,
-        conversions, pending, rejected, amount, payout, revenue, cost)
+        conversions, pending, rejected, reversed, amount, payout, revenue, cost)
     SELECT hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country, device_type,
-        currency, sum(v), sum(g), sum(u), sum(i), sum(f), sum(c), sum(p), sum(r), sum(amount), sum(payout), sum(revenue),
+        currency, sum(v), sum(g), sum(u), sum(i), sum(f), sum(c), sum(p), sum(r), sum(x), sum(amount), sum(payout), sum(revenue),
         sum(cost)
     FROM made GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
     ON CONFLICT (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country,
@@ -78,13 +79,14 @@ _STATS = """
         invalid_clicks = stats.invalid_clicks + excluded.invalid_clicks,
         refused_clicks = stats.refused_clicks + excluded.refused_clicks,
         conversions = stats.conversions + excluded.conversions, pending = stats.pending + excluded.pending,
-        rejected = stats.rejected + excluded.rejected, amount = stats.amount + excluded.amount,
+        rejected = stats.rejected + excluded.rejected,
+        reversed = stats.reversed + excluded.reversed, amount = stats.amount + excluded.amount,
         payout = stats.payout + excluded.payout, revenue = stats.revenue + excluded.revenue, cost = stats.cost + excluded.cost
 """
 _MADE_COLUMNS = (
     "hour timestamptz, node_id int, advertiser_id int, offer_id int, aff_id int, goal_id int, landing_page_id int,"
     " creative_id int, country text, device_type text, currency text, v int, g int, u int, i int, f int, c int, p int,"
-    " r int, amount numeric, payout numeric, revenue numeric, cost numeric"
+    " r int, x int, amount numeric, payout numeric, revenue numeric, cost numeric"
 )
 
 
@@ -100,8 +102,18 @@ async def make_month(data_dir: Path, url: str, *, clicks: int = 1500, seed: int 
         await _drain_some(bench)
         await Partitions().ensure(bench.conn, [(MONTH + timedelta(days=n)).date() for n in range(-8, DAYS + 4)])
         await _Maker(bench.conn, random.Random(seed)).make(clicks)
+        await _roll_up(bench.conn)
         assert await differences(bench.conn) == []
         await bench.conn.execute("ANALYZE")
+
+
+async def _roll_up(conn: Connection) -> None:
+    """The most of the month as coarser sums; its last days are still to come."""
+    until = MONTH + timedelta(days=DAYS - 5, hours=7)
+    await forget_rollups(conn)
+    await begin_rollups(conn, "Europe/Berlin", until)
+    while await pass_hours(conn, until) != until:
+        pass
 
 
 async def _drain_some(bench: Bench) -> None:
@@ -214,7 +226,7 @@ class _Maker:
         key = (hour, row["node_id"], owner, row["offer_id"], row["aff_id"], 0, row["landing_page_id"], row["creative_id"],
                row["country"], row["device_type"], row["currency"])  # fmt: skip
         money = (Decimal(0), row["payout"], row["revenue"], row["cost"])
-        self.made.append((*key, *(counts if is_click else [1, 0, 0, 0, 0]), 0, 0, 0, *money))
+        self.made.append((*key, *(counts if is_click else [1, 0, 0, 0, 0]), 0, 0, 0, 0, *money))
 
     async def _convert(self, touches: list[dict[str, Any]]) -> None:
         rows, changes = [], []
@@ -281,7 +293,8 @@ class _Maker:
             booked.append((row["conversion_id"], hour, kind, before, status, *counts, *deltas))
             key = tuple(row[name] for name in ("node_id", "advertiser_id", "offer_id", "aff_id", "goal_id",
                         "landing_page_id", "creative_id", "country", "device_type", "currency"))  # fmt: skip
-            self.made.append((hour, *key, 0, 0, 0, 0, 0, *counts, *deltas, Decimal(0)))
+            taken_back = (status == "reversed") - (before == "reversed")
+            self.made.append((hour, *key, 0, 0, 0, 0, 0, *counts, taken_back, *deltas, Decimal(0)))
             before, money = status, after
             at += timedelta(hours=chance.randrange(0, 50))
         row["status"] = before

@@ -9,9 +9,11 @@ from storage.postgres.reports.metrics import METRICS, components_of
 from storage.postgres.reports.periods import Period
 from storage.postgres.reports.planner import SOURCES, Step, effective_touch, facts_of, make_plan
 from storage.postgres.reports.query import ReportQuery
-from storage.postgres.reports.sources import COST_ROWS, SPENDS, Need, Source
+from storage.postgres.reports.rollup_sources import rollup_sources
+from storage.postgres.reports.sources import COST_ROWS, HOURLY, SPENDS, Need, Source
 from storage.postgres.reports.statement import Arguments, Question, dimension_of
 from storage.postgres.reports.viewer import Viewer
+from storage.postgres.rollups import rollup_state
 
 _CONVERSIONS_ONLY = {"goal", "status", "promo_code"}
 _CLICK_COUNTS = {"gross_clicks", "unique_clicks", "invalid_clicks", "refused_clicks", "impressions"}
@@ -33,6 +35,8 @@ async def ask(
     components = components_of((METRICS[name] for name in query.metrics), viewer, query.clicks)
     facts = {name: facts_of(name, query.by) for name in components}
     need = Need(asked, facts, period, effective_touch(query.touch, asked), is_comparison)
+    if HOURLY in sources and (state := await rollup_state(conn)):
+        sources = [*rollup_sources(state, need), *sources]
     steps, missing = make_plan(need, sources)
     question = Question(query, viewer, period, grouped, filters, steps)
     notes = _notes(asked, components) + await _notes_on_rows(conn, steps, period)

@@ -10,6 +10,7 @@ To add one: a `Source` in a module of its own, listed in `SOURCES`. `rank` says 
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from storage.postgres.reports.dimensions import EXTRA, Dimension, Kind
@@ -58,6 +59,8 @@ class Source(NamedTuple):
     joins: Mapping[str, str] = {}
     touches: frozenset[str] = frozenset(("last",))
     extra: Column | None = None
+    bounds: Mapping[str, datetime] = {}
+    """Times that `table` names as `{name}`."""
     zone: str = ""
     """Of a source by day: whose days they are; "" for days that are only names, as those of costs."""
 
@@ -223,7 +226,7 @@ _ALL_ROWS = CLICKS | VIEWS | CHANGES
 HOURLY_COMPONENTS: dict[str, frozenset[Fact]] = {
     "impressions": VIEWS,
     **dict.fromkeys(("gross_clicks", "unique_clicks", "invalid_clicks", "refused_clicks"), CLICKS),
-    **dict.fromkeys(("conversions", "pending", "rejected", "amount"), CHANGES),
+    **dict.fromkeys(("conversions", "pending", "rejected", "reversed", "amount"), CHANGES),
     **dict.fromkeys(("payout", "revenue"), _ALL_ROWS),
     "cost": CLICKS | VIEWS,
 }

@@ -195,8 +195,11 @@ def _fact(question: Question, step: Step, arguments: Arguments, *, is_unsplit: b
     grouped = ", ".join(str(place) for place in range(1, len(columns) + 1))
     flag = [f"{is_unsplit} AS is_unsplit"] if question.totals_only else []
     joins = "".join(sql for name, sql in source.joins.items() if name in used)
+    table = source.table
+    for name, bound in source.bounds.items():
+        table = table.replace(f"{{{name}}}", arguments.add(bound, "timestamptz"))
     return (
-        f"SELECT {', '.join([*columns, *sums, *flag])} FROM {source.table}{joins}"
+        f"SELECT {', '.join([*columns, *sums, *flag])} FROM {table}{joins}"
         f" WHERE {' AND '.join(conditions)} GROUP BY {grouped}"
     )
 
