@@ -7,6 +7,9 @@ from zoneinfo import ZoneInfo
 import structlog
 from aiohttp import web
 
+from edge.admin.api import OPERATIONS
+from edge.admin.api.server import make_api
+from edge.admin.backend import Backend
 from edge.admin.catalog_publisher import CatalogPublisher
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
 from edge.admin.state_publisher import StatePublisher
@@ -56,11 +59,14 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     """Serve the admin port and publish catalog and state until SIGTERM."""
     stop = stop_requested()
     slots = [Slot(role, number, Counters.of_fd(fd)) for role, number, fd in orders.slots]
-    runner = web.AppRunner(Admin(slots).app, access_log=None)
+    settings = orders.settings
+    backend = Backend(settings, orders.resolve_database, slots)
+    app = Admin(slots).app
+    app.add_subapp("/api/", make_api(backend, OPERATIONS))
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     for fd in orders.listen_fds:
         await web.SockSite(runner, socket.socket(fileno=fd)).start()
-    settings = orders.settings
     publisher = CatalogPublisher(orders.resolve_database, settings.data_path / SNAPSHOT)
     states = StatePublisher(orders.resolve_database, settings.data_path / STATE, ZoneInfo(settings.timezone), counters)
     publishing = [asyncio.create_task(publisher.run()), asyncio.create_task(states.run())]
@@ -73,3 +79,4 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
         task.cancel()
     await asyncio.gather(*publishing, return_exceptions=True)
     await runner.cleanup()
+    await backend.close()

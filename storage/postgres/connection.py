@@ -11,6 +11,7 @@ import orjson
 from storage.errors import DatabaseUnusable
 
 Connection: TypeAlias = asyncpg.Connection
+Pool: TypeAlias = asyncpg.Pool
 
 OLDEST_MAJOR = 14
 CONNECTION_FILE = "database.url"

@@ -1,0 +1,64 @@
+"""What the API and the console work with: the database, the settings, the processes' counters."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from edge.admin.metrics import Slot
+from edge.errors import UserError
+from edge.settings import Settings
+from storage.errors import StorageError
+from storage.postgres.connection import Connection, Pool, is_retryable, open_pool
+
+MAX_CONNECTIONS = 8
+_COMMAND_TIMEOUT_S = 60.0
+
+
+class DatabaseAway(UserError):
+    """The database does not answer; the same request may succeed later."""
+
+
+class Backend:
+    """One for the admin process. The database may come later than the process, and go and return."""
+
+    def __init__(self, settings: Settings, resolve_database: Callable[[], str], slots: Sequence[Slot] = ()) -> None:
+        """`resolve_database`: where the database is now; asked when connections are opened."""
+        self.settings = settings
+        self.slots = slots
+        self._resolve_database = resolve_database
+        self._pool: Pool | None = None
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for this block; DatabaseAway if there is none to be had."""
+        try:
+            pool = await self._opened()
+            conn = await pool.acquire(timeout=10)
+        except Exception as error:
+            if not (isinstance(error, StorageError | OSError | TimeoutError) or is_retryable(error)):
+                raise
+            raise DatabaseAway("the database does not answer") from error
+        try:
+            yield conn
+        finally:
+            await pool.release(conn)
+
+    async def close(self) -> None:
+        """Close all connections, at once."""
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def _opened(self) -> Pool:
+        if self._pool is None:
+            async with self._opening:
+                self._pool = self._pool or await self._open()
+        return self._pool
+
+    async def _open(self) -> Pool:
+        return await open_pool(
+            self._resolve_database(),
+            max_size=MAX_CONNECTIONS,
+            application_name="clickedge admin",
+            command_timeout_s=_COMMAND_TIMEOUT_S,
+        )
