@@ -8,17 +8,19 @@ from msgspec.structs import replace
 from edge.secrets import load_or_create, load_or_create_uuid
 from edge.settings import Settings, parse_secrets
 from storage.files import write_atomically
+from storage.postgres.api_keys import admit_token
 from storage.postgres.connection import connect
 from storage.postgres.nodes import claim_node
 
 _SECRET_BYTES = 32
+ADMIN_TOKEN_FILE = "admin.token"
 
 
 def with_secrets(settings: Settings) -> Settings:
     """`settings` with the click ids' secrets and the admin token, generated into the data dir where not given."""
     data_dir = settings.data_path
     secrets = settings.secrets or parse_secrets(load_or_create(data_dir / "secret", _SECRET_BYTES))
-    token = settings.admin_token or load_or_create(data_dir / "admin.token", _SECRET_BYTES)
+    token = settings.admin_token or load_or_create(data_dir / ADMIN_TOKEN_FILE, _SECRET_BYTES)
     return replace(settings, secrets=secrets, admin_token=token)
 
 
@@ -44,6 +46,15 @@ async def claim_lease(settings: Settings, database_url: str) -> None:
         await conn.close()
     if not holds_lease(settings):
         write_atomically(_marker(settings), [_marker_text(settings).encode("ascii")])
+
+
+async def admit_admin_token(settings: Settings, database_url: str) -> None:
+    """Make the admin token an API key; the one that this node had before ends."""
+    conn = await connect(database_url)
+    try:
+        await admit_token(conn, settings.admin_token, f"EDGE_ADMIN_TOKEN of node {settings.node_id}")
+    finally:
+        await conn.close()
 
 
 def _marker(settings: Settings) -> Path:

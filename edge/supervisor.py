@@ -19,7 +19,7 @@ from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, new_block
 from edge.errors import UserError
 from edge.http.tls import load_tls
-from edge.node import claim_lease, with_secrets
+from edge.node import admit_admin_token, claim_lease, with_secrets
 from edge.offspring import Child
 from edge.processes import ChildOrders, stop_requested
 from edge.settings import Settings
@@ -117,6 +117,7 @@ class Supervisor:
             try:
                 await _migrate(url)
                 await claim_lease(self._settings, url)
+                await admit_admin_token(self._settings, url)
                 await self._prepare(url)
                 await _publish(url, self._settings.data_path / SNAPSHOT)
                 return

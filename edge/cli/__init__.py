@@ -15,6 +15,7 @@ _COMMANDS = {
     "explain": "edge.cli.explain:explain",
     "import": "edge.cli.imports:imports",
     "journal": "edge.cli.journal:journal",
+    "key": "edge.cli.key:key",
     "month": "edge.cli.month:month",
     "postback": "edge.cli.postback:postback",
     "postback-test": "edge.cli.postback_test:postback_test",

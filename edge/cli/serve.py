@@ -13,6 +13,7 @@ from edge.admin.catalog_apply import apply_if_new
 from edge.catalog_follower import SNAPSHOT, read_snapshot
 from edge.cli.apply import read_catalog_text
 from edge.logs import configure_logs
+from edge.node import ADMIN_TOKEN_FILE
 from edge.settings import Settings, load_settings
 from edge.supervisor import Supervisor
 from edge.tracking.catalog import Catalog
@@ -81,10 +82,16 @@ async def _welcome(supervisor: Supervisor, settings: Settings) -> str:
         lines.append(f"  the catalog is empty: {command} apply FILE {data_dir}")
     lines += [
         f"  explain   {command} explain TRANSACTION_ID {data_dir}",
-        f"  admin     {admin}/metrics  {admin}/readyz",
+        f"  admin     {admin}/metrics  {admin}/readyz  {admin}/api/docs",
+        f"  API key   {_admin_token_place(settings)}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _admin_token_place(settings: Settings) -> str:
+    """Where the first API key is; never the key itself."""
+    return "what EDGE_ADMIN_TOKEN says" if settings.admin_token else f"in {settings.data_path / ADMIN_TOKEN_FILE}"
 
 
 def _origin(address: tuple[str, int]) -> str:

@@ -61,7 +61,7 @@ def _describe_table(where: str, before: Part, after: Part) -> Iterator[str]:
             yield from _describe_table(place, old, new)
         elif _is_list_of_tables(new) or _is_list_of_tables(old):
             yield from _describe_list(place, old, new)
-        elif field.name in _secret_fields(type(after)):
+        elif field.name in secret_fields(type(after)):
             yield f"~ {place}: changed"
         else:
             yield f"~ {place}: {_show(old)} -> {_show(new)}"
@@ -93,7 +93,8 @@ def _by_label(parts: Iterable[Part]) -> dict[str, Part]:
 
 
 @cache
-def _secret_fields(struct: type[Part]) -> frozenset[str]:
+def secret_fields(struct: type[Part]) -> frozenset[str]:
+    """The attributes of a table that are never shown."""
     return frozenset(
         field.name
         for field in msgspec.structs.fields(struct)

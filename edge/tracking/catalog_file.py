@@ -58,7 +58,11 @@ class _Field(NamedTuple):
 
 def read_catalog(text: str, file: str, existing: Catalog) -> Document:
     """The document in `text`; CatalogFaults names all that is wrong. References may lead to what `existing` holds."""
-    tables = _parse_toml(text, file)
+    return read_tables(_parse_toml(text, file), file, existing)
+
+
+def read_tables(tables: dict[str, Any], file: str, existing: Catalog) -> Document:
+    """The document in the tables of a TOML or JSON text (numbers with a point as Decimal); errors as `read_catalog`."""
     faults = [
         Fault(name, f"is no table of a catalog{_suggest(name, TABLES)}; allowed: {', '.join(TABLES)}")
         for name in tables

@@ -50,7 +50,7 @@ class _Look(msgspec.Struct, frozen=True):
         """A fault if `item_id` is neither in the file nor stored; 0 stands for none."""
         key = str(item_id)
         if item_id and key not in self.named[kind] and key not in self.existing.bodies(kind):
-            yield Fault(where, f"there is no {kind}[{key}], neither in this file nor stored")
+            yield Fault(where, f"there is no {kind}[{key}], neither named here nor stored")
 
 
 def _faults_of_offer(offer: Offer, look: _Look) -> Iterator[Fault]:

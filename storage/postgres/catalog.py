@@ -102,6 +102,30 @@ async def load_offers_at(conn: Connection, revision: int, offer_ids: Sequence[in
     return {row[0]: row[1] for row in rows}
 
 
+async def holds_item(conn: Connection, kind: str, item_id: str) -> bool:
+    """Whether that item is in force now."""
+    held: bool = await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM catalog_items WHERE kind = $1 AND id = $2 AND revision_to IS NULL)", kind, item_id
+    )
+    return held
+
+
+async def load_versions(conn: Connection, kind: str, item_id: str, limit: int = 200) -> list[bytes]:
+    """The bodies that the item ever had, the latest first, at most `limit`."""
+    rows = await conn.fetch(
+        "SELECT body FROM catalog_items WHERE kind = $1 AND id = $2 ORDER BY revision_from DESC LIMIT $3",
+        kind,
+        item_id,
+        limit,
+    )
+    return [row[0] for row in rows]
+
+
+async def load_highest_id(conn: Connection, kind: str) -> int:
+    """The highest number that an item of that table ever had; 0: none."""
+    return int(await conn.fetchval("SELECT coalesce(max(id::bigint), 0) FROM catalog_items WHERE kind = $1", kind))
+
+
 async def load_changes(conn: Connection, after_revision: int, through: int) -> list[Change]:
     """What turns the catalog of one revision into that of a later one."""
     rows = await conn.fetch(_CHANGES, after_revision, through)
