@@ -11,12 +11,14 @@ import structlog
 from aiohttp import web
 from multidict import MultiDict, MultiDictProxy
 
+from edge.admin.api.operation import Caller
+from edge.admin.backend import Backend, DatabaseAway
 from edge.admin.console import formats
 from edge.admin.console.assets import PREFIX, Assets
-from edge.admin.console.keys import Keys
+from edge.admin.console.keys import Keys, caller_of, print_of
 from edge.admin.console.known_catalog import KnownCatalog
 from edge.admin.console.login import LOGIN_PATH, Login
-from edge.admin.console.page import Backend, Caller, Page, Refusal, Route, Shared, Visit
+from edge.admin.console.page import Page, Refusal, Route, Shared, Visit
 from edge.admin.console.protection import protect
 from edge.admin.console.sessions import COOKIE, Signer
 from edge.secrets import load_or_create
@@ -82,7 +84,7 @@ class Console:
                 protect(error)
                 raise
             except Exception as error:
-                if not (isinstance(error, StorageError | OSError | TimeoutError) or is_retryable(error)):
+                if not (isinstance(error, DatabaseAway | StorageError | OSError | TimeoutError) or is_retryable(error)):
                     raise
                 log.warning("console_without_database", error=str(error), path=request.path)
                 response = self._away(request)
@@ -119,10 +121,10 @@ class Console:
 
     async def _caller(self, cookie: str) -> Caller | None:
         session = self._signer.read(cookie, time.time())
-        found = await self._keys.of_id(session.key_id) if session else None
-        if session is None or found is None or self._signer.print_of(found[0]) != session.key_print:
+        key = await self._keys.of_id(session.key_id) if session else None
+        if session is None or key is None or not self._signer.is_of(session, print_of(key)):
             return None
-        return found[1]
+        return caller_of(key)
 
     async def _leave(self, request: web.Request) -> web.StreamResponse:
         visit = await self._visit(request)

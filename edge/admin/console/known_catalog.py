@@ -1,6 +1,7 @@
 """The catalog as the console shows it: kept between requests, brought up to date at each."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from edge.tracking.catalog import Catalog
 from edge.tracking.catalog_document import Advertiser, Offer, Partner, decode_item
@@ -12,7 +13,7 @@ class KnownCatalog:
 
     def __init__(self) -> None:
         self._catalog = Catalog.empty()
-        self._decoded: dict[str, dict[int, tuple[bytes, Advertiser | Partner | Offer]]] = {}
+        self._decoded: dict[str, dict[str, tuple[bytes, Any]]] = {}
 
     async def current(self, conn: Connection) -> Catalog:
         """The catalog in force. What did not change since the last request is not loaded again."""
@@ -25,13 +26,29 @@ class KnownCatalog:
             self._catalog = known.changed(revision, changes)
         return self._catalog
 
-    def items(self, catalog: Catalog, kind: str) -> Iterator[Advertiser | Partner | Offer]:
+    def advertisers(self, catalog: Catalog) -> list[Advertiser]:
+        """All advertisers by id."""
+        return list(self._items(catalog, "advertisers"))
+
+    def partners(self, catalog: Catalog) -> list[Partner]:
+        """All partners by id."""
+        return list(self._items(catalog, "partners"))
+
+    def offers(self, catalog: Catalog) -> list[Offer]:
+        """All offers by id."""
+        return list(self._items(catalog, "offers"))
+
+    def offers_of(self, catalog: Catalog, advertiser_id: int) -> list[int] | None:
+        """The ids of that advertiser's offers; None for advertiser 0: everybody's."""
+        if not advertiser_id:
+            return None
+        return [offer.id for offer in self.offers(catalog) if offer.advertiser_id == advertiser_id]
+
+    def _items(self, catalog: Catalog, kind: str) -> Iterator[Any]:
         """A table's items by id; each is decoded once."""
         before, kept = self._decoded.get(kind, {}), {}
-        for item_id, body in sorted((int(item_id), body) for item_id, body in catalog.bodies(kind).items()):
+        for item_id, body in catalog.bodies(kind).items():
             known = before.get(item_id)
-            if known is None or known[0] != body:
-                known = (body, decode_item(kind, body))  # type: ignore[assignment]
-            kept[item_id] = known
-        self._decoded[kind] = kept  # type: ignore[assignment]
-        return iter([item for _, item in kept.values()])  # type: ignore[misc]
+            kept[item_id] = known if known and known[0] is body else (body, decode_item(kind, body))
+        self._decoded[kind] = kept
+        return iter([kept[item_id][1] for item_id in sorted(kept, key=int)])

@@ -5,7 +5,7 @@ import time
 
 from aiohttp import web
 
-from edge.admin.console.keys import Keys
+from edge.admin.console.keys import Keys, print_of
 from edge.admin.console.page import Shared
 from edge.admin.console.protection import Attempts, comes_from_elsewhere, is_https
 from edge.admin.console.sessions import COOKIE, LASTS_S, Signer
@@ -43,11 +43,10 @@ class Login:
             self._attempts.note_failure(address)
             return self._form(request, where, "No such key, or it has been revoked or is over.", 401)
         self._attempts.forget(address)
-        key_hash, caller = found
         response = web.Response(status=303, headers={"Location": _own_path(where)})
         response.set_cookie(
             COOKIE,
-            self._signer.issue(caller.key_id, key_hash, time.time()),
+            self._signer.issue(found.key_id, print_of(found), time.time()),
             max_age=LASTS_S,
             path="/",
             httponly=True,

@@ -1,8 +1,8 @@
 """A page of the console, and what its handlers are given."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import jinja2
@@ -10,57 +10,14 @@ import msgspec
 from aiohttp import web
 from multidict import MultiDictProxy
 
+from edge.admin.api.operation import ADMIN, READERS, Caller, Scope
+from edge.admin.backend import Backend
 from edge.admin.console.assets import Assets
 from edge.admin.console.known_catalog import KnownCatalog
-from edge.admin.metrics import Slot
-from edge.settings import Settings
 from storage.postgres.connection import Connection
+from storage.postgres.overview import Whose
 
-NETWORK = frozenset(("admin", "reports"))
-EVERYBODY = frozenset(("admin", "reports", "advertiser", "partner"))
-ADMIN = frozenset(("admin",))
-
-
-class Backend(Protocol):
-    """What the admin process shares with its parts."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def slots(self) -> Sequence[Slot]: ...
-    def connection(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection to the database, given back at the end."""
-        ...
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """Who looks: a key, and what it may see."""
-
-    key_id: int
-    name: str
-    scope: str
-    advertiser_id: int = 0
-    aff_id: int = 0
-
-    @property
-    def sees_payout(self) -> bool:
-        """What partners earn: for the network and the partners."""
-        return self.scope != "advertiser"
-
-    @property
-    def sees_revenue(self) -> bool:
-        """What advertisers pay: for the network and the advertisers."""
-        return self.scope != "partner"
-
-    @property
-    def is_network(self) -> bool:
-        """Sees everybody's figures."""
-        return self.scope in NETWORK
-
-    @property
-    def may_edit(self) -> bool:
-        """Changes the catalog, sends test postbacks."""
-        return self.scope in ADMIN
+NETWORK = frozenset(READERS)
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -82,6 +39,31 @@ class Visit(msgspec.Struct, frozen=True):
     form_token: str
     form: MultiDictProxy[Any]
     """The fields of a POST, its token already checked; empty for a GET."""
+
+    @property
+    def sees_payout(self) -> bool:
+        """What partners earn: for the network and the partners."""
+        return self.caller.scope != "advertiser"
+
+    @property
+    def sees_revenue(self) -> bool:
+        """What advertisers pay: for the network and the advertisers."""
+        return self.caller.scope != "partner"
+
+    @property
+    def is_network(self) -> bool:
+        """Sees everybody's figures."""
+        return self.caller.scope in NETWORK
+
+    @property
+    def may_edit(self) -> bool:
+        """Changes the catalog, sends test postbacks."""
+        return self.caller.scope in ADMIN
+
+    @property
+    def whose(self) -> Whose:
+        """Whose rows count for whoever looks."""
+        return Whose(self.caller.aff_id, self.caller.advertiser_id)
 
     @property
     def is_fragment(self) -> bool:
@@ -111,7 +93,7 @@ class Route(NamedTuple):
     method: str
     path: str
     handler: Handler
-    scopes: frozenset[str] = frozenset()
+    scopes: Collection[Scope] = ()
 
 
 class Page(NamedTuple):
@@ -122,7 +104,7 @@ class Page(NamedTuple):
     group: str
     icon: str
     letter: str
-    scopes: frozenset[str]
+    scopes: Collection[Scope]
     routes: Sequence[Route]
 
 

@@ -31,13 +31,13 @@ class Signer:
     def _tag(self, purpose: str, text: str) -> str:
         return hmac.new(self._secret, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
 
-    def print_of(self, key_hash: bytes) -> str:
-        """What tells this key from another of the same id."""
-        return self._tag("key", key_hash.hex())[:16]
+    def is_of(self, session: Session, key_print: str) -> bool:
+        """Whether it was this very key that logged in."""
+        return hmac.compare_digest(session.key_print, self._tag("key", key_print)[:16])
 
-    def issue(self, key_id: int, key_hash: bytes, now_s: float) -> str:
-        """A cookie's value."""
-        body = f"{key_id}.{int(now_s) + LASTS_S}.{self.print_of(key_hash)}"
+    def issue(self, key_id: int, key_print: str, now_s: float) -> str:
+        """A cookie's value. `key_print`: what tells this key from another of the same id."""
+        body = f"{key_id}.{int(now_s) + LASTS_S}.{self._tag('key', key_print)[:16]}"
         return f"{body}.{self._tag('session', body)}"
 
     def read(self, cookie: str, now_s: float) -> Session | None:
