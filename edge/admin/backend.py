@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from edge.admin.catalog_cache import CatalogCache
 from edge.admin.metrics import Slot
 from edge.errors import UserError
 from edge.settings import Settings
@@ -25,6 +26,7 @@ class Backend:
         """`resolve_database`: where the database is now; asked when connections are opened."""
         self.settings = settings
         self.slots = slots
+        self.catalogs = CatalogCache()
         self._resolve_database = resolve_database
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
