@@ -1,6 +1,5 @@
 """Requests to the API: who asks, what is asked, is it allowed; then the operation, and its answer as JSON."""
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from edge.admin.api.operation import Call, Caller, Operation, Reply
 from edge.admin.api.problems import Problem
 from edge.admin.backend import Backend, DatabaseAway
 from edge.logs import RateLimited
-from storage.postgres.api_keys import find_key
+from storage.postgres.api_keys import find_by_hash, hash_token
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
 _json = msgspec.json.Encoder(decimal_format="number")
@@ -40,8 +39,10 @@ def encode(value: Any) -> bytes:
 async def authenticate(backend: Backend, token: str) -> Caller | None:
     """Whose key that is; None if it is nobody's, or no longer one. DatabaseAway."""
     async with backend.connection() as conn:
-        found = await find_key(conn, hashlib.sha256(token.encode()).digest())
-    return Caller(**found) if found else None
+        key = await find_by_hash(conn, hash_token(token))
+    if key is None or not key.is_in_force:
+        return None
+    return Caller(key.key_id, key.name, key.scope, key.advertiser_id, key.aff_id)
 
 
 def _fixed(page: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -164,6 +164,7 @@ def _open_templates(assets: Assets, pages: Sequence[Page], zone: ZoneInfo) -> ji
     environment.filters.update(
         count=formats.count,
         money=formats.money,
+        cash=formats.cash,
         percent=formats.percent,
         duration=formats.duration,
         size=formats.size,

@@ -21,6 +21,11 @@ def money(value: Decimal | None) -> str:
     return f"{rounded:,.2f}" if rounded == rounded.quantize(_TWO) else f"{rounded:,.4f}".rstrip("0")
 
 
+def cash(value: Decimal | None) -> str:
+    """1,234.50: rounded to cents, for figures that are read at a glance."""
+    return NOTHING if value is None else f"{value.quantize(_TWO):,}"
+
+
 def percent(value: Decimal | None) -> str:
     """4.25 %; a dash for None."""
     return NOTHING if value is None else f"{value.quantize(_TWO):,} %"

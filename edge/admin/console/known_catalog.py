@@ -3,28 +3,22 @@
 from collections.abc import Iterator
 from typing import Any
 
+from edge.admin.catalog_cache import CatalogCache
 from edge.tracking.catalog import Catalog
 from edge.tracking.catalog_document import Advertiser, Offer, Partner, decode_item
-from storage.postgres.catalog import Connection, load_changes, load_current, load_revision
+from storage.postgres.connection import Connection
 
 
 class KnownCatalog:
-    """The newest revision anybody asked for."""
+    """The newest revision anybody asked for, and its items, each decoded once."""
 
     def __init__(self) -> None:
-        self._catalog = Catalog.empty()
+        self.cache = CatalogCache()
         self._decoded: dict[str, dict[str, tuple[bytes, Any]]] = {}
 
     async def current(self, conn: Connection) -> Catalog:
-        """The catalog in force. What did not change since the last request is not loaded again."""
-        known, revision = self._catalog, await load_revision(conn)
-        if known.revision == 0 or revision < known.revision:  # a restored database begins anew
-            revision, items = await load_current(conn)
-            self._catalog = Catalog.empty().changed(revision, items)
-        elif revision > known.revision:
-            changes = await load_changes(conn, known.revision, revision)
-            self._catalog = known.changed(revision, changes)
-        return self._catalog
+        """The catalog in force."""
+        return await self.cache.current(conn)
 
     def advertisers(self, catalog: Catalog) -> list[Advertiser]:
         """All advertisers by id."""

@@ -46,14 +46,14 @@ class Span(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A key figure. `unit`: "" for counts, a currency, or %. `better`: whether more of it is good news."""
+    """A key figure. `unit`: "" for counts, a currency, or %. `better`: whether more of it is good news; None: neither."""
 
     label: str
     unit: str
     now: Decimal | int | None
     before: Decimal | int | None
     title: str
-    better: bool = True
+    better: bool | None = True
 
 
 async def show(visit: Visit) -> web.Response:
@@ -63,8 +63,8 @@ async def show(visit: Visit) -> web.Response:
     async with visit.connection() as conn:
         if part == "live":
             return visit.render("overview_live.html", **await _live(visit, conn, now))
-        if part == "figures":
-            return visit.render("overview_figures.html", **await _figures(visit, conn, now))
+        if part in ("figures", "top"):
+            return visit.render(f"overview_{part}.html", **await _figures(visit, conn, now))
         values = {**await _figures(visit, conn, now), **await _live(visit, conn, now)}
     return visit.render("overview.html", step=_step(visit), **values)
 
@@ -124,7 +124,7 @@ async def _figures(visit: Visit, conn: Connection, now: datetime) -> dict[str, A
     offers = await sum_by_item(conn, span.today, now, whose, "offer_id", TOP)
     partners = await sum_by_item(conn, span.today, now, whose, "aff_id", TOP) if visit.is_network else []
     return {
-        "figures": list(key_figures(visit, today, before)),
+        "groups": list(key_figures(visit, today, before)),
         "offers": [_earned(visit, row) for row in offers],
         "partners": [_earned(visit, row) for row in partners],
         "names": names,
@@ -147,19 +147,22 @@ async def _live(visit: Visit, conn: Connection, now: datetime) -> dict[str, Any]
     }
 
 
-def key_figures(visit: Visit, today: Sequence[Row], before: Sequence[Row]) -> Iterator[Figure]:
-    """The cards of whoever looks. Money has a card a currency; ratios come from sums."""
-    now_counts, old_counts = _totals(today), _totals(before)
-    now_clicks, old_clicks = _valid(now_counts), _valid(old_counts)
-    yield Figure("Clicks", "", now_clicks, old_clicks, "valid clicks: gross without bots, prefetches and data centres")
-    yield Figure("Unique clicks", "", now_counts["unique_clicks"], old_counts["unique_clicks"], "the first of each visitor")
-    approved = now_counts["conversions"], old_counts["conversions"]
-    yield Figure("Conversions", "", *approved, "approved conversions")
-    yield Figure("Pending", "", now_counts["pending"], old_counts["pending"], "conversions to be approved or rejected")
-    cr = [ratio(done, clicks, 100) for done, clicks in zip(approved, (now_clicks, old_clicks), strict=True)]
-    yield Figure("CR", "%", *cr, "conversions / valid clicks")
+def key_figures(visit: Visit, today: Sequence[Row], before: Sequence[Row]) -> Iterator[list[Figure]]:
+    """The cards of whoever looks: counts, then money, a group a currency. Ratios come from sums."""
+    yield list(_count_figures(_totals(today), _totals(before)))
     for now_row, old_row in _by_currency(today, before):
-        yield from _money_figures(visit, now_row, old_row)
+        yield list(_money_figures(visit, now_row, old_row))
+
+
+def _count_figures(now: Row, old: Row) -> Iterator[Figure]:
+    clicks = _valid(now), _valid(old)
+    approved = now["conversions"], old["conversions"]
+    yield Figure("Clicks", "", *clicks, "valid clicks: gross without bots, prefetches and data centres")
+    yield Figure("Unique clicks", "", now["unique_clicks"], old["unique_clicks"], "the first of each visitor")
+    yield Figure("Conversions", "", *approved, "approved conversions")
+    yield Figure("Pending", "", now["pending"], old["pending"], "conversions to be approved or rejected", None)
+    cr = [ratio(done, of, 100) for done, of in zip(approved, clicks, strict=True)]
+    yield Figure("CR", "%", *cr, "conversions / valid clicks")
 
 
 def _money_figures(visit: Visit, now_row: Row, old_row: Row) -> Iterator[Figure]:
@@ -167,8 +170,8 @@ def _money_figures(visit: Visit, now_row: Row, old_row: Row) -> Iterator[Figure]
     if visit.sees_revenue:
         yield Figure("Revenue", unit, now_row["revenue"], old_row["revenue"], "what advertisers pay")
     if visit.sees_payout:
-        own = not visit.is_network
-        yield Figure("Earnings" if own else "Payout", unit, now_row["payout"], old_row["payout"], "what partners earn", own)
+        label, better = ("Payout", None) if visit.is_network else ("Earnings", True)
+        yield Figure(label, unit, now_row["payout"], old_row["payout"], "what partners earn", better)
     if visit.is_network:
         profit = [row["revenue"] - row["payout"] for row in (now_row, old_row)]
         yield Figure("Profit", unit, *profit, "revenue - payout")
@@ -195,7 +198,8 @@ def _totals(rows: Iterable[Row]) -> Row:
 def _by_currency(today: Sequence[Row], before: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """Both days' sums of each currency in which money was earned."""
     rows = [{row["currency"]: row for row in day} for day in (today, before)]
-    for currency in sorted(set(rows[0]) | set(rows[1])):
+    currencies = set(rows[0]) | set(rows[1])
+    for currency in sorted(currencies, key=lambda one: (-rows[0].get(one, {}).get("revenue", 0), one)):
         pair = [day.get(currency, {**dict.fromkeys(COUNTS + SUMS, Decimal(0)), "currency": currency}) for day in rows]
         if currency:
             yield pair[0], pair[1]
