@@ -1,6 +1,6 @@
 """The story of a transaction id in words: what came, what was decided, and why."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from edge.tracking.postback_story import tell_postback
 
 Row = Mapping[str, Any]
 
-_TOUCH_FACTS = (
+TOUCH_FACTS = (
     ("offer", "offer_id"),
     ("partner", "aff_id"),
     ("landing page", "landing_page_id"),
@@ -37,7 +37,7 @@ _TOUCH_FACTS = (
     ("earned", "payout"),
     ("charged", "revenue"),
 )
-_CONVERSION_FACTS = (
+CONVERSION_FACTS = (
     ("goal", "goal_id"),
     ("amount", "amount"),
     ("payout", "payout"),
@@ -114,26 +114,25 @@ def _introduce(transaction_id: str, click_id: bytes | None, story: Story) -> Ite
 def _tell_touch(name: str, touch: Row) -> Iterator[str]:
     because = f" because {touch['reason']}" if touch["reason"] else ""
     yield f"{name}  {_when(touch['clicked_at'])}  {touch['outcome']}{because}  (catalog revision {touch['catalog_revision']})"
-    yield from _tell_way(touch)
-    yield from _facts(touch, _TOUCH_FACTS)
+    yield from _lines((*way_of(touch), *facts_of(touch, TOUCH_FACTS)))
     if touch["flags"]:
         yield f"    {'flags':<13} {', '.join(touch['flags'])}"
 
 
-def _tell_way(touch: Row) -> Iterator[str]:
-    """The offer that was asked for, where another took the click, and each rule that had a say."""
+def way_of(touch: Row) -> Iterator[tuple[str, str]]:
+    """The offer that was asked for, where another took the click, and each rule that had a say; labels and words."""
     extras = touch["extras"]
     asked = int(extras.get("requested_offer_id", touch["offer_id"]))
     if asked != touch["offer_id"]:
-        yield f"    {'asked for':<13} offer {asked}"
+        yield "asked for", f"offer {asked}"
     rules = rules_of(extras.get("rule", ""), asked)
     refusal = extras.get("rule_reason", "")
     for number, (offer_id, position) in enumerate(rules, 1):
         is_last = number == len(rules) and offer_id == touch["offer_id"] and touch["outcome"] == "redirected"
         did = "chose the page" if is_last else "sent the click on or away"
-        yield f"    {'rule':<13} {position} of offer {offer_id} {did}"
+        yield "rule", f"{position} of offer {offer_id} {did}"
     if refusal:
-        yield f"    {'refused':<13} {_shown(refusal)}"
+        yield "refused", _shown(refusal)
 
 
 def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iterator[str]:
@@ -146,21 +145,21 @@ def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iter
     )
     yield f"    {'id':<13} {conversion['conversion_id']}"
     yield from _tell_credit(conversion)
-    yield from _facts(conversion, _CONVERSION_FACTS)
+    yield from _lines(facts_of(conversion, CONVERSION_FACTS))
     for change in changes:
         if change["conversion_id"] == conversion["conversion_id"]:
-            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {_tell_change(change)}"
+            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {change_in_words(change)}"
 
 
-def _tell_change(change: Row) -> str:
-    """What a change did and why; a first decision has its explanation only."""
+def change_in_words(change: Row, money: Sequence[str] = ("amount", "payout", "revenue")) -> str:
+    """What a change did and why, with those of its sums; a first decision has its explanation only."""
     if change["kind"] == "decided":
         return str(change["note"])
     was = "" if change["kind"] == "adjusted" else f"it was {change['status_before']}"
     because = f"because {change['reason']}" if change["reason"] else ""
     parts = [*filter(None, (was, because))]
-    parts += [f"{name} now {change[f'{name}_after']}" for name in ("amount", "payout", "revenue")]
-    earned = [f"{change[f'{name}_delta']:+}" for name in ("amount", "payout", "revenue")]
+    parts += [f"{name} now {change[f'{name}_after']}" for name in money]
+    earned = [f"{change[f'{name}_delta']:+}" for name in money]
     parts.append(f"booked {' '.join(earned)} in the hour of {change['booked_hour']:%Y-%m-%d %H:%M}")
     if change["cause_id"]:
         parts.append(f"asked for by conversion {change['cause_id']}")
@@ -176,15 +175,21 @@ def _tell_credit(conversion: Row) -> Iterator[str]:
         yield f"    {'partner':<13} {conversion['aff_id']}"
 
 
-def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[str]:
+def facts_of(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """What a row says, its extras last; labels and values, each on one line."""
     for label, column in facts:
         value = row[column]
         if value not in (None, "", 0):
-            yield f"    {label:<13} {_shown(value)}"
+            yield label, _shown(value)
     for name, value in sorted(row["extras"].items()):
         if name in _RULE_NOTES and "outcome" in row:
             continue
-        yield f"    {_shown(name):<13} {_shown(value)}"
+        yield _shown(name), _shown(value)
+
+
+def _lines(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for label, value in facts:
+        yield f"    {label:<13} {value}"
 
 
 def _shown(value: object) -> str:

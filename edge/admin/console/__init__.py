@@ -16,14 +16,17 @@ the token by itself. A part of a page that htmx replaces is a template of its ow
 
 from collections.abc import Sequence
 
-from edge.admin.console import catalog_items, links, overview
+from edge.admin.console import catalog_items, clicks, health, links, overview, postbacks
 from edge.admin.console.app import Console
 from edge.admin.console.page import Page
 
 PAGES: Sequence[Page] = (
     overview.PAGE,
+    clicks.PAGE,
     *catalog_items.PAGES,
     links.PAGE,
+    postbacks.PAGE,
+    health.PAGE,
 )
 
 __all__ = ["PAGES", "Console"]

@@ -21,6 +21,7 @@ from edge.admin.console.login import LOGIN_PATH, Login
 from edge.admin.console.page import Page, Refusal, Route, Shared, Visit
 from edge.admin.console.protection import protect
 from edge.admin.console.sessions import COOKIE, Signer
+from edge.logs import RateLimited
 from edge.secrets import load_or_create
 from storage.errors import StorageError
 from storage.postgres.connection import is_retryable
@@ -31,7 +32,7 @@ _SECRET_BYTES = 32
 _TOKEN_HEADER, _TOKEN_FIELD = "X-CSRF-Token", "csrf"  # noqa: S105 - names
 _THEMES = frozenset(("light", "dark"))
 
-log = structlog.get_logger()
+quietly = RateLimited(structlog.get_logger(), 5.0)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -84,23 +85,25 @@ class Console:
                 protect(error)
                 raise
             except Exception as error:
-                if not (isinstance(error, DatabaseAway | StorageError | OSError | TimeoutError) or is_retryable(error)):
-                    raise
-                log.warning("console_without_database", error=str(error), path=request.path)
-                response = self._away(request)
+                response = self._failed(request, error)
             protect(response)
             return response
 
         return guarded
 
-    def _away(self, request: web.Request) -> web.Response:
-        template = self._shared.templates.get_template("away.html")
-        return web.Response(
-            text=template.render(theme=theme_of(request)),
-            status=503,
-            content_type="text/html",
-            headers={"Retry-After": "5"},
+    def _failed(self, request: web.Request, error: Exception) -> web.Response:
+        is_away = isinstance(error, DatabaseAway | StorageError | OSError | TimeoutError) or is_retryable(error)
+        if is_away:
+            quietly.warning("console_without_database", operation=request.path, error=str(error))
+        else:
+            quietly.error("console_failed", operation=request.path, error=str(error), kind=type(error).__name__)
+        template = self._shared.templates.get_template("away.html" if is_away else "failed.html")
+        response = web.Response(
+            text=template.render(theme=theme_of(request)), status=503 if is_away else 500, content_type="text/html"
         )
+        if is_away:
+            response.headers["Retry-After"] = "5"
+        return response
 
     async def _visit(self, request: web.Request) -> Visit | web.Response:
         """Who asks, with the form that was sent; or where to go instead."""

@@ -52,7 +52,7 @@ async def show_list(visit: Visit, kind: Kind) -> web.Response:
         next_after=shown[PAGE_ROWS - 1].id if len(shown) > PAGE_ROWS else None,
         statuses=_statuses(kind),
         query=query,
-        status=status,
+        wanted=status,
         names=Names(catalog),
         terms=lambda offer: terms_of(catalog, offer, visit.caller.aff_id),
     )

@@ -58,8 +58,10 @@ def duration(seconds: float) -> str:
     span = timedelta(seconds=int(seconds))
     hours, minutes = span.seconds // 3600, span.seconds % 3600 // 60
     if span.days:
-        return f"{span.days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+        return f"{span.days} d {hours} h" if hours else f"{span.days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min"
 
 
 def size(count_of_bytes: float) -> str:
