@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from edge.tracking.postback_story import attempt_in_words, state_in_words
@@ -107,4 +108,12 @@ def _postback(row: Row) -> Moment:
 
 
 def _facts(row: Row, facts: Sequence[tuple[str, str]], sight: Sight) -> list[tuple[str, str]]:
-    return list(facts_of(row, [(label, column) for label, column in facts if column not in sight.hidden]))
+    """What the row says of what they may see; money as it is written, not as it is stored."""
+    written = {column: _amount(value) if isinstance(value, Decimal) else value for column, value in row.items()}
+    return list(facts_of(written, [(label, column) for label, column in facts if column not in sight.hidden]))
+
+
+def _amount(value: Decimal) -> str:
+    """5.00, 0.125; "" for nothing."""
+    whole, _, decimals = f"{value:.6f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}" if value else ""

@@ -57,7 +57,8 @@ class Console:
             web.post(LOGIN_PATH, self._guarded(self._login.enter)),
             web.post("/logout", self._guarded(self._leave)),
         ]
-        return [*own, *(self._route(page, route) for page in self._pages for route in page.routes)]
+        nowhere = web.get("/{path:.*}", self._guarded(self._nowhere))  # the last one: it matches whatever is left
+        return [*own, *(self._route(page, route) for page in self._pages for route in page.routes), nowhere]
 
     def _route(self, page: Page, route: Route) -> web.RouteDef:
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -104,6 +105,13 @@ class Console:
         if is_away:
             response.headers["Retry-After"] = "5"
         return response
+
+    async def _nowhere(self, request: web.Request) -> web.StreamResponse:
+        visit = await self._visit(request)
+        if isinstance(visit, web.Response):
+            return web.Response(status=404, text="there is nothing at this address\n")
+        refusal = Refusal(404, "There is no such page", "The address may be mistyped.")
+        return visit.render("refusal.html", status=404, refusal=refusal)
 
     async def _visit(self, request: web.Request) -> Visit | web.Response:
         """Who asks, with the form that was sent; or where to go instead."""

@@ -14,7 +14,7 @@
   function draw() {
     if (!data) return;
     plot?.destroy();
-    const [muted, line, bars, curve] = ["--muted", "--line", "--accent", "--second"].map(colour);
+    const [muted, line, bars, curve] = ["--muted", "--line", "--bar", "--second"].map(colour);
     const axis = { stroke: muted, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "12px system-ui" };
     const whole = (u, splits) => splits.map((n) => (Number.isInteger(n) ? n.toLocaleString("en") : ""));
     plot = new uPlot({
@@ -29,7 +29,7 @@
       ],
       series: [
         { value: (u, i) => data.labels[i] ?? "–", label: data.step === "hour" ? "Hour" : "Day" },
-        { label: "Clicks", fill: bars + "", stroke: bars, width: 0, paths: uPlot.paths.bars({ size: [0.72, 48], radius: 0.18 }), points: { show: false }, value: (u, n) => n?.toLocaleString("en") ?? "–" },
+        { label: "Clicks", fill: bars, stroke: bars, width: 0, paths: uPlot.paths.bars({ size: [0.72, 48], radius: 0.18 }), points: { show: false }, value: (u, n) => n?.toLocaleString("en") ?? "–" },
         { label: "Conversions", scale: "conv", stroke: curve, width: 2.2, points: { size: 6, fill: curve }, value: (u, n) => n?.toLocaleString("en") ?? "–" },
       ],
     }, [data.at.map((_, i) => i), data.clicks, data.conversions], place);
