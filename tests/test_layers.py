@@ -22,7 +22,7 @@ BELOW = {
     "worker": {"worker", "http", "tracking"},
     "drain": {"drain", "tracking"},
     "sender": {"sender", "tracking"},
-    "admin": {"admin", "drain", "http", "tracking"},  # the one function that changes a conversion is the drain's
+    "admin": {"admin", "drain", "sender", "http", "tracking"},  # the one function that changes a conversion is the drain's
     "http": {"http", "tracking"},
     "tracking": {"tracking"},
     "common": {"tracking"},

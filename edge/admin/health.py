@@ -53,6 +53,8 @@ class Health(msgspec.Struct, frozen=True):
     quarantined: int | None = None
     conversions_waiting: int | None = None
     database_bytes: int | None = None
+    database_version: str | None = None
+    open_journals: int | None = None
 
 
 async def check_health(backend: Backend) -> Health:

@@ -11,6 +11,7 @@ from edge.admin.api import OPERATIONS
 from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
 from edge.admin.catalog_publisher import CatalogPublisher
+from edge.admin.console import PAGES, Console
 from edge.admin.import_queue import queue_of
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
 from edge.admin.state_publisher import StatePublisher
@@ -64,6 +65,7 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     backend = Backend(settings, orders.resolve_database, slots)
     app = Admin(slots).app
     app.add_subapp("/api/", make_api(backend, OPERATIONS))
+    app.add_routes(Console(backend, PAGES).routes())
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     for fd in orders.listen_fds:

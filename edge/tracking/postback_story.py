@@ -13,21 +13,21 @@ MAX_ANSWER_CHARS = 200
 def tell_postback(row: Row) -> Iterator[str]:
     """An outbox row with its attempts, indented as below a conversion."""
     by_hand = f", {row['actor']}" if row["actor"] else ""
-    yield f"    {'postback':<13} {row['status']} to partner {row['aff_id']} at {row['host']}: {describe_state(row)}{by_hand}"
+    yield f"    {'postback':<13} {row['status']} to partner {row['aff_id']} at {row['host']}: {state_in_words(row)}{by_hand}"
     for attempt in row["log"]:
         yield f"      {_when(attempt['attempted_at'])} {attempt['method']} {_shown(attempt['url'])}"
-        yield f"        {describe_attempt(attempt)}"
+        yield f"        {attempt_in_words(attempt)}"
 
 
 def tell_row(row: Row) -> str:
     """An outbox row with its last attempt, on one line."""
     told = f"{_when(row['created_at'])}  {row['conversion_id'].hex}  partner {row['aff_id']}  {row['status']}"
-    last = f"  {describe_attempt(row)}" if row["attempted_at"] else ""
-    return f"{told}  {describe_state(row)}  {row['method']} {_shown(row['url_sent'] or without_secrets(row['url']))}{last}"
+    last = f"  {attempt_in_words(row)}" if row["attempted_at"] else ""
+    return f"{told}  {state_in_words(row)}  {row['method']} {_shown(row['url_sent'] or without_secrets(row['url']))}{last}"
 
 
-def describe_state(row: Row) -> str:
-    """How far the telling of an outbox row is."""
+def state_in_words(row: Row) -> str:
+    """What became of an outbox row."""
     tried = f"{row['attempts']} attempt{'s' if row['attempts'] != 1 else ''}"
     match row["state"]:
         case "delivered":
@@ -41,8 +41,8 @@ def describe_state(row: Row) -> str:
     return f"pending, {tried}, the next at {_when(row['next_attempt_at'])}"
 
 
-def describe_attempt(attempt: Row) -> str:
-    """How an attempt ended."""
+def attempt_in_words(attempt: Row) -> str:
+    """How one attempt ended."""
     code, duration = attempt["status_code"], f"{attempt['duration_ms']} ms"
     if not code:
         return f"failed after {duration}: {_shown(attempt['error'])}"

@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 Fact = tuple[str, str]
 """A label, and what clients or we say of it, on one line."""
 
-_TOUCH_FACTS = (
+TOUCH_FACTS = (
     ("offer", "offer_id"),
     ("partner", "aff_id"),
     ("landing page", "landing_page_id"),
@@ -39,7 +39,7 @@ _TOUCH_FACTS = (
     ("earned", "payout"),
     ("charged", "revenue"),
 )
-_CONVERSION_FACTS = (
+CONVERSION_FACTS = (
     ("goal", "goal_id"),
     ("amount", "amount"),
     ("payout", "payout"),
@@ -84,7 +84,7 @@ def tell(
             yield ""
             yield from _tell_touch(name, touch)
             if touch is story.click:
-                yield from _lines(("cap", one) for one in refusing_caps)
+                yield from (f"    {'cap':<13} {one}" for one in refusing_caps)
     if click_id and not story.click and not story.impression:
         yield "no click of this id is stored: it is forged, on its way (about a second), or was never journalled"
     for number, conversion in enumerate(story.conversions, 1):
@@ -121,14 +121,14 @@ def _tell_touch(name: str, touch: Row) -> Iterator[str]:
 
 def touch_facts(touch: Row) -> Iterator[Fact]:
     """How a click or impression went its way, and what came with it."""
-    yield from _way_facts(touch)
-    yield from _facts(touch, _TOUCH_FACTS)
+    yield from way_of(touch)
+    yield from facts_of(touch, TOUCH_FACTS)
     if touch["flags"]:
         yield "flags", ", ".join(touch["flags"])
 
 
-def _way_facts(touch: Row) -> Iterator[Fact]:
-    """The offer that was asked for, where another took the click, and each rule that had a say."""
+def way_of(touch: Row) -> Iterator[tuple[str, str]]:
+    """The offer that was asked for, where another took the click, and each rule that had a say; labels and words."""
     extras = touch["extras"]
     asked = int(extras.get("requested_offer_id", touch["offer_id"]))
     if asked != touch["offer_id"]:
@@ -154,25 +154,25 @@ def tell_conversion(title: str, conversion: Row, changes: Sequence[Row]) -> Iter
     yield from _lines(conversion_facts(conversion))
     for change in changes:
         if change["conversion_id"] == conversion["conversion_id"]:
-            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {describe_change(change)}"
+            yield f"    {change['kind']:<13} {_when(change['changed_at'])} by {change['actor']}: {change_in_words(change)}"
 
 
 def conversion_facts(conversion: Row) -> Iterator[Fact]:
     """Whose it is, what it is worth and what came with it."""
     yield "id", str(conversion["conversion_id"])
     yield from _credit_facts(conversion)
-    yield from _facts(conversion, _CONVERSION_FACTS)
+    yield from facts_of(conversion, CONVERSION_FACTS)
 
 
-def describe_change(change: Row) -> str:
-    """What a change did and why; a first decision has its explanation only."""
+def change_in_words(change: Row, money: Sequence[str] = ("amount", "payout", "revenue")) -> str:
+    """What a change did and why, with those of its sums; a first decision has its explanation only."""
     if change["kind"] == "decided":
         return str(change["note"])
     was = "" if change["kind"] == "adjusted" else f"it was {change['status_before']}"
     because = f"because {change['reason']}" if change["reason"] else ""
     parts = [*filter(None, (was, because))]
-    parts += [f"{name} now {change[f'{name}_after']}" for name in ("amount", "payout", "revenue")]
-    earned = [f"{change[f'{name}_delta']:+}" for name in ("amount", "payout", "revenue")]
+    parts += [f"{name} now {change[f'{name}_after']}" for name in money]
+    earned = [f"{change[f'{name}_delta']:+}" for name in money]
     parts.append(f"booked {' '.join(earned)} in the hour of {change['booked_hour']:%Y-%m-%d %H:%M}")
     if change["cause_id"]:
         parts.append(f"asked for by conversion {change['cause_id']}")
@@ -188,11 +188,8 @@ def _credit_facts(conversion: Row) -> Iterator[Fact]:
         yield "partner", str(conversion["aff_id"])
 
 
-def _lines(facts: Iterable[Fact]) -> Iterator[str]:
-    return (f"    {label:<13} {value}" for label, value in facts)
-
-
-def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[Fact]:
+def facts_of(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """What a row says, its extras last; labels and values, each on one line."""
     for label, column in facts:
         value = row[column]
         if value not in (None, "", 0):
@@ -201,6 +198,11 @@ def _facts(row: Row, facts: Sequence[tuple[str, str]]) -> Iterator[Fact]:
         if name in _RULE_NOTES and "outcome" in row:
             continue
         yield _shown(name), _shown(value)
+
+
+def _lines(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for label, value in facts:
+        yield f"    {label:<13} {value}"
 
 
 def _shown(value: object) -> str:

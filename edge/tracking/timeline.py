@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from edge.tracking.postback_story import describe_attempt, describe_state
-from edge.tracking.story import Fact, Story, conversion_facts, describe_change, touch_facts
+from edge.tracking.postback_story import attempt_in_words, state_in_words
+from edge.tracking.story import Fact, Story, conversion_facts, change_in_words, touch_facts
 
 Row = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ def _entries(story: Story, refusing_caps: Sequence[str]) -> Iterator[Entry]:
         yield Entry(conversion["received_at"], "conversion", _received(conversion), _worth(conversion), conversion_id)
     for change in story.changes:
         title = f"{change['status_after']} by {change['actor']}" if change["kind"] == "decided" else change["kind"]
-        facts = [("by", change["actor"]), ("why", describe_change(change))]
+        facts = [("by", change["actor"]), ("why", change_in_words(change))]
         yield Entry(change["changed_at"], change["kind"], title, facts, change["conversion_id"].hex)
     for waiting in story.waiting:
         until = waiting["deadline"].isoformat(sep=" ", timespec="seconds")
@@ -52,11 +52,11 @@ def _entries(story: Story, refusing_caps: Sequence[str]) -> Iterator[Entry]:
 
 def _postback(row: Row) -> Iterator[Entry]:
     conversion_id, where = row["conversion_id"].hex, f"partner {row['aff_id']} at {row['host']}"
-    facts = [("state", describe_state(row))] + ([("asked for", row["actor"])] if row["actor"] else [])
+    facts = [("state", state_in_words(row))] + ([("asked for", row["actor"])] if row["actor"] else [])
     yield Entry(row["created_at"], "postback", f"{row['status']} to be told to {where}", facts, conversion_id)
     for attempt in row["log"]:
         sent = ("sent", f"{attempt['method']} {attempt['url']}")
-        yield Entry(attempt["attempted_at"], "attempt", describe_attempt(attempt), [sent], conversion_id)
+        yield Entry(attempt["attempted_at"], "attempt", attempt_in_words(attempt), [sent], conversion_id)
 
 
 def _received(conversion: Row) -> str:

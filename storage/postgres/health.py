@@ -18,6 +18,8 @@ class DatabaseHealth(NamedTuple):
     quarantined: int
     conversions_waiting: int
     database_bytes: int
+    database_version: str
+    open_journals: int
 
 
 async def measure_health(conn: Connection) -> DatabaseHealth:
@@ -34,6 +36,7 @@ async def measure_health(conn: Connection) -> DatabaseHealth:
         f" {counted('''postback_outbox WHERE state = 'dead' ''')},"
         f" {counted('quarantine')},"
         f" {counted('conversions_waiting WHERE decided_at IS NULL')},"
-        " pg_database_size(current_database())"
+        " pg_database_size(current_database()), current_setting('server_version'),"
+        " (SELECT count(*)::int FROM journal_positions WHERE finished_at IS NULL)"
     )
     return DatabaseHealth(*row)

@@ -48,8 +48,13 @@ async def find_postbacks(conn: asyncpg.Connection, conversion_ids: Sequence[UUID
     return [{**row, "log": [one for one in attempts if one["outbox_id"] == row["outbox_id"]]} for row in rows]
 
 
-async def list_postbacks(conn: asyncpg.Connection, *, only_failed: bool, limit: int) -> list[Row]:
-    """The newest rows of the outbox with the last attempt of each; `only_failed`: given up, or failing now."""
+async def list_postbacks(
+    conn: asyncpg.Connection, *, only_failed: bool, limit: int, aff_id: int = 0, before: int | None = None
+) -> list[Row]:
+    """The newest rows of the outbox with the last attempt of each; `only_failed`: given up, or failing now.
+
+    `aff_id`: that partner's alone; `before`: those older than this outbox_id.
+    """
     return await _fetch(
         conn,
         f"SELECT {_OUTBOX}, url, attempted_at, status_code, duration_ms, error, url_sent"
@@ -57,10 +62,14 @@ async def list_postbacks(conn: asyncpg.Connection, *, only_failed: bool, limit: 
         "  SELECT attempted_at, status_code, duration_ms, error, url AS url_sent FROM postback_log"
         "  WHERE postback_log.outbox_id = outbox.outbox_id ORDER BY attempt DESC LIMIT 1"
         " ) AS last ON true"
-        " WHERE NOT $1 OR state = 'dead' OR (state = 'pending' AND attempts > CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END)"
+        " WHERE (NOT $1 OR state = 'dead'"
+        "  OR (state = 'pending' AND attempts > CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END))"
+        " AND ($3 = 0 OR aff_id = $3) AND ($4::bigint IS NULL OR outbox_id < $4)"
         " ORDER BY outbox_id DESC LIMIT $2",
         only_failed,
         limit,
+        aff_id,
+        before,
     )
 
 

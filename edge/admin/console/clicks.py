@@ -1,0 +1,124 @@
+"""The click explorer: the newest clicks, and the story of one as a timeline."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from edge.admin.api.operation import EVERYBODY
+from edge.admin.console.catalog_list import visible
+from edge.admin.console.names import Names
+from edge.admin.console.page import Page, Route, Visit, not_found
+from edge.refusing_caps import find_refusing_caps
+from edge.tracking.catalog import Catalog
+from edge.tracking.click_id import ms_of, node_of, read_well_formed, worker_of
+from edge.tracking.moments import Sight, moments_of
+from storage.postgres.overview import Filters, newest_clicks, newest_conversions
+from storage.postgres.stories import Story, find_story
+
+NEWEST = 50
+MAX_ID_CHARS = 256
+_SIGHTS = {
+    "partner": Sight(frozenset(("revenue", "cost", "ip"))),
+    "advertiser": Sight(frozenset(("payout", "cost", "ip")), sees_postbacks=False),
+}
+_MAX_NUMBER = 2**31 - 1
+
+
+async def show_list(visit: Visit) -> web.StreamResponse:
+    """The newest clicks; with an id, the way to its story."""
+    if wanted := visit.asked("id"):
+        return web.Response(status=303, headers={"Location": f"/clicks/{quote(wanted[:MAX_ID_CHARS], safe='')}"})
+    now = datetime.now(UTC)
+    async with visit.connection() as conn:
+        catalog = await visit.shared.catalog.current(conn)
+        own_offers = visit.shared.catalog.offers_of(catalog, visit.caller.advertiser_id)
+        filters = Filters(_number(visit.asked("offer")), visit.caller.aff_id or _number(visit.asked("partner")), own_offers)
+        clicks = await newest_clicks(conn, now, filters, NEWEST)
+        rejected = [
+            one for one in await newest_conversions(conn, now - timedelta(days=1), visit.whose, NEWEST)
+            if one["status"] == "rejected"
+        ]
+    return visit.render(
+        "clicks.html",
+        clicks=clicks,
+        rejected=rejected[:10],
+        filters=filters,
+        offers=list(visible(visit, catalog, "offers")),
+        partners=list(visible(visit, catalog, "partners")),
+        names=Names(catalog),
+    )
+
+
+async def explain(visit: Visit) -> web.Response:
+    """The story of an id."""
+    transaction_id = visit.request.match_info["id"][:MAX_ID_CHARS].strip()
+    click_id = read_well_formed(transaction_id)
+    async with visit.connection() as conn:
+        catalog = await visit.shared.catalog.current(conn)
+        story = _own(visit, catalog, await find_story(conn, transaction_id.replace("\0", ""), click_id))
+        is_capped = story.click is not None and story.click["reason"] == "capped" and visit.is_network
+        caps = await find_refusing_caps(conn, story.click) if story.click and is_capped else []
+    if not visit.is_network and not any(story):
+        raise not_found("click of this id")
+    touch = story.click or story.impression
+    known_id = touch["click_id"].bytes if touch else click_id
+    return visit.render(
+        "click.html",
+        transaction_id=transaction_id,
+        shown_id=known_id.hex() if known_id else transaction_id,
+        minted=_minted(known_id) if known_id else None,
+        is_ours=click_id is not None,
+        touch=touch,
+        moments=moments_of(story, _SIGHTS.get(visit.caller.scope, Sight()), caps),
+        names=Names(catalog),
+    )
+
+
+def _minted(click_id: bytes) -> dict[str, Any]:
+    """When and where an id of ours was made, as it says itself; a mistyped one says anything."""
+    try:
+        at = datetime.fromtimestamp(ms_of(click_id) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return {}
+    return {"at": at, "worker": worker_of(click_id), "node": node_of(click_id)}
+
+
+def _own(visit: Visit, catalog: Catalog, story: Story) -> Story:
+    """What of a story whoever looks may see."""
+    caller = visit.caller
+    if visit.is_network:
+        return story
+
+    def is_own(row: Any) -> bool:
+        if caller.aff_id:
+            return bool(row["aff_id"] == caller.aff_id)
+        offer = catalog.offer(row["offer_id"])
+        return offer is not None and offer.advertiser_id == caller.advertiser_id
+
+    conversions = [one for one in story.conversions if is_own(one)]
+    ids = {one["conversion_id"] for one in conversions}
+    return Story(
+        click=story.click if story.click and is_own(story.click) else None,
+        impression=story.impression if story.impression and is_own(story.impression) else None,
+        conversions=conversions,
+        changes=[one for one in story.changes if one["conversion_id"] in ids],
+        waiting=[],
+        postbacks=[one for one in story.postbacks if one["conversion_id"] in ids],
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 11 and int(text) <= _MAX_NUMBER else 0
+
+
+PAGE = Page(
+    path="/clicks",
+    title="Click explorer",
+    group="Watch",
+    icon="clicks",
+    letter="c",
+    scopes=EVERYBODY,
+    routes=(Route("GET", "/clicks", show_list), Route("GET", "/clicks/{id:.+}", explain)),
+)
