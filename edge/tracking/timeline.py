@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from edge.tracking.postback_story import attempt_in_words, state_in_words
-from edge.tracking.story import Fact, Story, conversion_facts, change_in_words, touch_facts
+from edge.tracking.story import Fact, Story, change_in_words, conversion_facts, touch_facts
 
 Row = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from edge.admin.api import OPERATIONS
 from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
-from edge.admin.import_queue import ImportQueue, Order, queue_of
+from edge.admin.import_queue import ImportQueue, queue_of
 from tests.node import eventually
 from tests.postgres.api import Client, add_key, bearer
 from tests.postgres.drains import Bench, make_settings, now_ms, open_bench

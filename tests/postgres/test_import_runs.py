@@ -1,21 +1,14 @@
 """Files imported as command and API do it: vendors' forms, bad rows, broken runs, costs and contacts; figures recounted."""
 
-import asyncio
 import csv
-import gzip
-from collections import Counter
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pytest
-
-from edge.drain.import_run import Preview, Report, Source, run_import
+from edge.drain.import_run import Report, Source, run_import
 from edge.drain.takers import Plan
-from edge.errors import UserError
-from storage.postgres.import_runs import find_run, list_runs
+from storage.postgres.import_runs import list_runs
 from tests.postgres.drains import Bench, make_settings, now_ms
 from tests.recount import differences
 
@@ -55,7 +48,7 @@ async def test_a_file_goes_in_once_and_what_is_wrong_comes_back(embedded_bench: 
     at = when(now_ms() - DAY_MS)
     path = write(
         tmp_path / "sales.csv",
-        f"Click ID,Amount,Date\n{clicks[0]},\"1,234.50\",{at}\n\n{clicks[1]},-5,{at}\n{clicks[1][:-1]}0,5,{at}\n"
+        f'Click ID,Amount,Date\n{clicks[0]},"1,234.50",{at}\n\n{clicks[1]},-5,{at}\n{clicks[1][:-1]}0,5,{at}\n'
         f"{clicks[2]},5,yesterday\n{clicks[2]},5,{when(now_ms() + DAY_MS)}\n{clicks[2]},5,{when(now_ms() - 9 * DAY_MS)}\n"
         f"{clicks[2]},5,{at},more\n,5,{at}\n",
     )
