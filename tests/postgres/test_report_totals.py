@@ -196,3 +196,18 @@ async def test_a_report_of_todays_drained_rows_equals_the_recount(month: Connect
     for by in ("conversion", "click"):
         for dimensions in (("offer",), ("partner", "status"), ("aff_sub1", "goal"), ("extra.colour", "hour"), ()):
             assert await faults(month, today._replace(by=by, dimensions=dimensions)) == []
+
+
+async def test_days_that_begin_between_hours_are_counted_from_the_rows(month: Connection) -> None:
+    """Also where the period itself is of whole hours, so that rows by hour would seem to fit."""
+    week = Asked(
+        ("date", "offer"),
+        {},
+        datetime(2026, 10, 5, tzinfo=UTC),
+        datetime(2026, 10, 12, tzinfo=UTC),
+        "Asia/Kolkata",
+        "conversion",
+        "gross",
+    )
+    for dimensions in (("date", "offer"), ("hour",), ("week",)):
+        assert await faults(month, week._replace(dimensions=dimensions)) == []
