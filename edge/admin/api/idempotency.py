@@ -18,7 +18,7 @@ from storage.postgres.idempotent_answers import KeptAnswer, keep_answer, load_an
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
-_ALLOWED = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
+_ALLOWED = re.compile(r"[!-~]{1,255}")
 _NOT_KEPT = {"Content-Length", "Content-Type", "Date", "Server"}
 
 
@@ -30,7 +30,7 @@ async def answer_once(
     if not operation.is_repeatable:
         raise bad_fields([(HEADER, "this operation takes none")])
     if not _ALLOWED.fullmatch(idempotency_key):
-        raise bad_fields([(HEADER, "allowed: 1 to 255 printable ASCII characters")])
+        raise bad_fields([(HEADER, "allowed: 1 to 255 printable ASCII characters without spaces")])
     request_hash = await _hash(call.request)
     key_id = call.caller.key_id
     async with call.backend.transaction() as conn:

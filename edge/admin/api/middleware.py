@@ -44,17 +44,13 @@ async def say_problems(request: web.Request, handler: Handler) -> web.StreamResp
     request_id = request[REQUEST_ID] = given if _ID.fullmatch(given) else uuid.uuid4().hex
     try:
         return await handler(request)
-    except Problem as problem:
-        if request.get(HAS_BEGUN):
-            raise
-        return problem.response(request_id)
     except web.HTTPException as error:
         if error.status < 400:
             raise
         kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return Problem(error.status, headers=kept).response(request_id)
     except Exception as error:
-        problem = _problem_of(error, request, request_id)
+        problem = error if isinstance(error, Problem) else _problem_of(error, request, request_id)
         if not request.get(HAS_BEGUN):
             return problem.response(request_id)
         # Half a stream has been sent: its reader must not take what there is for the whole.
