@@ -27,13 +27,15 @@ async def export_table(
     written = 0
     async with snapshot(conn):
         expected = await estimate_rows(conn, query) if progress else 0
-        await pass_on(write, encoder.begin())
         async for rows in read_batches(conn, query):
-            await pass_on(write, await asyncio.to_thread(encoder.add, rows))
+            # Nothing is written before the database has answered: until then a fault can still be told.
+            begun = b"" if written else encoder.begin()
+            await pass_on(write, begun + await asyncio.to_thread(encoder.add, rows))
             written += len(rows)
             if progress:
                 progress(written, expected)
-        await pass_on(write, await asyncio.to_thread(encoder.end))
+        begun = b"" if written else encoder.begin()
+        await pass_on(write, begun + await asyncio.to_thread(encoder.end))
     return written
 
 

@@ -22,6 +22,7 @@ from edge.exports.whole_files import write_whole
 from storage.postgres.connection import Connection, connect
 from storage.postgres.exports.selecting import Selection
 from storage.postgres.exports.tables import TABLES
+from storage.postgres.reports.dimensions import DIMENSIONS
 from storage.postgres.reports.query import NotYours, QueryRefused
 from storage.postgres.reports.viewer import ADMIN, Viewer
 from tests.conftest import _TEMPLATE, Server, _fresh_database
@@ -182,6 +183,18 @@ async def test_filters_and_columns_are_those_of_reports(conn: Connection) -> Non
     assert len(read(await export(conn, "clicks", ("country", ""), ("list", "news")), "csv")) == 20
     assert len(read(await export(conn, "conversions", ("advertiser", "3"), ("by", "click")), "csv")) == 5
     assert len(read(await export(conn, "contacts", ("list", "x")), "csv")) == 1
+
+
+SAMPLES = {"id": "999", "text": "x", "date": "2026-10-01", "week": "2026-10-05", "month": "2026-10", "hour": "2026-10-01T12:00:00Z"}
+
+
+@pytest.mark.parametrize("what", sorted(TABLES))
+async def test_a_table_can_be_filtered_by_each_of_its_dimensions(conn: Connection, what: str) -> None:
+    """The database takes every one of them, times too."""
+    known = [name for name, one in DIMENSIONS.items() if TABLES[what].source.has(one)]
+    assert {"date", "hour", "week", "month"} < set(known)
+    for name in known:
+        assert len(read(await export(conn, what, (name, SAMPLES[DIMENSIONS[name].kind])), "csv")) == 0
 
 
 async def test_changes_add_up_to_the_reports_figures(conn: Connection) -> None:

@@ -92,7 +92,7 @@ def _condition(
 def _use(selection: Selection, dimension: Dimension, arguments: Arguments, used: list[str]) -> str:
     column = selection.source.column(dimension)
     used.extend(column.joins)
-    if dimension.is_time:
+    if "{zone}" in column.sql:
         zone = selection.period.timezone if selection.period else "UTC"
         return column.sql.replace("{zone}", arguments.add(zone, "text"))
     if dimension.name.startswith(EXTRA):
