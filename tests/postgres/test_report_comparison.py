@@ -61,6 +61,18 @@ async def test_each_row_and_the_totals_stand_beside_the_period_before(month: Con
     assert week.totals.previous == before.totals.metrics
 
 
+async def test_hours_stand_beside_the_same_hours_of_the_wall(month: Connection) -> None:
+    """A day after the clocks changed beside the day on which they did."""
+    asked: dict[str, Any] = {"timezone": "Europe/Berlin", "dimensions": "hour", "metrics": "gross_clicks"}
+    monday = await ask(month, from_="2026-10-26", to="2026-10-26", compare="previous", **asked)
+    sunday = await ask(month, from_="2026-10-25", to="2026-10-25", **asked)
+    by_hour = {row.dimensions["hour"].strftime("%H"): row.metrics for row in sunday.rows}
+    assert len(monday.rows) > 8
+    assert [row.previous for row in monday.rows] == [
+        by_hour.get(row.dimensions["hour"].strftime("%H"), {"gross_clicks": 0}) for row in monday.rows
+    ]
+
+
 async def test_a_period_that_is_not_over_is_compared_with_as_much_of_the_one_before(month: Connection) -> None:
     """At noon of the 15th, this month so far: the same days and hours of the period before, to the minute."""
     noon = datetime(2026, 10, 15, 10, 20, tzinfo=UTC)

@@ -194,6 +194,17 @@ def test_only_zones_with_whole_hours_fit_rows_by_hour() -> None:
         assert Period(starts_at, ends_at, name).has_whole_hour_offsets is is_whole
 
 
+def test_all_click_ids_of_a_period_lie_in_its_range_of_ids() -> None:
+    """From the lowest of its first millisecond to the highest of its last; not those of a second more."""
+    low, high = parse("from=2026-10-15&to=2026-10-15").period.id_range
+    first_ms = round(datetime(2026, 10, 15, tzinfo=UTC).timestamp() * 1000)
+    last_ms = first_ms + 86_400_000 - 1
+    assert low.int <= first_ms << 80
+    assert (last_ms + 1 << 80) - 1 < high.int
+    assert (first_ms - 1000 << 80) < low.int
+    assert high.int < last_ms + 1000 << 80
+
+
 def test_headers_name_the_denominator_and_whose_earnings() -> None:
     """What one looks at is said where one looks."""
     assert header(METRICS["cr"], "unique") == "CR (per unique click)"
