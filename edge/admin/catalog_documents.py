@@ -7,6 +7,7 @@ What is shown is the same, but in place of a secret `NAME` there is `NAME_set`, 
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -25,12 +26,18 @@ _FIELD = re.compile(r"\.(\w+)")
 def to_document(part: Part) -> Json:
     """The whole part as a file would have it, secrets too: read back, it is the same part."""
     document = {}
-    for field in msgspec.structs.fields(part):
-        value = getattr(part, field.name)
+    for attribute, name in _names(type(part)):
+        value = getattr(part, attribute)
         if value is not None:
-            is_duration = field.name != field.encode_name
-            document[field.encode_name] = _write_duration(value) if is_duration else _plain(value)
+            is_duration = attribute != name
+            document[name] = _write_duration(value) if is_duration else _plain(value)
     return document
+
+
+@cache
+def _names(struct: type[Part]) -> list[tuple[str, str]]:
+    """Attribute and name of each field; they differ where the attribute says a unit."""
+    return [(field.name, field.encode_name) for field in msgspec.structs.fields(struct)]
 
 
 def to_shown(part: Part) -> Json:

@@ -1,9 +1,11 @@
 """The API's docs as one page of HTML without script, made from the OpenAPI page."""
 
+import re
 from importlib import resources
 from typing import Any
 
 import jinja2
+import markupsafe
 import msgspec
 
 _METHODS = ("get", "post", "put", "patch", "delete")
@@ -15,6 +17,7 @@ def render_docs(page: dict[str, Any]) -> bytes:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["json"] = _write
+    environment.filters["schema"] = _link
     template = environment.from_string(resources.files(__package__).joinpath("docs.html").read_text("utf-8"))
     return template.render(page=page, groups=_groups(page)).encode()
 
@@ -27,6 +30,16 @@ def _groups(page: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
             if method in methods:
                 groups[methods[method]["tags"][0]].append({"method": method.upper(), "path": path, **methods[method]})
     return groups
+
+
+def _link(schema: Any) -> markupsafe.Markup:
+    """A schema as a link where it is a component, else as JSON with links."""
+    if isinstance(schema, dict) and set(schema) == {"$ref"}:
+        name = schema["$ref"].rpartition("/")[2]
+        return markupsafe.Markup('<a href="#schema-{0}">{0}</a>').format(name)
+    text = markupsafe.escape(_write(schema))
+    linked = re.sub(r"#/components/schemas/(\w+)", r'<a href="#schema-\1">\g<0></a>', str(text))
+    return markupsafe.Markup('<pre tabindex="0">{}</pre>').format(markupsafe.Markup(linked))  # noqa: S704  # escaped above
 
 
 def _write(value: Any) -> str:

@@ -15,6 +15,7 @@ from storage.errors import StorageError
 from storage.postgres.connection import is_bad_value, is_retryable
 
 REQUEST_ID = web.RequestKey("request_id", str)
+HAS_BEGUN = web.RequestKey("has_begun", bool)
 ALLOWANCE = web.RequestKey("allowance", Allowance)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _RETRY = {"Retry-After": "2"}
@@ -26,6 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Signal of every answer, streams too, before its head is sent."""
+    request[HAS_BEGUN] = True
     response.headers["X-Request-Id"] = request.get(REQUEST_ID, "")
     for name, value in _HIDDEN_FROM_CACHES.items():
         response.headers.setdefault(name, value)
@@ -42,15 +44,19 @@ async def say_problems(request: web.Request, handler: Handler) -> web.StreamResp
     request_id = request[REQUEST_ID] = given if _ID.fullmatch(given) else uuid.uuid4().hex
     try:
         return await handler(request)
-    except Problem as problem:
-        return problem.response(request_id)
     except web.HTTPException as error:
         if error.status < 400:
             raise
         kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return Problem(error.status, headers=kept).response(request_id)
     except Exception as error:
-        return _problem_of(error, request, request_id).response(request_id)
+        problem = error if isinstance(error, Problem) else _problem_of(error, request, request_id)
+        if not request.get(HAS_BEGUN):
+            return problem.response(request_id)
+        # Half a stream has been sent: its reader must not take what there is for the whole.
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer cannot be finished") from error
 
 
 def _problem_of(error: Exception, request: web.Request, request_id: str) -> Problem:
