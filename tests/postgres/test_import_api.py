@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from edge.admin.api import OPERATIONS
 from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
-from edge.admin.import_queue import ImportQueue, Order, queue_of
+from edge.admin.import_queue import ImportQueue, queue_of
 from tests.node import eventually
 from tests.postgres.api import Client, add_key, bearer
 from tests.postgres.drains import Bench, make_settings, now_ms, open_bench
@@ -58,13 +58,17 @@ async def over(client: Client, import_id: int) -> dict[str, Any]:
         run = await (await client.get(f"/api/v1/imports/{import_id}", headers=ADMIN)).json()
         return run["state"] in ("done", "failed")
 
-    await eventually(is_over)
+    await eventually(is_over, 20.0)
     return run
 
 
 async def test_a_file_sent_is_imported_and_its_refused_rows_can_be_fetched(data_dir: Path, database: str) -> None:
     """202 at once, then progress, counts, what the columns were taken for; a rehearsal stores nothing."""
-    async with open_bench(data_dir, database) as bench, imports_at(bench) as (client, backend), working(queue_of(backend)):
+    async with (
+        open_bench(data_dir, database) as bench,
+        imports_at(bench) as (client, backend),
+        working(queue_of(backend)),
+    ):
         scribe = bench.scribe()
         click = scribe.click(ms=now_ms() - DAY_MS).hex()
         await bench.drain()
