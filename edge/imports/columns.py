@@ -84,9 +84,7 @@ _VENDOR_NAMES: dict[Vendor, dict[str, tuple[str, ...]]] = {
 }
 # Columns that only this vendor's reports have: the vendor with the most of them is meant.
 _TELLTALES: dict[Vendor, frozenset[str]] = {
-    "tune": frozenset(
-        ("ad_id", "affiliate_info1", "advertiser_info", "conversion_status", "advertiser_sub_id", "goal_id")
-    ),
+    "tune": frozenset(("ad_id", "affiliate_info1", "advertiser_info", "conversion_status", "advertiser_sub_id")),
     "everflow": frozenset(
         [
             "conversion_unix_timestamp",
@@ -158,7 +156,7 @@ def find_columns(
     places = {field: _place_of(field, name, by_header, by_word, header) for field, name in mapped.items() if name}
     taken = set(places.values())
     own = {by_word[word] for word in _OWN_COLUMNS if word in by_word and tuple(map(_word, header[:2])) == _OWN_COLUMNS}
-    for field, names in (_NAMES[kind] | (_VENDOR_NAMES[vendor] if kind == "conversions" else {})).items():
+    for field, names in _names(kind, vendor).items():
         if field in mapped or field in constants:
             continue
         found = next((by_word[name] for name in names if name in by_word and by_word[name] not in taken | own), None)
@@ -173,6 +171,15 @@ def find_columns(
     columns = Columns(kind, vendor, tuple(header), places, dict(constants), ours, unused)
     _check_complete(columns)
     return columns
+
+
+def _names(kind: Kind, vendor: Vendor) -> dict[str, tuple[str, ...]]:
+    """What each field may be called, likeliest first: as the vendor does, then as anybody; nothing where he never says it."""
+    own = _VENDOR_NAMES[vendor] if kind == "conversions" else {}
+    return {
+        field: (*own[field], *names) if own.get(field) else own.get(field, names)
+        for field, names in _NAMES[kind].items()
+    }
 
 
 def guess_vendor(header: Sequence[str]) -> Vendor:

@@ -14,7 +14,7 @@ MAX_SENDS = 10**12
 _ENDINGS = re.compile(r"(\.(csv|tsv|txt|gz|rejects))+$", re.IGNORECASE)
 # A date, a time behind it, and what browsers add to a file that they load again.
 _DATES = re.compile(
-    r"[0-9]{4}[-_.]?[0-9]{2}([-_.]?[0-9]{2})?([-_T][0-9]{2,6})?|[0-9]{2}[-_.][0-9]{2}[-_.][0-9]{4}|\([0-9]+\)"
+    r"[0-9]{4}[-_.]?[0-9]{2}([-_.]?[0-9]{2})?([-_T][0-9]{4,6}(?![0-9]))?|[0-9]{2}[-_.][0-9]{2}[-_.][0-9]{4}|\([0-9]+\)"
 )
 _MARKS = re.compile(r"[-_.\s]+")
 

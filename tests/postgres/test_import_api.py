@@ -58,13 +58,17 @@ async def over(client: Client, import_id: int) -> dict[str, Any]:
         run = await (await client.get(f"/api/v1/imports/{import_id}", headers=ADMIN)).json()
         return run["state"] in ("done", "failed")
 
-    await eventually(is_over)
+    await eventually(is_over, 20.0)
     return run
 
 
 async def test_a_file_sent_is_imported_and_its_refused_rows_can_be_fetched(data_dir: Path, database: str) -> None:
     """202 at once, then progress, counts, what the columns were taken for; a rehearsal stores nothing."""
-    async with open_bench(data_dir, database) as bench, imports_at(bench) as (client, backend), working(queue_of(backend)):
+    async with (
+        open_bench(data_dir, database) as bench,
+        imports_at(bench) as (client, backend),
+        working(queue_of(backend)),
+    ):
         scribe = bench.scribe()
         click = scribe.click(ms=now_ms() - DAY_MS).hex()
         await bench.drain()

@@ -1,5 +1,6 @@
 """Conversions of files, stored by the real importer over what real postbacks brought: each once, and the figures agree."""
 
+import asyncio
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -60,7 +61,14 @@ async def take_in(bench: Bench, rows: list[SaleRow], **terms: Any) -> dict[str, 
 
 
 async def everything(bench: Bench) -> list[Any]:
-    tables = ("conversions", "conversion_changes", "stats_hourly", "conversion_keys", "postback_outbox", "imported_rows")
+    tables = (
+        "conversions",
+        "conversion_changes",
+        "stats_hourly",
+        "conversion_keys",
+        "postback_outbox",
+        "imported_rows",
+    )
     return [Counter(map(repr, await bench.rows(f"TABLE {table}"))) for table in tables]
 
 
@@ -107,3 +115,154 @@ async def test_what_a_postback_brought_is_not_brought_again(embedded_bench: Benc
     assert await take_in(bench, rows) == {"known": 4}
     assert await everything(bench) == before
     assert await differences(bench.conn) == []
+
+
+async def test_what_adds_up_is_added_once(embedded_bench: Bench) -> None:
+    """An offer with `increment`: each postback's amount is known for itself, a new row is added, a second run adds nothing."""
+    bench = embedded_bench
+    await bench.apply(NEW)
+    scribe = bench.scribe(revision=2)
+    click = scribe.click(ms=now_ms() - DAY_MS, offer_id=19)
+    for amount in ("10", "5"):
+        scribe.convert(click, amount=amount)
+    await bench.drain()
+    at = when(now_ms() - HOUR_MS)
+    rows = sales("click_id,amount,date", *(f"{click.hex()},{amount},{at}" for amount in ("5", "10", "7", "5", "7")))
+    assert await take_in(bench, rows) == {"known": 2, "fresh": 3}
+    assert await bench.rows("SELECT amount::int, payout::float, via FROM conversions") == [(34, 3.4, "postback")]
+    before = await everything(bench)
+    assert await take_in(bench, rows) == {"known": 5}
+    assert await take_in(bench, rows[::-1]) == {"known": 5}
+    assert await everything(bench) == before
+    assert await differences(bench.conn) == []
+
+
+async def test_an_id_of_the_vendor_is_the_conversion_and_ids_that_differ_are_two(embedded_bench: Bench) -> None:
+    """By id whatever date and amount; a postback without an id is known by what it says; other ids are other sales."""
+    bench = embedded_bench
+    await bench.apply(NEW)
+    scribe = bench.scribe(revision=2)
+    click, other = (scribe.click(ms=now_ms() - 3 * DAY_MS + n, offer_id=18) for n in (0, 1))
+    scribe.convert(click, amount="10", conversion_unique_id="A", security_token="s3cret")
+    scribe.convert(other, amount="20", security_token="s3cret")
+    await bench.drain()
+    at, earlier = when(now_ms() - HOUR_MS), when(now_ms() - 2 * DAY_MS)
+    rows = sales(
+        "Conversion ID,Transaction ID,Sale Amount,Date",
+        f"A,{click.hex()},12,{earlier}",
+        f"B,{click.hex()},10,{at}",
+        f"C,{other.hex()},20,{at}",
+    )
+    assert await take_in(bench, rows) == {"known": 2, "fresh": 1}
+    assert await take_in(bench, rows) == {"known": 3}
+    plain = sales("click_id,amount,date", f"{click.hex()},10,{at}", f"{other.hex()},20,{at}", f"{other.hex()},20,{at}")
+    assert await take_in(bench, plain) == {"known": 2, "fresh": 1}
+    assert await bench.value("SELECT count(*) FROM conversions") == 4
+    assert await differences(bench.conn) == []
+
+
+async def test_where_one_counts_a_click_another_row_of_it_is_refused(embedded_bench: Bench) -> None:
+    """`reject`: the first row is the postback whatever its amount; a second one is told to be the same; so again."""
+    bench, scribe = embedded_bench, embedded_bench.scribe()
+    click, fresh = scribe.click(ms=now_ms() - 3 * DAY_MS), scribe.click(ms=now_ms() - 3 * DAY_MS + 1)
+    scribe.convert(click)
+    await bench.drain()
+    at = when(now_ms() - DAY_MS)
+    lines = [f"{click.hex()},9,{at}", f"{click.hex()},8,{at}", f"{fresh.hex()},9,{at}", f"{fresh.hex()},8,{at}"]
+    rows = sales("click_id,amount,date", *lines, f"{fresh.hex()},9,{at}")
+    assert await take_in(bench, rows) == {"known": 2, "fresh": 1, "rejected": 2}
+    before = await everything(bench)
+    assert await take_in(bench, rows) == {"known": 3, "rejected": 2}
+    assert await everything(bench) == before
+    assert await differences(bench.conn) == []
+
+
+async def test_rules_hold_and_what_they_refuse_is_not_stored(embedded_bench: Bench) -> None:
+    """Window, goal, unknown and forged clicks; what the sender rejected is left out; token and address are not asked for."""
+    bench = embedded_bench
+    await bench.apply(NEW)
+    scribe = bench.scribe(revision=2)
+    old, click = scribe.click(ms=now_ms() - 40 * DAY_MS), scribe.click(ms=now_ms() - DAY_MS, offer_id=18)
+    lost = scribe.session().click_id
+    await bench.drain()
+    at, day = when(now_ms() - HOUR_MS), datetime.fromtimestamp((now_ms() - DAY_MS) / 1000, UTC).strftime("%Y-%m-%d")
+    rows = sales(
+        "click_id,amount,date,status,goal_id",
+        f"{old.hex()},5,{at},,",
+        f"{lost.hex()},5,{at},,",
+        f"{'f' * 32},5,{at},,",
+        f"not ours,5,{at},,",
+        f"{click.hex()},5,{at},,77",
+        f"{click.hex()},5,{at},declined,",
+        f"{click.hex()},5,{at},pending,",
+        f"{click.hex()},6,{day},approved,",
+    )
+    done = await (await importer(bench)).store(bench.conn, rows)
+    reasons = {one.row.line: one.reason.partition(":")[0] for one in done if one.fate == "rejected"}
+    assert reasons == {2: "outside_window", 3: "unknown_click", 4: "unknown_click", 5: "forged_id", 6: "unknown_goal"}
+    assert {one.row.line: one.fate for one in done if one.fate != "rejected"} == {7: "skipped", 8: "fresh", 9: "fresh"}
+    stored = await bench.rows("SELECT status, amount::int, payout::float FROM conversions ORDER BY amount")
+    assert stored == [("pending", 5, 0.5), ("approved", 6, 0.6)]
+    assert await bench.value("SELECT converted_at = touched_at FROM conversions WHERE amount = 6")
+    assert await bench.value("SELECT count(*) FROM conversions_waiting") == 0
+    assert await differences(bench.conn) == []
+
+
+async def test_old_ids_lead_to_their_clicks_and_our_id_is_found_in_a_sub_id(embedded_bench: Bench) -> None:
+    """An id brought over from another network; a network's own id beside ours, which it was given as sub id."""
+    bench, scribe = embedded_bench, embedded_bench.scribe()
+    first, second = (scribe.click(ms=now_ms() - DAY_MS + n, params={"ad_id": f"old-{n}"}) for n in (0, 1))
+    await bench.drain()
+    at = when(now_ms() - HOUR_MS)
+    rows = sales("Transaction ID,Sub1,Sub2,Sale Amount,Date", f"old-0,,x,5,{at}", f"102abc,x,{second.hex()},6,{at}")
+    assert await take_in(bench, rows) == {"fresh": 2}
+    found = await bench.rows("SELECT click_id, transaction_id, amount::int FROM conversions ORDER BY amount")
+    assert [(one[0].bytes, *one[1:]) for one in found] == [(first, "old-0", 5), (second, second.hex(), 6)]
+
+
+async def test_two_imports_at_once_beside_a_drain_bring_each_sale_once(embedded_bench: Bench) -> None:
+    """The same file twice at the same time, while postbacks of other clicks are drained; figures agree afterwards."""
+    bench = embedded_bench
+    await bench.apply(NEW)
+    scribe = bench.scribe(revision=2)
+    clicks = [scribe.click(ms=now_ms() - DAY_MS + n, offer_id=18) for n in range(120)]
+    await bench.drain()
+    for click in clicks[:40]:
+        scribe.convert(click, amount="10", security_token="s3cret")
+    at = when(now_ms() - HOUR_MS)
+    rows = sales("click_id,amount,date", *(f"{one.hex()},11,{at}" for one in clicks))
+
+    async def run() -> Counter[str]:
+        conn, one = await bench.connect(), SaleImporter(make_settings(bench.data_dir, bench.url), Terms(1))
+        await one.begin(conn)
+        fates: Counter[str] = Counter()
+        for start in range(0, len(rows), 20):
+            fates.update(found.fate for found in await one.store(conn, rows[start : start + 20]))
+        return fates
+
+    first, second, _ = await asyncio.gather(run(), run(), bench.drain(batch_rows=5))
+    assert first + second == Counter(fresh=120, known=120)
+    assert await bench.rows("SELECT amount::int, count(*) FROM conversions GROUP BY 1 ORDER BY 1") == [
+        (10, 40),
+        (11, 120),
+    ]
+    assert await differences(bench.conn) == []
+
+
+async def test_partners_are_told_unless_nobody_wants_it_and_a_rehearsal_stores_nothing(embedded_bench: Bench) -> None:
+    """One postback a conversion; none with `--no-postbacks`; a dry run counts the same and leaves no trace."""
+    bench = embedded_bench
+    await bench.apply(
+        '[[partners]]\nid = 2\nname = "Deal Blog"\npostback_url = "https://partner.example/?p={payout}"\n'
+    )
+    scribe = bench.scribe(revision=2)
+    clicks = [scribe.click(ms=now_ms() - DAY_MS + n) for n in range(2)]
+    await bench.drain()
+    at = when(now_ms() - HOUR_MS)
+    told, untold = ([row] for row in sales("click_id,amount,date", *(f"{one.hex()},5,{at}" for one in clicks)))
+    before = await everything(bench)
+    assert await take_in(bench, told, is_rehearsal=True) == {"fresh": 1}
+    assert await everything(bench) == before
+    assert await take_in(bench, told) == {"fresh": 1}
+    assert await take_in(bench, untold, tells_partners=False) == {"fresh": 1}
+    assert await bench.value("SELECT count(*) FROM postback_outbox") == 1

@@ -105,7 +105,9 @@ def test_minted_ids_are_this_nodes_and_their_postbacks_count(node: Node, tmp_pat
     assert worker_of(found.bytes) == 63
     told = run("explain", "--data-dir", node.data_dir, found.hex)
     assert "17" in told
-    subprocess.run(["curl", "-sf", f"{node.origin}/aff_lsr?transaction_id={found.hex}&amount=5"], check=True, timeout=20)
+    subprocess.run(
+        ["curl", "-sf", f"{node.origin}/aff_lsr?transaction_id={found.hex}&amount=5"], check=True, timeout=20
+    )
     deadline = time.monotonic() + 30
     while not (decided := rows(node, "SELECT status, aff_id FROM conversions WHERE click_id = $1", found)):
         assert time.monotonic() < deadline
@@ -126,7 +128,9 @@ def test_times_are_in_the_zone_that_the_user_says(node: Node, tmp_path: Path) ->
     local = (datetime.now(ZoneInfo("Asia/Kolkata")) - timedelta(days=20)).replace(second=0, microsecond=0)
     path = write(tmp_path / "clicks.csv", ["zoned", f"{local:%m/%d/%Y %H:%M}", "17", "2"], header=header)
     clicks(node, path, "--timezone", "Asia/Kolkata", "--time-format", "%m/%d/%Y %H:%M", vendor="tune")
-    found = rows(node, "SELECT clicked_at FROM clicks JOIN external_ids USING (click_id) WHERE transaction_id = 'zoned'")
+    found = rows(
+        node, "SELECT clicked_at FROM clicks JOIN external_ids USING (click_id) WHERE transaction_id = 'zoned'"
+    )
     assert found == [(local.astimezone(UTC),)]
 
 
@@ -267,3 +271,54 @@ async def test_a_whole_network_moves_in(make_node: Callable[..., Node], tmp_path
     [decided] = await node.fetch("SELECT status, reason, aff_id, payout::text, revenue::text FROM conversions")
     # Its addresses came along too, and this one is not among them.
     assert tuple(decided) == ("rejected", "ip_not_allowed", 2, "0.000000", "0.000000")
+
+
+def test_conversions_are_shown_counted_and_imported_once(node: Node, tmp_path: Path) -> None:
+    """What the columns are taken for, a dry run, the import, a second one; rejects and exit codes; figures agree."""
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    old = f"old-{uuid.uuid4().hex[:8]}"
+    clicks(node, write(tmp_path / "clicks.csv", [old, ago(days=1), "17", "2"]))
+    path = tmp_path / "report.csv"
+    path.write_text(
+        f"Click ID;Sale Amount;Datum;Carrier\n{old};1.234,50;{at:%Y-%m-%d %H:%M:%S};ACME\nnobody;5;{at:%Y-%m-%d};\n"
+    )
+    query = "SELECT amount::text, via FROM conversions WHERE transaction_id = $1"
+    command = ("import", "conversions", path, "--map", "datetime=Datum", "--data-dir", node.data_dir)
+    told = run(*command, "--dry-run", code=1)
+    assert "amount          <- Sale Amount   such as 1.234,50" in told
+    assert "columns left out: Carrier" in told
+    assert "1 conversions would be imported, 0 known already, 1 rejected" in told
+    assert rows(node, query, old) == []
+    told = run(*command, "--rejects", tmp_path / "bad.csv", code=1)
+    assert "line 3: rejected: unknown_click: the id is not ours, and no click carried it" in told
+    assert re.search(
+        r"^1 conversions imported, 0 known already, 1 rejected\n.*bad.csv\nimport \d+\n", told, re.MULTILINE
+    )
+    assert (
+        (tmp_path / "bad.csv").read_text().startswith("line,reason,Click ID,Sale Amount,Datum,Carrier\n3,unknown_click")
+    )
+    assert "0 conversions imported, 1 known already, 1 rejected" in run(*command, code=1)
+    assert rows(node, query, old) == [("1234.500000", "import")]
+    assert asyncio.run(_differences(node)) == []
+
+
+def test_a_file_of_a_table_that_cannot_be_read_is_one_line(node: Node, tmp_path: Path) -> None:
+    """Missing, a workbook, no header, an option that names nothing: code 2, nothing recorded."""
+    (tmp_path / "book.csv").write_bytes(b"PK\x03\x04 and so on")
+    (tmp_path / "bare.csv").write_text("0192f0c1,12.50,2026-11-01\n")
+    (tmp_path / "good.csv").write_text("click_id,amount,date\n")
+    before = rows(node, "SELECT count(*) FROM imports")
+    for name, options, said in (
+        ("missing.csv", (), "cannot read"),
+        ("book.csv", (), "an Excel workbook or a zip archive"),
+        ("bare.csv", (), "is the header missing"),
+        ("good.csv", ("--map", "amount=Preis"), "no column 'Preis'"),
+        ("good.csv", ("--map", "amount"), "write FIELD="),
+        ("good.csv", ("--timezone", "Mars/Base"), "no IANA time zone"),
+        ("good.csv", ("--rejects", tmp_path / "good.csv"), "is the file to be imported"),
+    ):
+        told = run("import", "conversions", tmp_path / name, *options, "--data-dir", node.data_dir, code=2)
+        assert said in told
+        assert "Traceback" not in told
+    assert [(one[0],) for one in before] <= rows(node, "SELECT count(*) FROM imports")
+    assert rows(node, "SELECT count(*) FROM conversions WHERE via = 'import' AND amount = 12.5") == [(0,)]
