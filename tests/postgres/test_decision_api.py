@@ -143,6 +143,9 @@ async def test_a_story_is_told_as_a_timeline_and_as_text(desk: Desk) -> None:
             assert label in ("catalog", "status code") or f"    {label:<13} {value}\n" in text
     status, body = await desk.ask("/explain/nonsense", "looker")
     assert (status, body) == (200, {"transaction_id": "nonsense", "is_found": False, "timeline": []})
+    for odd in ("%00", "%ff%fe", "x" * 3000, "'; DROP TABLE clicks", "%ED%A0%80"):
+        status, body = await desk.ask(f"/explain/{odd}", "looker")
+        assert (status, body["is_found"]) == (200, False), odd
     assert (await desk.ask("/explain/nonsense", "p2"))[0] == 403
 
 
@@ -169,7 +172,7 @@ async def test_postbacks_are_listed_page_by_page_without_secrets(desk: Desk) -> 
     _, one = await desk.ask(f"/postbacks/{first.outbox_id}")
     assert [(entry["status_code"], entry["answer"]) for entry in one["log"]] == [(500, "oops")]
     assert (await desk.ask("/postbacks/999999"))[0] == 404
-    for query in ("state=nonsense", "since=yesterday", "limit=0", "cursor=x", "partner=x", "since=2026-01-01T00:00:00"):
+    for query in ("state=nonsense", "since=yesterday", "limit=0", "cursor=x", "partner=x", "since=2026-01-01T00:00:00", "until=0001-01-01T00:00:00%2B14:00"):
         assert (await desk.ask(f"/postbacks?{query}"))[0] == 422, query
     status, done = await desk.ask(f"/postbacks/{first.outbox_id}/replay", method="POST")
     assert (status, done) == (200, {"conversions": 1, "postbacks": 1})

@@ -113,7 +113,7 @@ def test_dates_include_both_ends_and_times_only_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["revenue", "profit", "gross_profit", "margin", "cost", "roi", "roas", "rpm", "rpc", "rpa", "sends"]
+    "name", ["revenue", "profit", "net_profit", "margin", "cost", "roi", "roas", "rpm", "rpc", "rpa", "sends"]
 )
 @pytest.mark.parametrize(
     "parameter", ["metrics={}", "metrics=clicks&sort=-{}", "metrics=clicks,{}&compare=previous", "{}=1"]
@@ -124,7 +124,7 @@ def test_a_partner_gets_no_revenue_by_any_parameter(name: str, parameter: str) -
 
 
 @pytest.mark.parametrize(
-    "name", ["payout", "profit", "gross_profit", "margin", "cost", "roi", "roas", "cpm", "cpc", "cpa", "sends"]
+    "name", ["payout", "profit", "net_profit", "margin", "cost", "roi", "roas", "cpm", "cpc", "cpa", "sends"]
 )
 def test_an_advertiser_gets_no_payout_by_any_parameter(name: str) -> None:
     """Nor what it could be worked out from."""
@@ -217,7 +217,7 @@ def test_every_formula_is_the_text_of_what_is_computed() -> None:
     """The text names each sum that the figure is made of, in order."""
     for metric in METRICS.values():
         if metric.is_ratio:
-            top = "profit" if metric.minus else metric.plus[0]
+            top = {0: metric.plus[0], 1: "profit", 2: "net profit"}[len(metric.minus)]
             bottom = " + ".join(metric.over)
             bottom = f"({bottom})" if len(metric.over) > 1 else bottom
             times = "" if metric.scale == 1 else f" x {metric.scale}"

@@ -67,6 +67,9 @@ class PostbackTest(msgspec.Struct, forbid_unknown_fields=True):
 async def list_postbacks(call: Call) -> PostbackPage:
     """A page of them."""
     query = call.query
+    early = [name for name in ("since", "until") if not _is_storable(getattr(query, name))]
+    if early:
+        raise bad_fields((name, "allowed are the years 1970 to 9998") for name in early)
     wanted = PostbackFilter(
         query.state, query.partner, query.offer, query.conversion_id, query.since, query.until, query.failing
     )
@@ -112,6 +115,10 @@ async def try_one(call: Call) -> Tried:
     tried = describe(rehearsed)
     row = tried.conversion
     return msgspec.structs.replace(tried, conversion=shown(row, call.caller.scope)) if row else tried
+
+
+def _is_storable(moment: datetime | None) -> bool:
+    return moment is None or 1970 <= moment.year <= 9998
 
 
 def as_shown(row: _Row) -> _Row:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from edge.admin.api.operation import READERS, Call, Operation
 from edge.stories import find_with_caps
+from edge.tracking.parameters import clean
 from edge.tracking.story import tell
 from edge.tracking.timeline import Entry, timeline
 
@@ -33,7 +34,7 @@ class Told(msgspec.Struct):
 
 async def explain(call: Call) -> Told | web.Response:
     """The whole story; of an id that names nothing an empty one."""
-    transaction_id = call.path.transaction_id
+    transaction_id = clean(call.path.transaction_id)
     async with call.backend.connection() as conn:
         click_id, story, caps = await find_with_caps(conn, transaction_id)
     if call.query.format == "text":

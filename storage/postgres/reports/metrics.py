@@ -53,7 +53,8 @@ def _sum(name: str, label: str, formula: str, scopes: tuple[Scope, ...]) -> Metr
     return Metric(name, label, "money", formula, (name,), scopes=scopes)
 
 
-_PROFIT = ("revenue",), ("payout", "cost")
+_PROFIT = ("revenue",), ("payout",)
+_NET_PROFIT = ("revenue",), ("payout", "cost")
 _TABLE = (
     _count("impressions", "Impressions", "ads shown"),
     _count("clicks", "Clicks", "the clicks that ratios count by: valid, gross or unique ones"),
@@ -78,8 +79,8 @@ _TABLE = (
     _sum("revenue", "Revenue", "what advertisers pay", _NOT_PARTNER),
     _sum("payout", "Payout", "what partners earn", _NOT_ADVERTISER),
     _sum("cost", "Cost", "what clicks said they cost, and imported costs", NETWORK),
-    Metric("gross_profit", "Gross profit", "money", "revenue - payout", ("revenue",), ("payout",), scopes=NETWORK),
-    Metric("profit", "Profit", "money", "revenue - payout - cost", *_PROFIT, scopes=NETWORK),
+    Metric("profit", "Profit", "money", "revenue - payout", *_PROFIT, scopes=NETWORK),
+    Metric("net_profit", "Net profit", "money", "revenue - payout - cost", *_NET_PROFIT, scopes=NETWORK),
     Metric("margin", "Margin", "percent", "profit / revenue x 100", *_PROFIT, ("revenue",), 100, NETWORK),
     Metric("epc", "EPC", "money", "earnings / clicks", ("earnings",), (), ("clicks",)),
     Metric("rpc", "RPC", "money", "revenue / clicks", ("revenue",), (), ("clicks",), scopes=_NOT_PARTNER),
@@ -87,7 +88,7 @@ _TABLE = (
     Metric("rpa", "RPA", "money", "revenue / conversions", ("revenue",), (), ("conversions",), scopes=_NOT_PARTNER),
     Metric("cpa", "CPA", "money", "payout / conversions", ("payout",), (), ("conversions",), scopes=_NOT_ADVERTISER),
     Metric("aov", "AOV", "money", "amount / conversions", ("amount",), (), ("conversions",)),
-    Metric("roi", "ROI", "percent", "profit / (payout + cost) x 100", *_PROFIT, ("payout", "cost"), 100, NETWORK),
+    Metric("roi", "ROI", "percent", "net profit / (payout + cost) x 100", *_NET_PROFIT, ("payout", "cost"), 100, NETWORK),
     Metric("roas", "ROAS", "ratio", "revenue / cost", ("revenue",), (), ("cost",), scopes=NETWORK),
     Metric(
         "rpm", "RPM", "money", "revenue / impressions x 1000", ("revenue",), (), ("impressions",), 1000, _NOT_PARTNER
