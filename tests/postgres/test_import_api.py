@@ -87,5 +87,62 @@ async def test_a_file_sent_is_imported_and_its_refused_rows_can_be_fetched(data_
         assert (await refused.text()).startswith("line,reason,Id of the click,Betrag,Datum\r\n3,'x' is no amount,")
         listed = await (await client.get("/api/v1/imports?limit=1", headers=ADMIN)).json()
         assert ([one["import_id"] for one in listed["data"]], listed["next_cursor"]) == ([2], "2")
-        assert [*(data_dir / "imports").glob("*.upload")] == []
+
+        async def is_gone() -> bool:
+            return [*(data_dir / "imports").glob("*.upload")] == []
+
+        await eventually(is_gone, 20.0)
         assert await differences(bench.conn) == []
+
+
+async def test_what_cannot_be_imported_is_told_and_only_admins_may(data_dir: Path, database: str) -> None:
+    """Scopes, kinds, fields at fault, an empty body, a form; a file that is no table fails with the reason."""
+    async with (
+        open_bench(data_dir, database) as bench,
+        imports_at(bench) as (client, backend),
+        working(queue_of(backend)),
+    ):
+        place = "/api/v1/imports/conversions"
+        assert (await client.post(place, data=b"x", headers=bearer("partner"))).status == 403
+        assert (await client.get("/api/v1/imports", headers=bearer("partner"))).status == 403
+        for query, field in (
+            ("timezone=Mars", "timezone"),
+            ("map=amount", "map"),
+            ("from=cake", "from"),
+            ("nonsense=1", "nonsense"),
+        ):
+            answer = await client.post(f"{place}?{query}", data=b"x", headers=ADMIN)
+            assert (answer.status, (await answer.json())["errors"][0]["field"]) == (422, field)
+        assert (await client.post("/api/v1/imports/people", data=b"x", headers=ADMIN)).status in (404, 422)
+        assert (await client.post(place, data=b"", headers=ADMIN)).status == 422
+        assert (
+            await client.post(
+                place, data={"file": "x"}, headers={**ADMIN, "Content-Type": "multipart/form-data; boundary=x"}
+            )
+        ).status == 415
+        assert (await client.get("/api/v1/imports/99", headers=ADMIN)).status == 404
+        assert (await client.get("/api/v1/imports/99/rejects", headers=ADMIN)).status == 404
+        assert await bench.value("SELECT count(*) FROM imports") == 0
+        sent = await client.post(place, data=b"PK\x03\x04", headers=ADMIN)
+        run = await over(client, (await sent.json())["import_id"])
+        assert (run["state"], "Excel" in run["error"]) == ("failed", True)
+
+
+async def test_what_a_killed_process_left_behind_is_imported_by_the_next(data_dir: Path, database: str) -> None:
+    """A file that waited, one that was broken off; one that breaks every process off is given up after three tries."""
+    async with open_bench(data_dir, database) as bench, imports_at(bench) as (client, backend):
+        body = b"contact_id,list\n7,news\n"
+        ids = [
+            (await (await client.post("/api/v1/imports/contacts", data=body, headers=ADMIN)).json())["import_id"]
+            for _ in range(3)
+        ]
+        await bench.conn.execute("UPDATE imports SET state = 'running' WHERE import_id = $1", ids[1])
+        await bench.conn.execute("UPDATE imports SET plan = plan || '{\"tries\": 3}' WHERE import_id = $1", ids[2])
+        states = [(await (await client.get(f"/api/v1/imports/{one}", headers=ADMIN)).json())["state"] for one in ids]
+        assert states == ["waiting", "interrupted", "waiting"]
+        async with working(ImportQueue(backend)):
+            runs = [await over(client, one) for one in ids]
+        assert [(run["state"], run["rows_stored"], run["rows_known"]) for run in runs] == [
+            ("done", 1, 0), ("done", 0, 1), ("failed", 0, 0),
+        ]  # fmt: skip
+        assert [path.name for path in (data_dir / "imports").glob("*.part")] == []
