@@ -82,8 +82,9 @@ async def _welcome(supervisor: Supervisor, settings: Settings) -> str:
         lines.append(f"  the catalog is empty: {command} apply FILE {data_dir}")
     lines += [
         f"  explain   {command} explain TRANSACTION_ID {data_dir}",
-        f"  admin     {admin}/metrics  {admin}/readyz  {admin}/api/docs",
-        f"  API key   {_admin_token_place(settings)}",
+        f"  console   {admin}/",
+        f"            (log in with the API key {_admin_token_place(settings)})",
+        f"  admin     {admin}/api/docs  {admin}/metrics  {admin}/readyz",
         "",
     ]
     return "\n".join(lines)
@@ -91,7 +92,7 @@ async def _welcome(supervisor: Supervisor, settings: Settings) -> str:
 
 def _admin_token_place(settings: Settings) -> str:
     """Where the first API key is; never the key itself."""
-    return "what EDGE_ADMIN_TOKEN says" if settings.admin_token else f"in {settings.data_path / ADMIN_TOKEN_FILE}"
+    return "of EDGE_ADMIN_TOKEN" if settings.admin_token else f"in {settings.data_path / ADMIN_TOKEN_FILE}"
 
 
 def _origin(address: tuple[str, int]) -> str:
