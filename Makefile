@@ -72,7 +72,7 @@ run: setup  ## starts ClickEdge with the example catalog: PORT= ADMIN_PORT= DATA
 
 test: setup-dev $(if $(IS_ROOT),system)  ## runs the tests: PYTEST_ARGS=
 	@for name in $(MISSING_PACKAGES); do echo "make: without Debian's $$name its tests are left out; as root: make system"; done
-	cd '$(ROOT)' && $(BIN)/python -m pytest $(PYTEST_ARGS)
+	cd '$(ROOT)' && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: setup-dev  ## lints, checks types and the layers
 	cd '$(ROOT)' && $(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from hashlib import blake2b
 from pathlib import Path
 
+import structlog
 from msgspec.structs import replace
 
 from edge.secrets import load_or_create, load_or_create_uuid
@@ -12,8 +13,10 @@ from storage.postgres.api_keys import admit_token
 from storage.postgres.connection import connect
 from storage.postgres.nodes import claim_node
 
+log = structlog.get_logger()
+
 _SECRET_BYTES = 32
-ADMIN_TOKEN_FILE = "admin.token"
+ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105  # a name, not a secret
 
 
 def with_secrets(settings: Settings) -> Settings:
@@ -52,9 +55,11 @@ async def admit_admin_token(settings: Settings, database_url: str) -> None:
     """Make the admin token an API key; the one that this node had before ends."""
     conn = await connect(database_url)
     try:
-        await admit_token(conn, settings.admin_token, f"EDGE_ADMIN_TOKEN of node {settings.node_id}")
+        is_in = await admit_token(conn, settings.admin_token, f"EDGE_ADMIN_TOKEN of node {settings.node_id}")
     finally:
         await conn.close()
+    if not is_in:
+        log.warning("admin_token_revoked", hint="it was revoked as a key: set another, or remove its file")
 
 
 def _marker(settings: Settings) -> Path:

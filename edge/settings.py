@@ -112,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The first pause after a failure; each next one is three times as long, at most 6 hours."""
     admin_token: str = ""
     """The first API key; empty: generated into a file."""
+    api_rate_limit: int = 1200
+    """Requests a minute of one API key; 0: any number. Too small: scripts get 429. Too large: one key can slow all."""
 
     @property
     def data_path(self) -> Path:
@@ -384,4 +386,5 @@ _SETTINGS = {
     "postback_timeout": _Setting("postback_timeout_s", _scaled(_DURATION, 1, 60), "a duration from 1s to 60s"),
     "postback_retry": _Setting("postback_retry_s", _scaled(_DURATION, 1, 3600), "a duration from 1s to 1h"),
     "admin_token": _Setting("admin_token", _secret, _CHARACTERS, True),
+    "api_rate_limit": _Setting("api_rate_limit", _whole(0, 1_000_000), "0 to 1000000"),
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -180,7 +181,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 async def make_node(data_dir: Path) -> AsyncIterator[Callable[..., Node]]:
-    """A factory of nodes, each in a data dir of its own; what still runs at the end is killed."""
+    """A factory of nodes, each in a data dir of its own; at the end what still runs is killed, and the data removed."""
     nodes: list[Node] = []
 
     def make(*, catalog: Path | None = EXAMPLE_CATALOG, **env: str) -> Node:
@@ -192,6 +193,8 @@ async def make_node(data_dir: Path) -> AsyncIterator[Callable[..., Node]]:
     for node in nodes:
         if node._process is not None and node._process.poll() is None:
             await end(node)
+        # Each holds a database: a whole run's would be gigabytes, and a minute to remove at its end.
+        shutil.rmtree(node.data_dir, ignore_errors=True)
 
 
 async def end(node: Node) -> None:

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
 
+from edge.admin.authentication import KeyRing
 from edge.admin.catalog_cache import CatalogCache
 from edge.admin.metrics import Slot
 from edge.errors import UserError
@@ -13,6 +16,7 @@ from storage.postgres.connection import Connection, Pool, is_retryable, open_poo
 
 MAX_CONNECTIONS = 8
 _COMMAND_TIMEOUT_S = 60.0
+_bound: ContextVar[tuple[asyncio.Task[Any] | None, Connection] | None] = ContextVar("bound", default=None)
 
 
 class DatabaseAway(UserError):
@@ -27,13 +31,18 @@ class Backend:
         self.settings = settings
         self.slots = slots
         self.catalogs = CatalogCache()
+        self.keys = KeyRing()
         self._resolve_database = resolve_database
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for this block; DatabaseAway if there is none to be had."""
+        """A connection for this block, inside `transaction` its own; DatabaseAway if there is none to be had."""
+        bound = _bound.get()
+        if bound is not None and bound[0] is asyncio.current_task():
+            yield bound[1]
+            return
         try:
             pool = await self._opened()
             conn = await pool.acquire(timeout=10)
@@ -45,6 +54,17 @@ class Backend:
             yield conn
         finally:
             await pool.release(conn)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction in which everything happens that this task does with `connection` in this block."""
+        async with self.connection() as conn, conn.transaction():
+            # Only for this very task: one that it starts lives on when the connection is somebody else's.
+            mark = _bound.set((asyncio.current_task(), conn))
+            try:
+                yield conn
+            finally:
+                _bound.reset(mark)
 
     async def close(self) -> None:
         """Close all connections, at once."""

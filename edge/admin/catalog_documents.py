@@ -7,6 +7,7 @@ What is shown is the same, but in place of a secret `NAME` there is `NAME_set`, 
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -25,12 +26,18 @@ _FIELD = re.compile(r"\.(\w+)")
 def to_document(part: Part) -> Json:
     """The whole part as a file would have it, secrets too: read back, it is the same part."""
     document = {}
-    for field in msgspec.structs.fields(part):
-        value = getattr(part, field.name)
+    for attribute, name in _names(type(part)):
+        value = getattr(part, attribute)
         if value is not None:
-            is_duration = field.name != field.encode_name
-            document[field.encode_name] = _write_duration(value) if is_duration else _plain(value)
+            is_duration = attribute != name
+            document[name] = _write_duration(value) if is_duration else _plain(value)
     return document
+
+
+@cache
+def _names(struct: type[Part]) -> list[tuple[str, str]]:
+    """Attribute and name of each field; they differ where the attribute says a unit."""
+    return [(field.name, field.encode_name) for field in msgspec.structs.fields(struct)]
 
 
 def to_shown(part: Part) -> Json:
@@ -96,13 +103,16 @@ def pointer_of(where: str, tables: Mapping[str, Any]) -> str:
 
 def _find_row(rows: Any, rest: str) -> tuple[int, str]:
     """Which row `[label]…` names, by its number or by the value that tells it from its like; and what follows."""
+    found: list[tuple[int, str]] = []
     for position, row in enumerate(rows if isinstance(rows, list) else ()):
         labels = [f"#{position + 1}", *(str(row.get(key)) for key in _KEYS if isinstance(row, dict))]
-        for label in labels:
-            if rest.startswith(f"[{label}]"):
-                return position, rest[len(label) + 2 :]
-    _, _, after = rest.partition("]")
-    return 0, after
+        found += [(position, rest[len(label) + 2 :]) for label in labels if rest.startswith(f"[{label}]")]
+    # Overrides of one partner share a label: the one that says something of the field at fault is meant.
+    for position, after in found:
+        field = _FIELD.match(after)
+        if field and isinstance(rows[position], dict) and rows[position].get(field[1]):
+            return position, after
+    return found[0] if found else (0, rest.partition("]")[2])
 
 
 _KEYS = ("id", "aff_id", "from_conversions", "code", "path")

@@ -4,6 +4,7 @@ Console and API call the same functions. A change is worked out against the cata
 a revision meanwhile it is worked out anew, so that only a change of the very same item is a conflict.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -105,7 +106,13 @@ async def change_item(
         before = find_item(catalog, kind, key)
         if before is not None and if_match is not None:
             await _check_match(conn, kind, before, if_match, aspect)
-        edited, body = _propose(catalog, kind, key, before, edit(before))
+        document = edit(before)
+        # Who names an item is known when all have been read: that is long for a large catalog, so not on the loop.
+        edited, body = (
+            await asyncio.to_thread(_propose, catalog, kind, key, before, None)
+            if document is None
+            else _propose(catalog, kind, key, before, document)
+        )
         if dry_run or not edited.diff:
             return edited
         try:
@@ -187,9 +194,7 @@ def _refuse_if_used(catalog: Catalog, kind: str, key: str) -> None:
     faults = find_faults(_decoded(rest, "offers"), _decoded(rest, "aliases"), named, rest)
     postback_faults = find_postback_faults(_decoded(rest, "partners"), named, rest)
     users = [
-        fault.where
-        for fault in (*faults, *postback_faults)
-        if fault.problem.startswith(f"there is no {kind}[{key}],")
+        fault.where for fault in (*faults, *postback_faults) if fault.problem.startswith(f"there is no {kind}[{key}],")
     ]
     if users:
         raise ItemInUse(users)

@@ -1,14 +1,14 @@
 """Issuing API keys: what a request or a command asks for, checked, and the token that is told once."""
 
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from edge.errors import UserError
-from edge.tracking.catalog_fields import MAX_TEXT_CHARS
+from edge.tracking.catalog_fields import MAX_ID, MAX_TEXT_CHARS
 from edge.tracking.parameters import clean
-from storage.postgres.api_keys import ApiKey, Connection, Scope, create_key, new_token
+from storage.postgres.api_keys import ApiKey, Connection, Moment, Scope, create_key, new_token
 from storage.postgres.catalog import holds_item
 
 LONGEST = timedelta(days=3650)
@@ -17,11 +17,11 @@ LONGEST = timedelta(days=3650)
 class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What a new key is to be."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARS)]
     scope: Scope
-    advertiser_id: int = 0
-    aff_id: int = 0
-    expires_at: datetime | None = None
+    advertiser_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)] = 0
+    aff_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)] = 0
+    expires_at: Moment | None = None
 
 
 class KeyRefused(UserError):
@@ -47,7 +47,8 @@ async def issue_key(conn: Connection, order: KeyOrder, created_by: str) -> Issue
         ("advertiser_id", "advertisers", order.advertiser_id),
         ("aff_id", "partners", order.aff_id),
     ):
-        if item_id > 0 and not await holds_item(conn, kind, str(item_id)):
+        is_asked = item_id > 0 and not any(name == field for name, _ in faults)
+        if is_asked and not await holds_item(conn, kind, str(item_id)):
             faults.append((field, f"there is no {kind}[{item_id}]"))
     if faults:
         raise KeyRefused(faults)
@@ -58,7 +59,7 @@ async def issue_key(conn: Connection, order: KeyOrder, created_by: str) -> Issue
 
 def find_name_faults(name: str) -> list[tuple[str, str]]:
     """What is wrong with a key's name."""
-    if clean(name) == name and 0 < len(name.strip()) and len(name) <= MAX_TEXT_CHARS:
+    if clean(name) == name and len(name.strip()) > 0 and len(name) <= MAX_TEXT_CHARS:
         return []
     return [("name", f"allowed: 1 to {MAX_TEXT_CHARS} characters, none of them a control character")]
 
@@ -85,6 +86,6 @@ def _find_owner_faults(order: KeyOrder) -> list[tuple[str, str]]:
             faults.append((field, f"is needed: a key of the scope {scope} sees one {scope}'s figures"))
         elif order.scope != scope and value != 0:
             faults.append((field, f"belongs to the scope {scope} only"))
-        elif value >= 2**31:
-            faults.append((field, "allowed: an id, up to 2147483647"))
+        elif value > MAX_ID:
+            faults.append((field, f"allowed: an id, up to {MAX_ID}"))
     return faults

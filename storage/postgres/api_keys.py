@@ -8,13 +8,13 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import asyncpg
 import msgspec
 
 Scope = Literal["admin", "reports", "advertiser", "partner"]
-Connection = asyncpg.Connection
+Connection: TypeAlias = asyncpg.Connection
 
 PREFIX = "ce_"
 TOKEN_BYTES = 32
@@ -22,6 +22,9 @@ _COLUMNS = (
     "key_id, name, scope, advertiser_id, aff_id, created_at, created_by, expires_at, revoked_at, last_used_at,"
     " revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS is_in_force"
 )
+
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +35,11 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope
     advertiser_id: int
     aff_id: int
-    created_at: datetime
+    created_at: Moment
     created_by: str
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
     is_in_force: bool
     """Neither revoked nor expired when it was read."""
 
@@ -77,8 +80,11 @@ async def create_key(
     return _key(row)
 
 
-async def admit_token(conn: Connection, token: str, name: str) -> None:
-    """Make that token the admin key of that name, in place of any other token that was; a revoked one stays revoked."""
+async def admit_token(conn: Connection, token: str, name: str) -> bool:
+    """Make that token the admin key of that name, in place of any other token that was.
+
+    False: that token was revoked, and stays so.
+    """
     async with conn.transaction():
         await conn.execute(
             "INSERT INTO api_keys (name, key_hash, scope, created_by) VALUES ($1, $2, 'admin', 'serve')"
@@ -92,6 +98,8 @@ async def admit_token(conn: Connection, token: str, name: str) -> None:
             name,
             hash_token(token),
         )
+    key = await find_by_hash(conn, hash_token(token))
+    return key is not None and key.is_in_force
 
 
 async def find_by_hash(conn: Connection, token_hash: bytes) -> ApiKey | None:
@@ -108,9 +116,7 @@ async def load_key(conn: Connection, key_id: int) -> ApiKey | None:
 
 async def load_keys(conn: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
     """The keys by id, from the one after `after`; revoked and expired ones too."""
-    rows = await conn.fetch(
-        f"SELECT {_COLUMNS} FROM api_keys WHERE key_id > $1 ORDER BY key_id LIMIT $2", after, limit
-    )
+    rows = await conn.fetch(f"SELECT {_COLUMNS} FROM api_keys WHERE key_id > $1 ORDER BY key_id LIMIT $2", after, limit)
     return [_key(row) for row in rows]
 
 
@@ -128,8 +134,7 @@ async def change_key(conn: Connection, key_id: int, *, name: str, expires_at: da
 async def revoke_key(conn: Connection, key_id: int) -> ApiKey | None:
     """End a key for good; one that is revoked stays as it is. None: there is no such key."""
     row = await conn.fetchrow(
-        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())"
-        f" WHERE key_id = $1 RETURNING {_COLUMNS}",
+        f"UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1 RETURNING {_COLUMNS}",
         key_id,
     )
     return _key(row) if row else None

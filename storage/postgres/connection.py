@@ -108,6 +108,11 @@ def is_poison(error: BaseException) -> bool:
     return isinstance(error, _POISON) and not is_surroundings
 
 
+def is_bad_value(error: BaseException) -> bool:
+    """Whether the database refused a value that a request brought: a number too large, a text with a NUL in it."""
+    return isinstance(error, asyncpg.DataError)
+
+
 def is_missing_partition(error: BaseException) -> bool:
     """Whether a row found no partition: that is no fault of the row. `Partitions.forget` and try again."""
     return isinstance(error, asyncpg.CheckViolationError) and not error.constraint_name

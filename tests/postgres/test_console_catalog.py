@@ -178,7 +178,7 @@ async def test_editing_further_keeps_what_was_written(filled: Filled, data_dir: 
         assert 'value="Not yet stored"' in again
         assert fields_of(again)["etag"] == fields_of(review)["etag"]
         text = fields_of(await read(client, "/offers/17/edit?as=text"))
-        text["text"] += '\n[[tiers]]\nfrom_conversions = 10\npayout = "6.00"\n'
+        text["text"] = text["text"].replace("tiers = []", 'tiers = [{ from_conversions = 10, payout = "6.00" }]')
         review = await send(client, "/offers/17/review", text)
         again = await send(client, "/offers/17/edit", fields_of(review))
         assert "from_conversions = 10" in fields_of(again)["text"]

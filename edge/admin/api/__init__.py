@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from edge.admin.api import whoami
+from edge.admin.api import catalog, costs, keys, parts, whoami
 from edge.admin.api.operation import Operation
 
-OPERATIONS: Sequence[Operation] = (*whoami.OPERATIONS,)
+OPERATIONS: Sequence[Operation] = (
+    *whoami.OPERATIONS,
+    *catalog.OPERATIONS,
+    *parts.OPERATIONS,
+    *costs.OPERATIONS,
+    *keys.OPERATIONS,
+)

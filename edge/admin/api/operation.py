@@ -23,6 +23,11 @@ class Caller(msgspec.Struct, frozen=True):
     advertiser_id: int = 0
     aff_id: int = 0
 
+    @property
+    def actor(self) -> str:
+        """The caller as the record of a change names it."""
+        return f"{self.name} (key {self.key_id})"
+
 
 class Call(NamedTuple):
     """A request, checked. `path`, `query`, `body`: structs as the operation names them, None where it names none."""
@@ -34,6 +39,11 @@ class Call(NamedTuple):
     query: Any
     body: Any
 
+    @property
+    def note(self) -> str:
+        """The request as the record of a change names it."""
+        return f"{self.request.method} {self.request.path[:200]}"
+
 
 class Reply(NamedTuple):
     """An answer that needs more than a value: its status, its headers."""
@@ -43,6 +53,16 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
+class Shape(NamedTuple):
+    """A JSON object whose schema is made elsewhere than of a struct; a body comes as a dict, decimals as Decimal.
+
+    `schema` may refer to `components`, which have the names that they get on the OpenAPI page.
+    """
+
+    schema: Mapping[str, Any]
+    components: Mapping[str, Any] = {}
+
+
 Handler = Callable[[Call], Awaitable[Any]]
 """Returns the value to send as JSON, a Reply, or a response of its own (a stream)."""
 
@@ -50,7 +70,9 @@ Handler = Callable[[Call], Awaitable[Any]]
 class Operation(NamedTuple):
     """`path` with `{names}`, below /api/v1; `takes_any_query`: the handler reads `request.query` itself.
 
-    `media`: what else than JSON it answers; `query`'s lists are repeated parameters.
+    `media`: what else than JSON it answers; `query`'s lists are repeated parameters. `body_type`, `answer_type`: what
+    msgspec knows, or a Shape. `needs_match`: `If-Match` must be sent. `statuses`: problems that only this one has.
+    `secrets`: members of the answer that are told once, so that a repetition with an Idempotency-Key lacks them.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -66,3 +88,16 @@ class Operation(NamedTuple):
     answer_type: Any = None
     status: int = 200
     media: tuple[str, ...] = ()
+    needs_match: bool = False
+    has_etag: bool = False
+    statuses: tuple[int, ...] = ()
+    secrets: tuple[str, ...] = ()
+    preview_type: Any = None
+    """What `?dry_run=true` answers instead, with 200."""
+    example: Any = None
+    """A body, for the docs."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it takes an Idempotency-Key."""
+        return self.method == "POST" and self.body_type is not None and not self.media

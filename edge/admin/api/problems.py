@@ -24,6 +24,8 @@ class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
     type: str = "about:blank"
     errors: list[FieldFault] = []
+    changes: list[str] = []
+    request_id: str = ""
 
 
 class Problem(Exception):
@@ -35,16 +37,22 @@ class Problem(Exception):
         detail: str = "",
         errors: Iterable[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        changes: Iterable[str] = (),
     ) -> None:
+        """`changes`: what somebody else did meanwhile, as lines."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = [FieldFault(*error) for error in errors]
         self.headers = headers or {}
+        self.changes = list(changes)
 
-    def response(self) -> web.Response:
+    def response(self, request_id: str = "") -> web.Response:
         """The answer."""
-        body = ProblemBody(HTTPStatus(self.status).phrase, self.status, self.detail, errors=self.errors)
+        title = HTTPStatus(self.status).phrase
+        body = ProblemBody(
+            title, self.status, self.detail, errors=self.errors, changes=self.changes, request_id=request_id
+        )
         return web.Response(
             status=self.status, body=msgspec.json.encode(body), content_type=MEDIA, headers=dict(self.headers)
         )

@@ -4,30 +4,40 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-import structlog
 from aiohttp import web
 
 from edge.admin.api import decoding
+from edge.admin.api.docs_page import render_docs
+from edge.admin.api.idempotency import HEADER, answer_once
+from edge.admin.api.middleware import ALLOWANCE, add_headers, say_problems
 from edge.admin.api.openapi import PREFIX, describe
 from edge.admin.api.operation import Call, Caller, Operation, Reply
 from edge.admin.api.problems import Problem
-from edge.admin.backend import Backend, DatabaseAway
-from edge.logs import RateLimited
-from storage.postgres.api_keys import find_by_hash, hash_token
+from edge.admin.authentication import TooManyFailures, Windows
+from edge.admin.backend import Backend
+from edge.http.client_address import client_address
 
-quietly = RateLimited(structlog.get_logger(), 5.0)
 _json = msgspec.json.Encoder(decimal_format="number")
-_RETRY_S = {"Retry-After": "2"}
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="clickedge"'}
+_DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_api(backend: Backend, operations: Sequence[Operation]) -> web.Application:
     """The application below /api."""
-    app = web.Application(middlewares=[_problems], client_max_size=decoding.MAX_BODY_BYTES)
-    page = msgspec.json.encode(describe(operations))
-    app.router.add_get("/openapi.json", _fixed(page))
+    app = web.Application(middlewares=[say_problems], client_max_size=decoding.MAX_BODY_BYTES)
+    app.on_response_prepare.append(add_headers)
+    page = describe(operations)
+    app.router.add_get("/openapi.json", _fixed(msgspec.json.encode(page), "application/json"))
+    app.router.add_get("/docs", _fixed(render_docs(page), "text/html"))
+    limits = Windows(backend.settings.api_rate_limit)
+    by_path: dict[str, list[Operation]] = {}
     for operation in operations:
-        path = PREFIX.removeprefix("/api") + operation.path
-        app.router.add_route(operation.method, path, _handler(operation, backend))
+        by_path.setdefault(PREFIX.removeprefix("/api") + operation.path, []).append(operation)
+    # What stands in a path literally goes before what any word fits.
+    for path in sorted(by_path, key=lambda path: path.replace("{", "\uffff")):
+        _add(app, path, by_path[path], backend, limits)
     return app
 
 
@@ -36,34 +46,65 @@ def encode(value: Any) -> bytes:
     return _json.encode(value)
 
 
-async def authenticate(backend: Backend, token: str) -> Caller | None:
-    """Whose key that is; None if it is nobody's, or no longer one. DatabaseAway."""
-    async with backend.connection() as conn:
-        key = await find_by_hash(conn, hash_token(token))
-    if key is None or not key.is_in_force:
-        return None
-    return Caller(key.key_id, key.name, key.scope, key.advertiser_id, key.aff_id)
+async def authenticate(backend: Backend, token: str, address: str = "") -> Caller | None:
+    """Whose key that is; None if it is nobody's, or no longer one. DatabaseAway, TooManyFailures (of that address)."""
+    key = await backend.keys.find(backend.connection, token, address)
+    return Caller(key.key_id, key.name, key.scope, key.advertiser_id, key.aff_id) if key else None
 
 
-def _fixed(page: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:
+def address_of(backend: Backend, request: web.Request) -> str:
+    """Who asks, as far as trusted proxies say."""
+    forwarded = request.headers.get("X-Forwarded-For")
+    return client_address(request.remote or "", forwarded, backend.settings.trusted_networks)
+
+
+def _add(app: web.Application, path: str, operations: list[Operation], backend: Backend, limits: Windows) -> None:
+    """One path's operations, and HEAD and OPTIONS, which follow from them."""
+    resource = app.router.add_resource(path)
+    methods: list[str] = []
+    for one in operations:
+        answer = _handler(one, backend, limits)
+        resource.add_route(one.method, answer)
+        methods.append(one.method)
+        if one.method == "GET" and not one.media:
+            resource.add_route("HEAD", answer)
+            methods.append("HEAD")
+    allow = {"Allow": ", ".join(sorted([*methods, "OPTIONS"]))}
+
+    async def options(_: web.Request) -> web.Response:
+        return web.Response(status=204, headers=allow)
+
+    resource.add_route("OPTIONS", options)
+
+
+def _fixed(page: bytes, content_type: str) -> Answer:
+    headers = {"Content-Security-Policy": _DOCS_POLICY} if content_type == "text/html" else {}
+
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=page, content_type="application/json")
+        return web.Response(body=page, content_type=content_type, charset="utf-8", headers=headers)
 
     return answer
 
 
-def _handler(operation: Operation, backend: Backend) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _handler(operation: Operation, backend: Backend, limits: Windows) -> Answer:
     async def answer(request: web.Request) -> web.StreamResponse:
-        caller = await _caller_of(backend, request)
+        caller = await _caller_of(backend, request, limits)
         if caller.scope not in operation.scopes:
             raise Problem(403, f"a key of scope {caller.scope} may not do this")
+        if operation.needs_match and "If-Match" not in request.headers:
+            raise Problem(428, "If-Match is required: send the ETag of the version that you saw")
         path = decoding.decode_fields(operation.path_type, request.match_info) if operation.path_type else None
         query = None
         if not operation.takes_any_query:
             query = decoding.decode_fields(operation.query_type or NoParameters, request.query)
         body = await decoding.decode_body(operation, request)
-        answered = await operation.handle(Call(caller, backend, request, path, query, body))
-        return _response(operation, answered)
+        call = Call(caller, backend, request, path, query, body)
+
+        async def respond() -> web.StreamResponse:
+            return _response(operation, await operation.handle(call))
+
+        is_once = request.method == "POST" and HEADER in request.headers
+        return await (answer_once(operation, call, respond) if is_once else respond())
 
     return answer
 
@@ -76,36 +117,27 @@ def _response(operation: Operation, answered: Any) -> web.StreamResponse:
     if isinstance(answered, web.StreamResponse):
         return answered
     reply = answered if isinstance(answered, Reply) else Reply(answered, operation.status)
-    headers = {"Cache-Control": "no-store", **reply.headers}
     if reply.value is None:
-        return web.Response(status=reply.status, headers=headers)
-    return web.Response(status=reply.status, body=encode(reply.value), content_type="application/json", headers=headers)
+        return web.Response(status=reply.status, headers=reply.headers)
+    return web.Response(
+        status=reply.status, body=encode(reply.value), content_type="application/json", headers=reply.headers
+    )
 
 
-async def _caller_of(backend: Backend, request: web.Request) -> Caller:
+async def _caller_of(backend: Backend, request: web.Request, limits: Windows) -> Caller:
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    caller = await authenticate(backend, token.strip()) if kind.lower() == "bearer" and token.strip() else None
-    if caller is None:
-        raise Problem(401, "a valid API key is needed: Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
-    return caller
-
-
-@web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Whatever goes wrong, said as a problem."""
     try:
-        return await handler(request)
-    except Problem as problem:
-        return problem.response()
-    except DatabaseAway as away:
-        return Problem(503, str(away), headers=_RETRY_S).response()
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return Problem(error.status, headers=kept).response()
-    except Exception as error:
-        quietly.error("api_failed", operation=request.path, error=str(error), kind=type(error).__name__)
-        return Problem(500, "this is a fault of ours; the log says more").response()
+        is_bearer = kind.lower() == "bearer"
+        caller = await authenticate(backend, token.strip(), address_of(backend, request)) if is_bearer else None
+    except TooManyFailures as error:
+        raise Problem(429, str(error), headers={"Retry-After": str(error.retry_after_s)}) from error
+    if caller is None:
+        raise Problem(401, "a valid API key is needed: Authorization: Bearer …", headers=_CHALLENGE)
+    allowance = request[ALLOWANCE] = limits.take(caller.key_id)
+    if allowance.is_over:
+        raise Problem(
+            429,
+            f"this key may send {allowance.limit} requests a minute",
+            headers={"Retry-After": str(allowance.reset_s)},
+        )
+    return caller
