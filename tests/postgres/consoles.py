@@ -142,9 +142,11 @@ async def open_console(database: str, data_dir: Path, *, is_up: bool = True) -> 
     backend = Backend(Settings(data_dir=str(data_dir), secrets=(SECRET,), port=8080), lambda: database, slots)
     app = web.Application()
     app.add_routes(Console(backend, PAGES).routes())
-    async with TestClient(TestServer(app)) as client:
-        yield client
-    await backend.close()
+    try:
+        async with TestClient(TestServer(app)) as client:
+            yield client
+    finally:
+        await backend.close()
 
 
 async def log_in(client: Client, scope: str) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
@@ -119,7 +120,7 @@ class Console:
         caller = await self._caller(cookie)
         if caller is None:
             return _to_login(request)
-        form: MultiDictProxy[object] = MultiDictProxy(MultiDict())
+        form: MultiDictProxy[Any] = MultiDictProxy(MultiDict())
         visit = Visit(self._shared, caller, request, self._signer.form_token(cookie), form)
         if request.method == "POST":
             form = await request.post()

@@ -36,6 +36,7 @@ from edge.admin.console.catalog_list import show_list, terms_of, visible
 from edge.admin.console.names import Names
 from edge.admin.console.page import Page, Refusal, Route, Visit, not_found
 from edge.tracking.catalog import Catalog
+from edge.tracking.catalog_document import Offer
 
 NEW = "new"
 NOTE = "console"
@@ -60,7 +61,7 @@ async def show(visit: Visit, kind: Kind) -> web.Response:
         item=item,
         text=to_text(to_shown(item)) if visit.is_network else "",
         names=Names(catalog),
-        terms=terms_of(catalog, item, visit.caller.aff_id) if kind == "offers" else None,
+        terms=terms_of(catalog, item, visit.caller.aff_id) if isinstance(item, Offer) else None,
         offers=_offers_of(visit, catalog, kind, int(key)),
         stored=visit.asked("stored"),
     )

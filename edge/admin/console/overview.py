@@ -161,7 +161,7 @@ def _count_figures(now: Row, old: Row) -> Iterator[Figure]:
     yield Figure("Unique clicks", "", now["unique_clicks"], old["unique_clicks"], "the first of each visitor")
     yield Figure("Conversions", "", *approved, "approved conversions")
     yield Figure("Pending", "", now["pending"], old["pending"], "conversions to be approved or rejected", None)
-    cr = [ratio(done, of, 100) for done, of in zip(approved, clicks, strict=True)]
+    cr = ratio(approved[0], clicks[0], 100), ratio(approved[1], clicks[1], 100)
     yield Figure("CR", "%", *cr, "conversions / valid clicks")
 
 
@@ -173,10 +173,10 @@ def _money_figures(visit: Visit, now_row: Row, old_row: Row) -> Iterator[Figure]
         label, better = ("Payout", None) if visit.is_network else ("Earnings", True)
         yield Figure(label, unit, now_row["payout"], old_row["payout"], "what partners earn", better)
     if visit.is_network:
-        profit = [row["revenue"] - row["payout"] for row in (now_row, old_row)]
+        profit = now_row["revenue"] - now_row["payout"], old_row["revenue"] - old_row["payout"]
         yield Figure("Profit", unit, *profit, "revenue - payout")
     earned = "revenue" if visit.sees_revenue else "payout"
-    epc = [ratio(row[earned], _valid(row)) for row in (now_row, old_row)]
+    epc = ratio(now_row[earned], _valid(now_row)), ratio(old_row[earned], _valid(old_row))
     yield Figure("EPC", unit, *epc, f"{earned} / valid clicks")
 
 
