@@ -171,9 +171,7 @@ def parse_time(text: str, zone: tzinfo, time_format: str = "") -> int:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
         return round(moment.astimezone(UTC).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
-        raise RowFault(
-            f"its time {text[:40]!r} cannot be read: use --time-format, such as %m/%d/%Y %H:%M:%S"
-        ) from error
+        raise RowFault(f"its time {text[:40]!r} cannot be read: use --time-format, such as %m/%d/%Y %H:%M:%S") from error
 
 
 def _unix_ms(text: str) -> int:

@@ -97,9 +97,7 @@ class Draft:
         partners = {item.id for item in self.items("partners")}
         for offer in self.items("offers"):
             if keep_goal_terms(offer.fields, partners):
-                offer.note(
-                    "overrides without goal_id count for goals too, unless one for the goal says otherwise: as these do"
-                )
+                offer.note("overrides without goal_id count for goals too, unless one for the goal says otherwise: as these do")
         for _ in range(MAX_ROUNDS):
             text = self._render()
             try:

@@ -193,9 +193,7 @@ def _put_redirect(item: Item, record: Record) -> None:
     number = to_id(as_text(record.get("redirect_network_offer_id"))) or next(iter(targets), 0)
     item.put("redirect_offer_id", number or None)
     if len(targets) > 1:
-        item.note(
-            f"it has {len(targets)} redirects in Everflow, to the offers {', '.join(map(str, targets))}; here it has one"
-        )
+        item.note(f"it has {len(targets)} redirects in Everflow, to the offers {', '.join(map(str, targets))}; here it has one")
 
 
 def _add_payouts(draft: Draft, tables: Tables) -> set[str]:
@@ -217,10 +215,7 @@ def _add_payouts(draft: Draft, tables: Tables) -> set[str]:
             _put_terms(item.fields, source, item)
             item.put("duplicates", duplicates)
         else:
-            goal: dict[str, Any] = {
-                "id": to_id(text),
-                "name": unique_name(name, taken.setdefault(offer_id, set()), to_id(text)),
-            }
+            goal: dict[str, Any] = {"id": to_id(text), "name": unique_name(name, taken.setdefault(offer_id, set()), to_id(text))}
             _put_terms(goal, source, item, is_part=True)
             if duplicates:
                 goal["duplicates"] = duplicates
@@ -242,9 +237,7 @@ def _add_page(draft: Draft, source: Source) -> None:
         url = _url(item, source.take("destination_url"))
         item.add("landing_pages", {"id": number, "name": name, "url": url, "weight": weight})
         if not weight:
-            item.note(
-                "landing pages have weight 0: as in Everflow they are reached by url_id (there: uid); raise it to rotate"
-            )
+            item.note("landing pages have weight 0: as in Everflow they are reached by url_id (there: uid); raise it to rotate")
 
 
 def _add_custom(draft: Draft, record: Record, bases: set[str]) -> None:
@@ -263,9 +256,7 @@ def _add_custom(draft: Draft, record: Record, bases: set[str]) -> None:
     numbers = record.get("network_affiliate_ids") or []
     partners = sorted({to_id(as_text(one)) for one in numbers}) if isinstance(numbers, list) else []
     if source.is_set("is_apply_all_affiliates") or not partners:
-        item.note(
-            f"not carried over: {name or 'a custom payout'} for all partners: {inline(terms)}; put it into the offer itself"
-        )
+        item.note(f"not carried over: {name or 'a custom payout'} for all partners: {inline(terms)}; put it into the offer itself")
         return
     if dates := [text for end in ("date_valid_from", "date_valid_to") if (text := source.take(end))]:
         item.note(f"{name or 'a custom payout'} is limited in time in Everflow ({' to '.join(dates)}), here it is not")

@@ -127,9 +127,7 @@ def _put_tracking(item: Item, source: Source) -> None:
     if source.is_set("allow_multiple_conversions"):
         item.put("duplicates", "new")
     if source.is_set("allow_website_links", "allow_direct_links"):
-        hosts = sorted(
-            {host for url in (item.fields["url"], item.fields.get("preview_url", "")) if (host := host_of(url))}
-        )
+        hosts = sorted({host for url in (item.fields["url"], item.fields.get("preview_url", "")) if (host := host_of(url))})
         item.put("allowed_domains", hosts)
         item.note("allowed_domains: the hosts of its own URLs; add others that deep links go to")
     protocol = source.take("protocol")
@@ -201,9 +199,7 @@ def _add_page(item: Item, source: Source, *, is_file: bool) -> None:
 def _add_override(item: Item, source: Source, model: str) -> None:
     aff_id, goal_id = to_id(source.take("affiliate_id")), to_id(source.take("goal_id"))
     rows = item.fields.setdefault("overrides", [])
-    row: dict[str, Any] | None = next(
-        (one for one in rows if (one["aff_id"], one.get("goal_id", 0)) == (aff_id, goal_id)), None
-    )
+    row: dict[str, Any] | None = next((one for one in rows if (one["aff_id"], one.get("goal_id", 0)) == (aff_id, goal_id)), None)
     if row is None:
         row = {"aff_id": aff_id}
         if goal_id:
@@ -215,10 +211,7 @@ def _add_override(item: Item, source: Source, model: str) -> None:
             row["caps"] = caps
         return
     ours = "payout" if model == "OfferPayout" else "revenue"
-    for field, text in (
-        (ours, source.take(ours)),
-        (f"{ours}_percent", source.take(f"percent_{ours}", f"{ours}_percent")),
-    ):
+    for field, text in ((ours, source.take(ours)), (f"{ours}_percent", source.take(f"percent_{ours}", f"{ours}_percent"))):
         if money(text):
             row[field] = money(text)
 

@@ -117,7 +117,5 @@ def guess_model(record: Mapping[str, Any], hint: str) -> str:
     if "company" in names:
         if names & {"conversion_security_token", "tmp_token"} or "advertiser" in hint:
             return "Advertiser"
-        return (
-            "Affiliate" if "affiliate" in hint or "partner" in hint or names & {"affiliate_tier_id", "w9_filed"} else ""
-        )
+        return "Affiliate" if "affiliate" in hint or "partner" in hint or names & {"affiliate_tier_id", "w9_filed"} else ""
     return ""

@@ -186,3 +186,4 @@ def earnings(tables: Tables) -> Iterator[tuple[str, datetime, str, Any, int]]:
     for row in (*tables.clicks, *tables.impressions):
         if row["revenue"]:
             yield row["contact_id"], row["clicked_at"], row["currency"], row["revenue"], 0
+

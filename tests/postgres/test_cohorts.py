@@ -27,9 +27,7 @@ def begin(local: date, bucket: str) -> date:
 def is_meant(tables: Tables, contact: Row, who: ContactFilter) -> bool:
     joined = people.joined_at(contact)
     first = people.first_click(tables, contact["contact_id"])
-    sales = [
-        row for row in tables.conversions if row["contact_id"] == contact["contact_id"] and row["status"] == "approved"
-    ]
+    sales = [row for row in tables.conversions if row["contact_id"] == contact["contact_id"] and row["status"] == "approved"]
     return (
         joined is not None
         and who.joined_since is not None
@@ -64,15 +62,10 @@ def expected(tables: Tables, query: CohortQuery) -> dict[tuple[date, str], Any]:
                 cell[1] += conversions
                 cell[2] += revenue
     found = {
-        (cohort, currency): (
-            len(cohorts[cohort]),
-            {days: (len(who), n, money) for days, (who, n, money) in cells.items()},
-        )
+        (cohort, currency): (len(cohorts[cohort]), {days: (len(who), n, money) for days, (who, n, money) in cells.items()})
         for (cohort, currency), cells in sums.items()
     }
-    without: dict[tuple[date, str], Any] = {
-        (one, ""): (len(who), {}) for one, who in cohorts.items() if one not in {key[0] for key in found}
-    }
+    without: dict[tuple[date, str], Any] = {(one, ""): (len(who), {}) for one, who in cohorts.items() if one not in {key[0] for key in found}}
     return found | without
 
 
@@ -144,12 +137,7 @@ async def test_a_window_ends_to_the_millisecond(embedded_bench: Bench) -> None:
     scribe = bench.scribe()
     base = datetime(2026, 3, 1, 12, tzinfo=UTC)
     await upsert_contacts(bench.conn, [ContactRow("anna", "", base)])
-    moments = (
-        base - timedelta(milliseconds=1),
-        base,
-        base + timedelta(days=7, milliseconds=-1),
-        base + timedelta(days=7),
-    )
+    moments = (base - timedelta(milliseconds=1), base, base + timedelta(days=7, milliseconds=-1), base + timedelta(days=7))
     for moment in moments:
         ms = round(moment.timestamp() * 1000)
         scribe.convert(scribe.click(ms=ms, contact_id="anna"), ms=ms)

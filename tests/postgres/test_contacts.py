@@ -145,9 +145,7 @@ async def test_what_is_said_of_a_contact_again_wins(bench: Bench) -> None:
     assert await upsert_contacts(conn, [row, ContactRow("ben")]) == Upserted(0, 0)
     assert await upsert_contacts(conn, [ContactRow("anna", "", None, later, first, {"sends": 2})]) == Upserted(0, 1)
     assert await upsert_contacts(conn, [ContactRow("ben", "vip", later, SPRING)]) == Upserted(0, 1)
-    assert await upsert_contacts(
-        conn, [ContactRow("ben", "news", SPRING, later), ContactRow("ben", "new")]
-    ) == Upserted(0, 1)
+    assert await upsert_contacts(conn, [ContactRow("ben", "news", SPRING, later), ContactRow("ben", "new")]) == Upserted(0, 1)
     anna, ben = await contacts(bench)
     assert (anna["list"], anna["signed_up_at"], anna["first_seen_at"], anna["first_click_id"]) == (
         "news", SPRING, SPRING, first,

@@ -341,9 +341,7 @@ async def test_later_changes_are_followed_in_the_period_of_the_decision(bench: B
     taken_back = scribe.convert(scribe.click(aff_id=3))
     await bench.drain()
     decided = "SELECT booked_hour FROM conversion_changes WHERE conversion_id = $1"
-    change = UsageChange(
-        17, 3, await bench.value(decided, UUID(bytes=taken_back)), Usage(0, -1, Decimal(-6), Decimal("-7.5"))
-    )
+    change = UsageChange(17, 3, await bench.value(decided, UUID(bytes=taken_back)), Usage(0, -1, Decimal(-6), Decimal("-7.5")))
     async with bench.conn.transaction():
         await follow_changes(bench.conn, [change, change._replace(offer_id=18)], UTC_ZONE)
         await bench.conn.execute("UPDATE conversions SET status = 'reversed', payout = 0, revenue = 0")

@@ -47,12 +47,7 @@ async def test_an_imported_click_is_a_row_like_any_other(bench: Bench) -> None:
     assert ClickIds([SECRET], 5, 1, Unleased()).parse(click_id.hex()) == click_id
     row = await bench.conn.fetchrow("SELECT * FROM clicks WHERE click_id = $1", UUID(bytes=click_id))
     assert row is not None
-    assert (row["aff_sub1"], row["country"], row["device_type"], row["flags"]) == (
-        "spring",
-        "US",
-        "desktop",
-        ["duplicate"],
-    )
+    assert (row["aff_sub1"], row["country"], row["device_type"], row["flags"]) == ("spring", "US", "desktop", ["duplicate"])
     assert (row["outcome"], row["extras"]) == ("redirected", {"imported_from": "tune", "external_id": "102abc"})
     assert await bench.rows("SELECT gross_clicks, unique_clicks, cost::text FROM stats_hourly") == [(1, 0, "0.250000")]
     assert await differences(bench.conn) == []
@@ -153,9 +148,7 @@ async def test_an_id_that_a_click_brought_here_itself_is_left_alone(embedded_ben
     own = scribe.click()
     await bench.drain()
     await bench.conn.execute("INSERT INTO external_ids VALUES ('taken', $1)", UUID(bytes=own))
-    done = await (await importer(bench)).store(
-        bench.conn, [foreign("taken", now_ms() - 5), foreign("free", now_ms() - 5)]
-    )
+    done = await (await importer(bench)).store(bench.conn, [foreign("taken", now_ms() - 5), foreign("free", now_ms() - 5)])
     assert done == Imported(1, 1)
     assert (await stored_ids(bench))["taken"] == own
 

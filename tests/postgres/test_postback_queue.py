@@ -84,20 +84,12 @@ async def test_goals_offers_and_statuses_choose_the_address(bench: Bench) -> Non
         await bench.drain(conversion_wait_s=0)
         async with sending(bench):
             await until(lambda: has(bench, delivered=6))
-    assert Counter(one.target for one in partner.heard) == {
-        "/all": 2,
-        "/base": 1,
-        "/goals": 1,
-        "/refused": 1,
-        "/later": 1,
-    }
+    assert Counter(one.target for one in partner.heard) == {"/all": 2, "/base": 1, "/goals": 1, "/refused": 1, "/later": 1}
 
 
 async def test_a_blocked_partner_hears_nothing(bench: Bench) -> None:
     """Of its rejected conversions neither."""
-    entry = (
-        'status = "blocked"\n[[partners.postbacks]]\nurl = "https://p.example/"\nstatuses = ["approved", "rejected"]'
-    )
+    entry = 'status = "blocked"\n[[partners.postbacks]]\nurl = "https://p.example/"\nstatuses = ["approved", "rejected"]'
     await bench.apply(partners_toml(entry))
     scribe = bench.scribe(revision=2)
     conversion_id = scribe.convert(scribe.click())
@@ -329,7 +321,9 @@ def is_signed(heard: Heard, payload: bytes) -> bool:
 async def test_a_partner_with_a_secret_can_verify_what_it_hears(bench: Bench) -> None:
     """Of a GET the query as it was sent is signed, of a POST the body."""
     async with PartnerServer().listening() as partner:
-        text = f'postback_secret = "{SIGNING_SECRET}"\n[[partners.postbacks]]\nurl = "{partner.origin}/hook?x=1"\nmethod = "POST"'
+        text = (
+            f'postback_secret = "{SIGNING_SECRET}"\n[[partners.postbacks]]\nurl = "{partner.origin}/hook?x=1"\nmethod = "POST"'
+        )
         await tell(bench, partner, text)
         async with sending(bench):
             await until(lambda: has(bench, delivered=2))

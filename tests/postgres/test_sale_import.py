@@ -183,7 +183,7 @@ async def test_rules_hold_and_what_they_refuse_is_not_stored(embedded_bench: Ben
     await bench.apply(NEW)
     scribe = bench.scribe(revision=2)
     old, click = scribe.click(ms=now_ms() - 40 * DAY_MS), scribe.click(ms=now_ms() - DAY_MS, offer_id=18)
-    lost = scribe.session().click_id
+    lost = scribe.session(ms=now_ms() - DAY_MS + 5).click_id
     await bench.drain()
     at, day = when(now_ms() - HOUR_MS), datetime.fromtimestamp((now_ms() - DAY_MS) / 1000, UTC).strftime("%Y-%m-%d")
     rows = sales(

@@ -105,9 +105,7 @@ def test_minted_ids_are_this_nodes_and_their_postbacks_count(node: Node, tmp_pat
     assert worker_of(found.bytes) == 63
     told = run("explain", "--data-dir", node.data_dir, found.hex)
     assert "17" in told
-    subprocess.run(
-        ["curl", "-sf", f"{node.origin}/aff_lsr?transaction_id={found.hex}&amount=5"], check=True, timeout=20
-    )
+    subprocess.run(["curl", "-sf", f"{node.origin}/aff_lsr?transaction_id={found.hex}&amount=5"], check=True, timeout=20)
     deadline = time.monotonic() + 30
     while not (decided := rows(node, "SELECT status, aff_id FROM conversions WHERE click_id = $1", found)):
         assert time.monotonic() < deadline
@@ -128,9 +126,7 @@ def test_times_are_in_the_zone_that_the_user_says(node: Node, tmp_path: Path) ->
     local = (datetime.now(ZoneInfo("Asia/Kolkata")) - timedelta(days=20)).replace(second=0, microsecond=0)
     path = write(tmp_path / "clicks.csv", ["zoned", f"{local:%m/%d/%Y %H:%M}", "17", "2"], header=header)
     clicks(node, path, "--timezone", "Asia/Kolkata", "--time-format", "%m/%d/%Y %H:%M", vendor="tune")
-    found = rows(
-        node, "SELECT clicked_at FROM clicks JOIN external_ids USING (click_id) WHERE transaction_id = 'zoned'"
-    )
+    found = rows(node, "SELECT clicked_at FROM clicks JOIN external_ids USING (click_id) WHERE transaction_id = 'zoned'")
     assert found == [(local.astimezone(UTC),)]
 
 
