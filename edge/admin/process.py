@@ -12,6 +12,7 @@ from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
 from edge.admin.catalog_publisher import CatalogPublisher
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
+from edge.admin.roll_up import RollUp
 from edge.admin.state_publisher import StatePublisher
 from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, cell
@@ -69,7 +70,8 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
         await web.SockSite(runner, socket.socket(fileno=fd)).start()
     publisher = CatalogPublisher(orders.resolve_database, settings.data_path / SNAPSHOT)
     states = StatePublisher(orders.resolve_database, settings.data_path / STATE, ZoneInfo(settings.timezone), counters)
-    publishing = [asyncio.create_task(publisher.run()), asyncio.create_task(states.run())]
+    roll_up = RollUp(orders.resolve_database, settings.timezone, counters)
+    publishing = [asyncio.create_task(one.run()) for one in (publisher, states, roll_up)]
     stopping = asyncio.create_task(stop.wait())
     log.info("admin_ready")
     await asyncio.wait((*publishing, stopping), return_when=asyncio.FIRST_COMPLETED)
