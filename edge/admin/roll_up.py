@@ -13,7 +13,7 @@ from storage.errors import StorageError
 from storage.postgres.connection import Connection, connect, is_retryable
 from storage.postgres.installation import recall
 from storage.postgres.positions import all_vouched_through
-from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, rollup_state
+from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, rollup_state, sum_days
 
 INTERVAL_S = 60.0
 LONGEST_PAUSE_S = 60.0
@@ -71,6 +71,8 @@ class RollUp:
         while (passed := await pass_hours(conn, until)) != through and passed is not None:
             through = passed
             self._cells[_THROUGH] = int(through.timestamp()) * 1000
+        while await sum_days(conn):
+            pass
         if time.monotonic() - began_s > INTERVAL_S:
             log.info("rolled_up", through=str(through), seconds=round(time.monotonic() - began_s))
         return through

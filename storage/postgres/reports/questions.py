@@ -12,6 +12,7 @@ from storage.postgres.reports.query import ReportQuery
 from storage.postgres.reports.rollup_sources import rollup_sources
 from storage.postgres.reports.sources import COST_ROWS, HOURLY, SPENDS, Need, Source
 from storage.postgres.reports.statement import Arguments, Question, dimension_of
+from storage.postgres.reports.value_sources import value_sources
 from storage.postgres.reports.viewer import Viewer
 from storage.postgres.rollups import rollup_state
 
@@ -36,7 +37,7 @@ async def ask(
     facts = {name: facts_of(name, query.by) for name in components}
     need = Need(asked, facts, period, effective_touch(query.touch, asked), is_comparison)
     if HOURLY in sources and (state := await rollup_state(conn)):
-        sources = [*rollup_sources(state, need), *sources]
+        sources = [*rollup_sources(state, need), *await value_sources(conn, need), *sources]
     steps, missing = make_plan(need, sources)
     question = Question(query, viewer, period, grouped, filters, steps)
     notes = _notes(asked, components)
