@@ -18,6 +18,7 @@ from edge.errors import UserError
 from storage.postgres.connection import Connection, resolve_url
 from storage.postgres.installation import recall
 from storage.postgres.reports.answer import encode_answer, to_answer
+from storage.postgres.reports.labels import label_of
 from storage.postgres.reports.query import parse_query
 from storage.postgres.reports.report import Report, Row, explain_report, run_report
 from storage.postgres.reports.viewer import ADMIN
@@ -130,7 +131,7 @@ def _print(found: Report) -> None:
     for one in found.metrics:
         table.add_column(one.label, justify="right", footer=_figure(found.totals, one.name, one.kind))
     for row in found.rows:
-        names = [_name(found, one.name, row.dimensions[one.name]) for one in found.dimensions]
+        names = [_name(found, row, one.name) for one in found.dimensions]
         table.add_row(*names, *(_figure(row, one.name, one.kind) for one in found.metrics))
     console = Console()
     console.print(table, markup=False)
@@ -138,10 +139,9 @@ def _print(found: Report) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def _name(found: Report, dimension: str, value: Any) -> str:
-    name = found.labels.get(dimension, {}).get(value, "") if isinstance(value, int) else ""
-    text = f"{value} {name}" if name else _cell(value)
-    return text or "-"
+def _name(found: Report, row: Row, dimension: str) -> str:
+    value, name = row.dimensions[dimension], label_of(found.labels, row.dimensions, dimension)
+    return f"{value} {name}" if name else _cell(value) or "-"
 
 
 def _figure(row: Row, name: str, kind: str) -> str:

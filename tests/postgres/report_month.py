@@ -95,7 +95,7 @@ def id_at(ms: int, number: int, node: int = 0) -> UUID:
     return UUID(int=ms << 80 | 7 << 76 | (number >> 8 & 0xFFF) << 64 | 2 << 62 | node << 46 | number & 0xFFFFFF)
 
 
-async def make_month(data_dir: Path, url: str, *, clicks: int = 1500, seed: int = 5) -> None:
+async def make_month(data_dir: Path, url: str, *, clicks: int = 1200, seed: int = 13) -> None:
     """Fill the database: October 2026 and some days around it, and today what the drain stored."""
     async with open_bench(data_dir, url, FIRST_CATALOG) as bench:
         await bench.apply(SECOND_CATALOG)

@@ -122,11 +122,11 @@ Sums = dict[tuple[Any, ...], dict[str, Any]]
 
 
 class Counted(NamedTuple):
-    """Sums by dimensions and currency, and by currency alone. None: costs that nobody knows. `whole`: costs without rows."""
+    """Sums by dimensions and currency, and by currency alone. None: costs that nobody knows. `whole`: what only the total shows."""
 
     rows: Sums
     totals: Sums
-    whole: Sums
+    whole: list[dict[str, Any]]
     nothing: dict[str, Any]
     """The total of no rows at all."""
 
@@ -134,16 +134,21 @@ class Counted(NamedTuple):
 async def recount(conn: Connection, asked: Asked) -> Counted:
     """What the report should say."""
     known = set(asked.dimensions) | set(asked.filters)
-    whole = _is_whole_days(asked)
+    is_whole = _is_whole_days(asked)
     has_costs = await _has_costs(conn, asked)
-    knows_filters = whole and not (set(asked.filters) - KNOWN_OF_COSTS)
+    knows_filters = is_whole and not (set(asked.filters) - KNOWN_OF_COSTS)
     knows_rows = knows_filters and not (known - KNOWN_OF_COSTS)
     nobody = asked._replace(by="nobody")
     unknown = {"cost": None, "sends": None} if has_costs and not knows_filters else {}
+    whole: list[dict[str, Any]] = []
+    if knows_filters and not knows_rows:
+        for one, dimensions in ((asked, asked.dimensions), (nobody, ())):
+            found = await _level(conn, one, dimensions, spends=one is nobody, hides=False)
+            whole += [{"currency": key[-1], **sums} for key, sums in found.items()]
     return Counted(
         await _level(conn, asked, asked.dimensions, spends=knows_rows, hides=has_costs and not knows_rows),
         await _level(conn, asked, (), spends=knows_filters, hides=has_costs and not knows_filters),
-        await _level(conn, nobody, (), spends=True, hides=False) if knows_filters and not knows_rows else {},
+        whole,
         {**dict.fromkeys(COUNTED, 0), **unknown},
     )
 

@@ -8,6 +8,9 @@ import pytest
 
 from storage.postgres.connection import Connection, connect
 from storage.postgres.reports import report as reports
+from storage.postgres.reports.freshness import Freshness
+from storage.postgres.reports.labels import label_of
+from storage.postgres.reports.planner import SOURCES
 from storage.postgres.reports.query import QueryRefused, parse_query
 from storage.postgres.reports.report import Report, ReportTooSlow, explain_report, run_report
 from storage.postgres.reports.viewer import ADMIN
@@ -16,7 +19,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 METRICS = "gross_clicks,conversions,revenue,cr,epc"
 
 
-async def ask(conn: Connection, now: datetime = NOW, **parameters: str) -> Report:
+async def ask(conn: Connection, now: datetime = NOW, **parameters: Any) -> Report:
     given = {"metrics": METRICS, "currency": "USD", **parameters}
     pairs = [(name.removesuffix("_"), value) for name, value in given.items()]
     return await run_report(conn, parse_query(pairs, ADMIN, now), ADMIN, now)
@@ -58,6 +61,18 @@ async def test_each_row_and_the_totals_stand_beside_the_period_before(month: Con
     assert week.totals.previous == before.totals.metrics
 
 
+async def test_hours_stand_beside_the_same_hours_of_the_wall(month: Connection) -> None:
+    """A day after the clocks changed beside the day on which they did."""
+    asked: dict[str, Any] = {"timezone": "Europe/Berlin", "dimensions": "hour", "metrics": "gross_clicks"}
+    monday = await ask(month, from_="2026-10-26", to="2026-10-26", compare="previous", **asked)
+    sunday = await ask(month, from_="2026-10-25", to="2026-10-25", **asked)
+    by_hour = {row.dimensions["hour"].strftime("%H"): row.metrics for row in sunday.rows}
+    assert len(monday.rows) > 8
+    assert [row.previous for row in monday.rows] == [
+        by_hour.get(row.dimensions["hour"].strftime("%H"), {"gross_clicks": 0}) for row in monday.rows
+    ]
+
+
 async def test_a_period_that_is_not_over_is_compared_with_as_much_of_the_one_before(month: Connection) -> None:
     """At noon of the 15th, this month so far: the same days and hours of the period before, to the minute."""
     noon = datetime(2026, 10, 15, 10, 20, tzinfo=UTC)
@@ -80,7 +95,7 @@ async def test_one_currency_now_and_another_then_are_not_compared(month: Connect
         "UPDATE stats_hourly SET currency = 'EUR' WHERE offer_id = 19 AND hour >= '2026-10-17' AND hour < '2026-10-20'"
     )
     try:
-        found = await reports._run(month, parse_query(pairs, ADMIN, NOW), ADMIN, NOW, reports.SOURCES)
+        found = await reports._run(month, parse_query(pairs, ADMIN, NOW), ADMIN, NOW, SOURCES)
     finally:
         await month.execute("ROLLBACK")
     assert found.totals.metrics == {"revenue": None}
@@ -90,11 +105,16 @@ async def test_one_currency_now_and_another_then_are_not_compared(month: Connect
 
 async def test_pages_of_a_report_are_its_rows_in_order_each_once(month: Connection) -> None:
     """Sorted by any figure, whatever the size of the page; the totals of every page are those of all rows."""
-    asked = {"from_": "2026-10-01", "to": "2026-10-31", "dimensions": "offer,aff_sub1,country", "sort": "-epc"}
+    asked: dict[str, Any] = {
+        "from_": "2026-10-01",
+        "to": "2026-10-31",
+        "dimensions": "offer,aff_sub1,country",
+        "sort": "-epc",
+    }
     whole = await ask(month, **asked)
     rows, cursor = [], ""
     while True:
-        page = await ask(month, **asked, limit="7", **({"cursor": cursor} if cursor else {}))
+        page = await ask(month, **asked, limit="7", cursor=cursor)
         rows += page.rows
         assert (page.totals, page.row_count) == (whole.totals, whole.row_count)
         if not page.next_cursor:
@@ -132,7 +152,7 @@ async def test_a_report_says_through_when_it_is_complete(database: str) -> None:
     """Of journals still written, the one furthest behind; of finished ones the last; of none, nothing."""
     conn = await connect(database)
     try:
-        assert (await ask(conn)).freshness == reports.Freshness(None, None)
+        assert (await ask(conn)).freshness == Freshness(None, None)
         add = (
             "INSERT INTO journal_positions (journal_id, node_id, worker_id, segment, byte_offset, watermark_ms, finished_at)"
             " VALUES (gen_random_uuid(), 0, 0, 1, 0, $1, $2)"
@@ -140,9 +160,36 @@ async def test_a_report_says_through_when_it_is_complete(database: str) -> None:
         ms = round(NOW.timestamp() * 1000)
         await conn.execute(add, ms - 9000, NOW)
         await conn.execute(add, ms - 60_000, NOW)
-        assert (await ask(conn)).freshness == reports.Freshness(NOW - timedelta(seconds=9), 9.0)
+        assert (await ask(conn)).freshness == Freshness(NOW - timedelta(seconds=9), 9.0)
         await conn.execute(add, ms - 1500, None)
         await conn.execute(add, ms - 2500, None)
-        assert (await ask(conn)).freshness == reports.Freshness(NOW - timedelta(seconds=2.5), 2.5)
+        assert (await ask(conn)).freshness == Freshness(NOW - timedelta(seconds=2.5), 2.5)
     finally:
         conn.terminate()
+
+
+async def test_parts_of_offers_are_named_by_offer(month: Connection) -> None:
+    """A page's id is its offer's own: with the offer beside it each has its name, alone only a name that all share."""
+    both = await ask(month, from_="2026-10-01", to="2026-10-31", dimensions="offer,landing_page,creative,partner")
+    assert both.labels["landing_page"] == {"17/1": "Page A", "19/1": "Page A"}
+    assert both.labels["partner"] == {"2": "Deal Blog", "3": "Coupon Corner"}
+    assert label_of(both.labels, {"offer": 17, "landing_page": 1}, "landing_page") == "Page A"
+    alone = await ask(month, from_="2026-10-01", to="2026-10-31", dimensions="goal,creative")
+    assert (alone.labels["goal"], alone.labels["creative"]) == ({"1": "lead"}, {"5": "Banner"})
+
+
+async def test_a_report_says_when_the_rows_that_it_needs_are_gone(month: Connection) -> None:
+    """Roll-ups outlive the clicks: what only rows know is said to be missing, not shown as nothing."""
+    asked: dict[str, Any] = {"from_": "2026-09-20", "to": "2026-10-31", "dimensions": "source", "metrics": "clicks"}
+    assert (await ask(month, **asked)).notes == []
+    await month.execute("BEGIN")
+    try:
+        await month.execute(
+            "DROP TABLE clicks_20260923, clicks_20260924, clicks_20260925, clicks_20260926, clicks_20260927"
+        )
+        await month.execute("DROP TABLE clicks_20260928, clicks_20260929, clicks_20260930")
+        query = parse_query([(name.removesuffix("_"), value) for name, value in asked.items()], ADMIN, NOW)
+        found = await reports._run(month, query, ADMIN, NOW, SOURCES)
+    finally:
+        await month.execute("ROLLBACK")
+    assert found.notes[0].startswith("clicks and impressions before 2026-10-01 are kept by offer")

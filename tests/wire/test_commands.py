@@ -283,7 +283,7 @@ def test_a_folder_that_is_none_has_no_journal(command: str, tmp_path: Path) -> N
 def test_version_and_help_need_nothing() -> None:
     """`--version`, `--help` of every command, and a hint for a command that does not exist."""
     assert RELEASE.fullmatch(run("--version"))
-    commands = ["apply", "conversion", "explain", "import", "journal", "month", "postback", "postback-test", "psql", "serve"]
+    commands = ["apply", "conversion", "explain", "import", "journal", "month", "postback", "postback-test", "psql", "report", "serve"]
     assert re.findall(r"^  ([a-z][a-z-]*) ", run("--help"), re.MULTILINE) == commands
     for command in commands:
         assert run(command, "--help").startswith(f"Usage: clickedge {command} ")

@@ -69,7 +69,7 @@ def to_answer(report: Report) -> Answer:
         totals_by_currency=[_row(row) for row in report.totals_by_currency],
         currencies=report.currencies,
         columns=AnswerColumns(report.dimensions, report.metrics),
-        labels={name: {str(key): label for key, label in names.items()} for name, names in report.labels.items()},
+        labels=report.labels,
         period=_period(query.period),
         previous_period=_period(report.previous_period) if report.previous_period else None,
         by=query.by,

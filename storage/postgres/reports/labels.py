@@ -10,37 +10,50 @@ from storage.postgres.connection import Connection
 
 _KINDS = {"advertiser": "advertisers", "partner": "partners", "offer": "offers"}
 _PARTS = {"goal": "goals", "landing_page": "landing_pages", "creative": "creatives"}
-Labels = dict[str, dict[int, str]]
+Labels = dict[str, dict[str, str]]
 
 
-async def find_labels(conn: Connection, ids: Mapping[str, Iterable[int]]) -> Labels:
-    """The names of these ids, by dimension; an id without a name is absent. A goal's, landing page's or creative's id is
-    its offer's own: it is named where all offers that have it give it the same name.
+def label_of(labels: Labels, dimensions: Mapping[str, Any], name: str) -> str:
+    """The name of what a row shows in that dimension; "" if it has none."""
+    known = labels.get(name, {})
+    own_key = f"{dimensions.get('offer')}/{dimensions[name]}"
+    return known.get(own_key) or known.get(str(dimensions[name]), "")
+
+
+async def find_labels(conn: Connection, rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> Labels:
+    """The names of the ids in these dimensions of the rows, by dimension and id; one without a name is absent.
+
+    A goal's, page's or creative's id is its offer's own: with `offer` in the rows its key is `offer/id`; else it has a
+    name where all offers that have the id give it the same one.
     """
-    kinds = [_KINDS[name] for name in ids if name in _KINDS]
-    if any(name in _PARTS for name in ids):
-        kinds.append("offers")
-    rows = await conn.fetch(
-        "SELECT kind, id, body FROM catalog_items WHERE revision_to IS NULL AND kind = ANY($1::text[])", kinds
-    ) if kinds else []  # fmt: skip
-    bodies: dict[str, dict[int, Any]] = defaultdict(dict)
-    for kind, item_id, body in rows:
-        bodies[kind][int(item_id)] = orjson.loads(body)
+    ids = {name: {row[name] for row in rows} for name in names if name in _KINDS or name in _PARTS}
     labels: Labels = {}
-    for name, wanted in ids.items():
-        if name in _KINDS:
-            items = bodies[_KINDS[name]]
-            labels[name] = {one: items[one]["name"] for one in wanted if one in items}
-        elif name in _PARTS:
-            names = _part_names(bodies["offers"].values(), _PARTS[name])
-            labels[name] = {one: min(names[one]) for one in wanted if len(names.get(one, ())) == 1}
+    for name in ids.keys() & _KINDS.keys():
+        bodies = await _bodies(conn, _KINDS[name], ids[name])
+        labels[name] = {str(one): body["name"] for one, body in bodies.items()}
+    parts = sorted(ids.keys() & _PARTS.keys())
+    if any(ids[name] - {0} for name in parts):
+        offers = await _bodies(conn, "offers", ids.get("offer"))
+        for name in parts:
+            labels[name] = _part_labels(offers, _PARTS[name], ids[name], by_offer="offer" in ids)
     return labels
 
 
-def _part_names(offers: Iterable[Any], part: str) -> dict[int, set[str]]:
-    names: dict[int, set[str]] = defaultdict(set)
-    for offer in offers:
+async def _bodies(conn: Connection, kind: str, ids: Iterable[int] | None) -> dict[int, Any]:
+    """The catalog's items of that kind, by id; `ids` None: all of them."""
+    rows = await conn.fetch(
+        "SELECT id::int, body FROM catalog_items WHERE kind = $1 AND revision_to IS NULL"
+        " AND ($2::text[] IS NULL OR id = ANY($2))",
+        kind,
+        None if ids is None else [str(one) for one in ids],
+    )
+    return {item_id: orjson.loads(body) for item_id, body in rows}
+
+
+def _part_labels(offers: Mapping[int, Any], part: str, wanted: set[int], *, by_offer: bool) -> dict[str, str]:
+    names: dict[str, set[str]] = defaultdict(set)
+    for offer_id, offer in offers.items():
         for item in offer.get(part, ()):
-            if item.get("name"):
-                names[item["id"]].add(item["name"])
-    return names
+            if item["id"] in wanted and item.get("name"):
+                names[f"{offer_id}/{item['id']}" if by_offer else str(item["id"])].add(item["name"])
+    return {key: min(found) for key, found in names.items() if len(found) == 1}

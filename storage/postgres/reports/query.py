@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import msgspec
 
 from storage.errors import StorageError
-from storage.postgres.reports.dimensions import EXTRA, Dimension, find_dimension
+from storage.postgres.reports.dimensions import EXTRA, Dimension, Kind, find_dimension
 from storage.postgres.reports.metrics import DEFAULT_METRICS, METRICS, Clicks
 from storage.postgres.reports.periods import Period, day_begins, read_moment
 from storage.postgres.reports.viewer import Viewer
@@ -296,7 +296,14 @@ def _read_value(dimension: Dimension, text: str, zone: ZoneInfo) -> Value | None
         return None if len(text) <= len("2026-10-31") else read_moment(text, zone, is_end=False)
     day = f"{text}-01" if dimension.kind == "month" and _MONTH.fullmatch(text) else text
     moment = read_moment(day, UTC, is_end=False) if len(day) == len("2026-10-31") else None
-    return moment.date() if moment else None
+    return _bucket(dimension.kind, moment.date()) if moment else None
+
+
+def _bucket(kind: Kind, day: date) -> date:
+    """The day that stands for its week or month."""
+    if kind == "month":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if kind == "week" else day
 
 
 def _is_text(text: str) -> bool:

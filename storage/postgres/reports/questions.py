@@ -40,7 +40,7 @@ async def ask(
         sources = [*rollup_sources(state, need), *await value_sources(conn, need), *sources]
     steps, missing = make_plan(need, sources)
     question = Question(query, viewer, period, grouped, filters, steps)
-    notes = _notes(asked, components)
+    notes = _notes(asked, components) + await _notes_on_rows(conn, steps, period)
     if missing and await _has_costs(conn, question):
         whole_steps, unknown = make_plan(need._replace(dimensions=_asked((), filters)), [COST_ROWS])
         totals = [Step(step.source, tuple(name for name in step.components if name in missing)) for step in whole_steps]
@@ -104,3 +104,26 @@ def _notes(asked: Iterable[Dimension], components: Iterable[str]) -> list[str]:
     if alone and _CLICK_COUNTS & set(components):
         return [f"clicks and impressions have no {' and no '.join(alone)}: they stand where it is empty"]
     return []
+
+
+async def _notes_on_rows(conn: Connection, steps: Iterable[Step], period: Period) -> list[str]:
+    """What is counted from rows is counted only as long as they are kept; roll-ups stay."""
+    if not any(step.source.ids for step in steps):
+        return []
+    first: Any = await conn.fetchval(_FIRST_KEPT, period.starts_at)
+    if first is None:
+        return []
+    return [
+        f"clicks and impressions before {first:%Y-%m-%d} are kept by offer, partner and the like only: none is counted"
+    ]
+
+
+# The first day that still has its rows, where the period has older roll-ups.
+_FIRST_KEPT = """
+    SELECT first_kept FROM (
+        SELECT to_date(right(min(inhrelid::regclass::text), 8), 'YYYYMMDD') AS first_kept
+        FROM pg_inherits WHERE inhparent = 'clicks'::regclass
+    ) AS kept
+    WHERE $1 < first_kept AND EXISTS (
+        SELECT FROM stats_hourly WHERE hour >= $1 AND hour < first_kept AND (gross_clicks > 0 OR impressions > 0))
+"""

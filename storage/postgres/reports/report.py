@@ -17,7 +17,7 @@ from storage.postgres.reports.labels import Labels, find_labels
 from storage.postgres.reports.metrics import METRICS, MONEY, describe, header
 from storage.postgres.reports.periods import Period
 from storage.postgres.reports.planner import SOURCES, Step
-from storage.postgres.reports.query import ReportQuery
+from storage.postgres.reports.query import Fault, QueryRefused, ReportQuery
 from storage.postgres.reports.questions import ask
 from storage.postgres.reports.sources import Source
 from storage.postgres.reports.viewer import Viewer
@@ -84,13 +84,15 @@ class _Answer(msgspec.Struct):
 async def run_report(
     conn: Connection, query: ReportQuery, viewer: Viewer, now: datetime, sources: Sequence[Source] = SOURCES
 ) -> Report:
-    """The report as `viewer` may see it. ReportTooSlow: it was given up."""
+    """The report as `viewer` may see it. ReportTooSlow: it was given up. QueryRefused: PostgreSQL does not know the zone."""
     try:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             await conn.execute(f"SET LOCAL statement_timeout = {TIMEOUT_S * 1000}")
             return await _run(conn, query, viewer, now, sources)
     except asyncpg.QueryCanceledError as error:
         raise ReportTooSlow from error
+    except asyncpg.InvalidParameterValueError as error:  # PostgreSQL knows fewer zones than Python
+        raise QueryRefused([Fault("timezone", str(error))]) from error
 
 
 async def explain_report(
@@ -125,7 +127,7 @@ async def _run(
         totals=answer.totals,
         totals_by_currency=answer.by_currency,
         currencies=answer.currencies,
-        labels=await find_labels(conn, _ids_in(query, rows)),
+        labels=await find_labels(conn, [row.dimensions for row in rows], query.dimensions),
         previous_period=previous_period,
         freshness=await read_freshness(conn, now),
         notes=notes,
@@ -166,10 +168,12 @@ def _row(record: Any, question: statement.Question, *, is_split: bool) -> Row:
 
 
 def _figure(value: Decimal | None, name: str) -> Decimal | int | None:
-    """Counts as whole numbers, which they are but where conversions are spread over touches."""
-    if value is not None and METRICS[name].unit == "count" and value == value.to_integral_value():
+    """Counts as whole numbers, which they are but where conversions are spread over touches: those to 6 places."""
+    if value is None:
+        return None
+    if METRICS[name].unit == "count" and value == value.to_integral_value():
         return int(value)
-    return value
+    return round(value, 6)
 
 
 def _has_money(name: str) -> bool:
@@ -221,11 +225,6 @@ def _dimension_columns(query: ReportQuery, *, is_split: bool) -> list[Column]:
 def _metric_columns(query: ReportQuery, viewer: Viewer) -> list[Column]:
     found = [METRICS[name] for name in query.metrics]
     return [Column(one.name, header(one, query.clicks), one.unit, describe(one, viewer, query.clicks)) for one in found]
-
-
-def _ids_in(query: ReportQuery, rows: Sequence[Row]) -> dict[str, set[int]]:
-    names = [name for name in query.dimensions if statement.dimension_of(name).kind == "id"]
-    return {name: {row.dimensions[name] for row in rows} for name in names}
 
 
 def _describe(step: Step) -> str:
