@@ -198,6 +198,21 @@ def test_the_command_prints_a_table_csv_or_json(month_url: str, embedded_server:
     assert "stats_hourly" in run(*asked, "--explain")
 
 
+def test_names_are_shown_as_the_text_that_they_are(database: str, data_dir: Path, embedded_server: Server) -> None:
+    """What looks like a terminal's markup, or like a script, is none."""
+    name = "[red]<script>x</script>[/nope]"
+
+    async def fill() -> None:
+        async with open_bench(data_dir, database, CATALOG.replace('"Flat"', f'"{name}"')) as bench:
+            columns = "(hour, node_id, offer_id, gross_clicks)"
+            await bench.conn.execute(f"INSERT INTO stats_hourly {columns} VALUES ('2026-10-15 12:00Z', 0, 17, 1)")
+
+    embedded_server.runner.run(fill())
+    period = ["--from", "2026-10-15", "--to", "2026-10-15", "--dimensions", "offer", "--metrics", "clicks"]
+    done = CliRunner().invoke(cli, ["report", "--database", database, *period], env={"COLUMNS": "200"})
+    assert (done.exit_code, f"17 {name}" in done.output) == (0, True), done.output
+
+
 def test_the_command_says_what_is_wrong(month_url: str) -> None:
     """All of it, in one line."""
     arguments = ["report", "--database", month_url, "--dimensions", "nope", "--from", "x", "--filter", "of=1"]
