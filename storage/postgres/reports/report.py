@@ -24,7 +24,7 @@ from storage.postgres.reports.viewer import Viewer
 
 TIMEOUT_S = 30
 # Sums by 100,000 values fit into memory; a plan of 30 partitions takes longer to compile than to run.
-_FOR_REPORTS = f"SET LOCAL statement_timeout = {TIMEOUT_S * 1000}; SET LOCAL work_mem = '32MB'; SET LOCAL jit = off"
+_FOR_REPORTS = "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off"
 
 
 class ReportTooSlow(StorageError):
@@ -89,7 +89,7 @@ async def run_report(
     """The report as `viewer` may see it. ReportTooSlow: it was given up. QueryRefused: PostgreSQL does not know the zone."""
     try:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            await conn.execute(_FOR_REPORTS)
+            await conn.execute(f"SET LOCAL statement_timeout = {TIMEOUT_S * 1000}; {_FOR_REPORTS}")
             return await _run(conn, query, viewer, now, sources)
     except asyncpg.QueryCanceledError as error:
         raise ReportTooSlow from error
@@ -102,7 +102,7 @@ async def explain_report(
 ) -> list[str]:
     """PostgreSQL's plan of the report, executed: lines of EXPLAIN ANALYZE."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
-        await conn.execute(_FOR_REPORTS)
+        await conn.execute(f"SET LOCAL statement_timeout = {TIMEOUT_S * 1000}; {_FOR_REPORTS}")
         question, _ = await ask(conn, query, viewer, query.period, sources)
         arguments = statement.Arguments()
         sql = statement.write(question, arguments)
