@@ -64,3 +64,37 @@ CREATE TABLE stats_rollup_state (
     timezone text        NOT NULL,
     layout   text        NOT NULL
 );
+
+-- What the clicks of a finished day (of UTC) add up to by each value of one dimension, such as utm_campaign: instead of
+-- reading them all. `dimension`: storage/postgres/click_values.py.
+CREATE TABLE click_values (
+    day            date           NOT NULL,
+    dimension      smallint       NOT NULL,
+    value          text           NOT NULL,
+    currency       text           NOT NULL,
+    gross_clicks   int            NOT NULL,
+    unique_clicks  int            NOT NULL,
+    invalid_clicks int            NOT NULL,
+    refused_clicks int            NOT NULL,
+    payout         numeric(24, 6) NOT NULL,
+    revenue        numeric(24, 6) NOT NULL,
+    cost           numeric(24, 6) NOT NULL
+);
+CREATE INDEX click_values_day ON click_values (dimension, day);
+
+-- Only a `summed` day may be read from click_values; of too many values the clicks themselves are.
+CREATE TABLE click_value_days (
+    day       date     NOT NULL,
+    dimension smallint NOT NULL,
+    state     text     NOT NULL CHECK (state IN ('summing', 'summed', 'too many')),
+    PRIMARY KEY (day, dimension)
+);
+
+-- Clicks that have conversions, close together: a report by sub id need not look for each among all clicks. A click never
+-- changes, so a copy is as good; what is not copied yet is looked for.
+CREATE TABLE converted_clicks AS
+    SELECT click_id, offer_id, aff_id, landing_page_id, creative_id, alias, source, aff_sub1, aff_sub2, aff_sub3, aff_sub4,
+           aff_sub5, utm_source, utm_medium, utm_campaign, utm_content, utm_term, country, region, city, device_type, os,
+           browser, language, referrer, extras, first_click_id, contact_id, clicked_at
+    FROM clicks WITH NO DATA;
+ALTER TABLE converted_clicks ADD PRIMARY KEY (click_id);
