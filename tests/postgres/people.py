@@ -14,6 +14,7 @@ from edge.drain.changing import change_conversion
 from edge.tracking.changes import Wanted
 from storage.postgres.connection import Connection
 from storage.postgres.contacts import ContactRow, delete_contacts, upsert_contacts
+from storage.postgres.rollups import forget_rollups
 from tests.postgres.api import add_key
 from tests.postgres.drains import CHROME, GOOGLEBOT, Bench, Scribe, now_ms, open_bench
 from tests.recount import contact_differences, differences
@@ -62,9 +63,10 @@ _SPREAD = """
     CREATE TEMP TABLE moved AS SELECT change_id, booked_hour AS was, booked_hour
         - (('x' || substr(md5(change_id::text), 1, 4))::bit(16)::int % 700) * interval '1 hour' AS will FROM conversion_changes;
     INSERT INTO stats_hourly AS stats (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id,
-        country, device_type, currency, conversions, pending, rejected, amount, payout, revenue)
+        country, device_type, currency, conversions, pending, rejected, reversed, amount, payout, revenue)
     SELECT hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country, device_type,
         currency, sum(sign * conversions_delta), sum(sign * pending_delta), sum(sign * rejected_delta),
+        sum(sign * ((status_after = 'reversed')::int - (status_before = 'reversed')::int)),
         sum(sign * amount_delta), sum(sign * payout_delta), sum(sign * revenue_delta)
     FROM conversion_changes JOIN conversions USING (conversion_id) JOIN moved USING (change_id)
     CROSS JOIN LATERAL (VALUES (was, -1), (will, 1)) AS sides (hour, sign)
@@ -72,7 +74,7 @@ _SPREAD = """
     ON CONFLICT (hour, node_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, country,
                  device_type, currency) DO UPDATE SET
         conversions = stats.conversions + excluded.conversions, pending = stats.pending + excluded.pending,
-        rejected = stats.rejected + excluded.rejected, amount = stats.amount + excluded.amount,
+        rejected = stats.rejected + excluded.rejected, reversed = stats.reversed + excluded.reversed, amount = stats.amount + excluded.amount,
         payout = stats.payout + excluded.payout, revenue = stats.revenue + excluded.revenue;
     UPDATE conversion_changes SET booked_hour = will FROM moved WHERE moved.change_id = conversion_changes.change_id;
 """
@@ -147,6 +149,7 @@ async def make_town(data_dir: Path, url: str) -> Tables:
     """All of it, with conversions booked over the days before, and an API key named as each scope; its rows."""
     async with open_bench(data_dir, url) as bench:
         await fill(bench)
+        await forget_rollups(bench.conn)
         await bench.conn.execute(_SPREAD)
         await upsert_contacts(bench.conn, [ContactRow(ODD, "odd", datetime.now(UTC), extras={"sends": "12"})])
         assert await differences(bench.conn) == await contact_differences(bench.conn) == []

@@ -15,6 +15,7 @@ from edge.drain.changing import change_conversion
 from edge.statements.finding import find_statements
 from edge.tracking.changes import TRANSITIONS, Wanted
 from storage.postgres.months import closed_months, reopen_month
+from storage.postgres.rollups import forget_rollups
 from storage.postgres.stats import StatsKey
 from tests.postgres.drains import Bench
 from tests.recount import differences
@@ -32,6 +33,7 @@ async def spread_over_months(bench: Bench) -> list[date]:
         "UPDATE conversion_changes SET booked_hour = date_trunc('month', now()) - make_interval(months => change_id::int % 4 + 1)"
         " + interval '5 days'"
     )
+    await forget_rollups(bench.conn)
     await bench.conn.execute("DELETE FROM stats_hourly")
     await bench.conn.execute(
         f"INSERT INTO stats_hourly (hour, {key}, conversions, pending, rejected, amount, payout, revenue)"
