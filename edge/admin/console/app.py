@@ -30,7 +30,7 @@ from storage.postgres.connection import is_retryable
 TEMPLATES = Path(__file__).parent / "templates"
 SECRET_FILE = "console.secret"  # noqa: S105 - the name of a file
 _SECRET_BYTES = 32
-_TOKEN_HEADER, _TOKEN_FIELD = "X-CSRF-Token", "csrf"  # noqa: S105 - names
+_TOKEN_HEADER, _TOKEN_FIELD = "X-CSRF-Token", "csrf"
 _THEMES = frozenset(("light", "dark"))
 
 quietly = RateLimited(structlog.get_logger(), 5.0)

@@ -9,9 +9,9 @@ from urllib.parse import urlencode, urlsplit
 import segno
 from aiohttp import web
 
+from edge.admin.api.operation import EVERYBODY
 from edge.admin.console.catalog_list import visible
 from edge.admin.console.page import Page, Route, Visit
-from edge.admin.api.operation import EVERYBODY
 from edge.tracking.catalog import Catalog
 from edge.tracking.catalog_document import Offer
 from edge.tracking.urls import fault_in_url
