@@ -20,7 +20,7 @@ def test_figures_are_written_as_people_read_them() -> None:
     """Nothing is a dash, not a zero; cents are kept, sixths of a cent where they say something."""
     assert (formats.count(1234567), formats.count(None)) == ("1,234,567", formats.NOTHING)
     assert [formats.money(Decimal(one)) for one in ("5", "1234.5", "0.0125", "-2")] == ["5.00", "1,234.50", "0.0125", "-2.00"]
-    assert (formats.cash(Decimal("2.005")), formats.percent(Decimal("4"))) == ("2.00", "4.00 %")
+    assert (formats.cash(Decimal("2.005")), formats.percent(Decimal(4))) == ("2.00", "4.00 %")
     assert [formats.duration(one) for one in (0.21, 45, 180, 7500, 90_000, 86_400)] == [
         "0.2 s", "45 s", "3 min", "2 h 5 min", "1 d 1 h", "1 d",
     ]  # fmt: skip
