@@ -70,8 +70,8 @@ async def try_one(visit: Visit) -> web.Response:
         if "{" in url:
             return _tester(visit, lines=list(tell_sample(await send_sample(url, settings))))
         async with visit.connection() as conn:
-            rehearsed = await try_postback(conn, settings, url, data or None, "", from_ip or "127.0.0.1")
-        return _tester(visit, lines=list(tell(rehearsed)))
+            tried = await try_postback(conn, settings, url, data or None, "", from_ip or "127.0.0.1")
+        return _tester(visit, lines=list(tell(tried)))
     except UserError as error:
         return _tester(visit, fault=str(error), status=422)
 
