@@ -10,7 +10,7 @@ import pytest
 from edge.admin.console import formats
 from edge.admin.console.vendor import PACKAGES, VENDOR, unpack
 from edge.tracking.story import CONVERSION_FACTS, TOUCH_FACTS
-from edge.tracking.timeline import Sight, moments_of
+from edge.tracking.timeline import Sight, timeline
 from storage.postgres.stories import Story
 
 AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -20,7 +20,7 @@ def test_figures_are_written_as_people_read_them() -> None:
     """Nothing is a dash, not a zero; cents are kept, sixths of a cent where they say something."""
     assert (formats.count(1234567), formats.count(None)) == ("1,234,567", formats.NOTHING)
     assert [formats.money(Decimal(one)) for one in ("5", "1234.5", "0.0125", "-2")] == ["5.00", "1,234.50", "0.0125", "-2.00"]
-    assert (formats.cash(Decimal("2.005")), formats.percent(Decimal("4"))) == ("2.00", "4.00 %")
+    assert (formats.cash(Decimal("2.005")), formats.percent(Decimal(4))) == ("2.00", "4.00 %")
     assert [formats.duration(one) for one in (0.21, 45, 180, 7500, 90_000, 86_400)] == [
         "0.2 s", "45 s", "3 min", "2 h 5 min", "1 d 1 h", "1 d",
     ]  # fmt: skip
@@ -64,7 +64,7 @@ def test_a_story_comes_in_order_and_hides_what_is_not_theirs() -> None:
     decided = change | {"kind": "decided", "changed_at": AT + timedelta(minutes=1), "status_after": "approved", "note": "why"}
     reversed_ = change | {"kind": "reversed", "changed_at": AT + timedelta(days=1), "status_before": "approved", "reason": "refund"}
     story = Story(click, None, [conversion], [decided, reversed_], [], [])
-    told = moments_of(story, Sight())
+    told = timeline(story)
     assert [(one.title, one.word, one.tone) for one in told] == [
         ("Click", "redirected", "good"), ("Conversion", "approved", "good"), ("Conversion", "reversed", "bad"),
     ]  # fmt: skip
@@ -72,6 +72,6 @@ def test_a_story_comes_in_order_and_hides_what_is_not_theirs() -> None:
     assert ("payout", "5.125") in told[1].facts
     assert "because refund" in told[2].notes[0]
     assert "7.77" in str(told)
-    hidden = moments_of(story, Sight(frozenset(("revenue",))))
+    hidden = timeline(story, sight=Sight(frozenset(("revenue",))))
     assert "7.77" not in str(hidden)
     assert "revenue" not in str(hidden)
