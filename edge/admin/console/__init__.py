@@ -16,7 +16,18 @@ the token by itself. A part of a page that htmx replaces is a template of its ow
 
 from collections.abc import Sequence
 
-from edge.admin.console import catalog_items, clicks, health, links, overview, postbacks
+from edge.admin.console import (
+    catalog_items,
+    clicks,
+    exports,
+    health,
+    imports,
+    key_page,
+    links,
+    overview,
+    postbacks,
+    statements,
+)
 from edge.admin.console.app import Console
 from edge.admin.console.page import Page
 
@@ -26,6 +37,10 @@ PAGES: Sequence[Page] = (
     *catalog_items.PAGES,
     links.PAGE,
     postbacks.PAGE,
+    statements.PAGE,
+    exports.PAGE,
+    imports.PAGE,
+    key_page.PAGE,
     health.PAGE,
 )
 
