@@ -1,9 +1,11 @@
 """Imports, statements, exports and keys as people use them: a real browser on a running node."""
 
+import asyncio
 import csv
+import io
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,26 +13,36 @@ import aiohttp
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import Site
-from tests.browser.test_console import (
-    PARTNER_KEY,
-    REPORTS_KEY,
-    admin_key,
-    click_id_of,
-    faults_of,
-    log_in,
-    person,
-    site,  # noqa: F401 - the fixture
-)
+from tests.browser.conftest import CATALOG, Site
+from tests.browser.test_console import PARTNER_KEY, REPORTS_KEY, admin_key, click_id_of, faults_of, person
+from tests.browser.test_console import fill as fill_console
+from tests.node import Node, end, free_port
 
 pytestmark = [pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def site(short_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One node with three clicks and one conversion, for all tests of this file."""
+    port = free_port()
+    catalog = tmp_path_factory.mktemp("books") / "catalog.toml"
+    catalog.write_text(CATALOG.replace("{port}", str(port)))
+    node = Node(short_directory / "books", catalog=catalog, env={"EDGE_BATCH_INTERVAL_MS": "20"})
+    with asyncio.Runner() as runner:
+        try:
+            site = Site(runner.run(node.start()), port)
+            runner.run(fill_console(site))
+            yield site
+        finally:
+            runner.run(end(node))
 
 
 async def sales_file(site: Site, path: Path, headers: str = "click_id;amount;date;order_id") -> Path:
     """Three rows of an advertiser's: one new, one unreadable, one new again."""
     click_id = await click_id_of(site, 3)
+    other = (await site.row("SELECT click_id FROM clicks WHERE offer_id = 18"))["click_id"].hex
     when = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    rows = [f"{click_id};12,50;{when};A1", f"{click_id};many;{when};A2", f"{click_id};20,00;{when};A3"]
+    rows = [f"{click_id};12,50;{when};A1", f"{click_id};many;{when};A2", f"{other};20,00;{when};A3"]
     path.write_text("\n".join([headers, *rows]) + "\n")
     return path
 
@@ -44,7 +56,12 @@ async def test_a_file_is_imported_after_a_look_and_a_rehearsal(site: Site, brows
         await page.get_by_role("button", name="Send it").click()
         await page.wait_for_url("**/imports/drafts/*")
         await expect(page.get_by_role("alert")).to_contain_text("choose it below")
-        for field, column in (("transaction_id", "Klick"), ("amount", "Betrag"), ("datetime", "Wann"), ("adv_unique1", "Beleg")):
+        for field, column in (
+            ("transaction_id", "Klick"),
+            ("amount", "Betrag"),
+            ("datetime", "Wann"),
+            ("adv_unique1", "Beleg"),
+        ):
             await page.get_by_label(f"{field}: column").select_option(column)
         await expect(page.get_by_role("region", name="The first rows by field, table")).to_contain_text("12,50")
         await site.row("SELECT FROM conversions HAVING count(*) = 1")
@@ -59,7 +76,7 @@ async def test_a_file_is_imported_after_a_look_and_a_rehearsal(site: Site, brows
         assert len(await site.node.fetch("SELECT FROM conversions")) == 3
         async with page.expect_download() as started:
             await page.get_by_role("link", name="Download the rejected rows").click()
-        rejected = list(csv.DictReader(Path(await (await started.value).path()).open()))
+        rejected = list(csv.DictReader(io.StringIO(Path(await (await started.value).path()).read_text())))
         assert [(row["line"], row["Beleg"]) for row in rejected] == [("3", "A2")]
 
 
@@ -131,7 +148,14 @@ async def test_a_partner_has_its_own_statement_and_export(site: Site, browser: B
         assert await page.evaluate("getComputedStyle(document.querySelector('.due')).fontWeight") == "700"
         await page.goto("/exports?what=conversions")
         assert "revenue" not in await page.locator("form.card").inner_text()
-        for path in ("/imports", "/keys", f"/statements/partner/3/{month}", f"/statements/advertiser/1/{month}", "/exports?what=costs", "/exports/costs?from=2026-01-01"):
+        for path in (
+            "/imports",
+            "/keys",
+            f"/statements/partner/3/{month}",
+            f"/statements/advertiser/1/{month}",
+            "/exports?what=costs",
+            "/exports/costs?from=2026-01-01",
+        ):
             answer = await page.goto(path)
             assert answer is not None
             assert answer.status == 404, path
@@ -151,19 +175,27 @@ async def test_the_books_are_accessible_and_fit_a_phone(
         await page.get_by_label("CSV file").set_input_files(path)
         await page.get_by_role("button", name="Send it").click()
         await page.wait_for_url("**/imports/drafts/*")
-        faults += await check(page)
+        faults += await check(page, scheme)
         await page.get_by_role("button", name="Dry run").click()
         await expect(page.locator("#run .tag.done")).to_be_visible(timeout=15_000)
-        for place in ("", f"/statements?month={month}", f"/statements/partner/2/{month}", "/exports?what=reports", "/exports?what=clicks", "/keys", "/imports"):
+        for place in (
+            "",
+            f"/statements?month={month}",
+            f"/statements/partner/2/{month}",
+            "/exports?what=reports",
+            "/exports?what=clicks",
+            "/keys",
+            "/imports",
+        ):
             if place:
                 await page.goto(place)
-            faults += await check(page)
+            faults += await check(page, scheme)
     assert faults == []
 
 
-async def check(page: Page) -> list[str]:
+async def check(page: Page, scheme: str) -> list[str]:
     """What is wrong with the page that is shown."""
-    faults = await faults_of(page, page.url)
+    faults = await faults_of(page, page.url, scheme)
     if not await page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
         faults.append(f"{page.url} is wider than the screen")
     return faults

@@ -193,9 +193,7 @@ async def _run(visit: Visit) -> dict[str, Any]:
     return run
 
 
-async def _draft(
-    visit: Visit, order: Order, faults: dict[str, str] | None = None, status: int = 200
-) -> web.Response:
+async def _draft(visit: Visit, order: Order, faults: dict[str, str] | None = None, status: int = 200) -> web.Response:
     async with visit.connection() as conn:
         try:
             look = await _drafts_of(visit).look(conn, order)
