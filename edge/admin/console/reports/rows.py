@@ -49,7 +49,7 @@ async def _show(visit: Visit, what: What) -> web.Response:
         raise not_found("such page")
     asked = read_visit(visit)
     metric = dict(asked.pairs).get("metric", "")
-    if asked.pairs != list(visit.request.query.items()):
+    if sorted(asked.pairs) != sorted(visit.request.query.items()):
         return see_other(to_url(asked.pairs, f"/reports/{what}"))
     found, faults, trouble = None, [], ""
     async with visit.connection() as conn:

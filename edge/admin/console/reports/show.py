@@ -31,7 +31,7 @@ async def show(visit: Visit) -> web.Response:
     if not visit.request.query and not visit.is_fragment:
         return see_other(FIRST_REPORT)
     url = to_url(asked.pairs)
-    if asked.pairs != list(visit.request.query.items()) and not visit.is_fragment:
+    if not visit.is_fragment and sorted(asked.pairs) != sorted(visit.request.query.items()):
         return see_other(url)
     values, status = await _report(visit, asked)
     is_fragment = visit.is_fragment
@@ -49,7 +49,10 @@ async def _report(visit: Visit, asked: Asked) -> tuple[dict[str, Any], int]:
     async with visit.connection() as conn:
         known = await known_names(visit, conn)
         try:
-            query = _paged(parse_query(asked.pairs, asked.viewer, asked.now, asked.timezone))
+            query = parse_query(asked.pairs, asked.viewer, asked.now, asked.timezone)
+            # A page that a browser can show: the API's has a thousand rows where nobody says.
+            rows_asked = query.limit if dict(asked.pairs).get("limit") else PAGE_ROWS
+            query = msgspec.structs.replace(query, limit=min(rows_asked, MAX_PAGE_ROWS))
             report = await run_report(conn, query, asked.viewer, asked.now)
             values |= {"report": report, "table": make_table(report, asked.pairs, asked.viewer)}
             values |= _ways_on(asked, query, report.next_cursor)
@@ -63,11 +66,6 @@ async def _report(visit: Visit, asked: Asked) -> tuple[dict[str, Any], int]:
     form = make_form(asked.pairs, asked.viewer, asked.today, known, faults)
     values |= {"form": form, "known": known, "pairs": asked.pairs}
     return values, 422 if faults or values["trouble"] else 200
-
-
-def _paged(query: ReportQuery) -> ReportQuery:
-    """A page that a browser can show: the API's has a thousand rows where nobody says."""
-    return msgspec.structs.replace(query, limit=min(query.limit, MAX_PAGE_ROWS))
 
 
 def _ways_on(asked: Asked, query: ReportQuery, next_cursor: str | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ Pairs = list[tuple[str, str]]
 LISTS = ("dimensions", "metrics")
 SINGLE = ("from", "to", "timezone", "by", "clicks", "touch", "compare", "sort", "limit", "cursor")
 DEFAULTS = {"by": "conversion", "clicks": "valid", "touch": "last", "compare": "none"}
+_ORDER = {name: place for place, name in enumerate((*LISTS, *SINGLE, "", "metric", "format", "for_spreadsheets"))}
+"""Filters stand at "", in the order in which they were added."""
 OF_THE_FORM = frozenset(("period", "filter_by", "filter_value"))
 PRESETS = {
     "today": "Today",
@@ -39,8 +41,9 @@ def canonical(given: Iterable[tuple[str, str]], today: date) -> Pairs:
 
 
 def to_url(pairs: Sequence[tuple[str, str]], path: str = "/reports") -> str:
-    """The address of the report, or of something else with its parameters."""
-    return f"{path}?{urlencode(pairs, safe=',:')}" if pairs else path
+    """The address of the report, or of something else with its parameters, in their fixed order."""
+    ordered = sorted(pairs, key=lambda pair: _ORDER.get(pair[0], _ORDER[""]))
+    return f"{path}?{urlencode(ordered, safe=',:')}" if pairs else path
 
 
 def days_of(preset: str, today: date) -> tuple[date, date]:
