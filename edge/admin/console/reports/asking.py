@@ -9,8 +9,9 @@ from aiohttp import web
 from edge.admin.api.reports import viewer_of
 from edge.admin.console.catalog_list import visible
 from edge.admin.console.page import Refusal, Visit, not_found
-from edge.admin.console.reports.urls import Pairs, canonical
+from edge.admin.console.reports.urls import Pairs, canonical, names_of, without
 from storage.postgres.connection import Connection
+from storage.postgres.reports.metrics import DEFAULT_METRICS, METRICS
 from storage.postgres.reports.query import NotYours
 from storage.postgres.reports.viewer import Viewer
 
@@ -35,7 +36,15 @@ def read_visit(visit: Visit) -> Asked:
     now = datetime.now(UTC)
     timezone = visit.shared.zone.key
     today = now.astimezone(zone_of(dict(given).get("timezone", ""), timezone)).date()
-    return Asked(canonical(given, today), viewer_of(visit.caller), now, timezone, today)
+    viewer, pairs = viewer_of(visit.caller), canonical(given, today)
+    if [name for name, _ in given].count("metrics") > 1 and is_usual(names_of(pairs, "metrics"), viewer):
+        pairs = without(pairs, "metrics")  # a form says all that is checked
+    return Asked(pairs, viewer, now, timezone, today)
+
+
+def is_usual(metrics: list[str], viewer: Viewer) -> bool:
+    """Whether these are the metrics of a report that names none."""
+    return set(metrics) == {name for name in DEFAULT_METRICS if viewer.scope in METRICS[name].scopes}
 
 
 def zone_of(name: str, default: str) -> ZoneInfo:
