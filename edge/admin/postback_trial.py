@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from ipaddress import ip_address
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from edge.drain.rehearsal import Rehearsed, rehearse
+from edge.drain.rehearsal import Rehearsed
 from edge.errors import UserError
 from edge.http.routes import add_fields
 from edge.sender.delivery import compose, deliver, open_client
@@ -19,7 +20,6 @@ from edge.tracking.postback_values import Facts
 from edge.tracking.postbacks import without_secrets
 from edge.tracking.story import tell_conversion
 from edge.tracking.urls import fault_in_url
-from storage.postgres.connection import Connection
 from storage.postgres.outbox import Attempt, Due
 
 _ORIGIN_END = "://"
@@ -34,16 +34,23 @@ _SAMPLE_CLICK = {
 }
 
 
-async def try_postback(
-    conn: Connection, settings: Settings, url: str, data: str | None, authorization: str, from_ip: str
-) -> Rehearsed:
-    """What this postback would come to now. `data`: the body of a POST; UserError for what is no postback's address."""
+class Trial(NamedTuple):
+    """A postback as it would arrive: the arguments of `rehearse`."""
+
+    method: str
+    path: str
+    params: dict[str, str]
+    headers: Headers
+    ip: str
+
+
+def read_trial(url: str, data: str | None, authorization: str, from_ip: str) -> Trial:
+    """What an advertiser would send. `data`: the body of a POST; UserError for what is no postback."""
     path, params = read_target(url)
     if data and (refusal := add_fields(params, data.encode(), is_json=data.lstrip().startswith("{"))):
         raise UserError(refusal.body.decode().strip())
     headers = Headers(user_agent="clickedge postback-test", authorization=authorization)
-    method = "GET" if data is None else "POST"
-    return await rehearse(conn, settings, method, path, params, headers, to_address(from_ip))
+    return Trial("GET" if data is None else "POST", path, params, headers, to_address(from_ip))
 
 
 def tell(rehearsed: Rehearsed) -> Iterator[str]:

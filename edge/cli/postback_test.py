@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from edge.admin.postback_trial import read_target, send_sample, tell, tell_sample, to_address, try_postback
+from edge.admin.postback_trial import read_trial, send_sample, tell, tell_sample
 from edge.cli.database import database_options, run_connected
+from edge.drain.rehearsal import rehearse
 from edge.node import with_secrets
 from edge.settings import load_settings
 from storage.postgres.connection import resolve_url
@@ -38,14 +39,13 @@ def postback_test(
     if "{" in url:
         lines = tell_sample(asyncio.run(send_sample(url, settings)))
     else:
-        read_target(url)
-        to_address(from_ip)
+        trial = read_trial(url, data, authorization, from_ip)
         database_url = resolve_url(settings.database_url, settings.data_path)
         with_keys = with_secrets(settings)
         rehearsed = run_connected(
             database_url,
             "postback-test",
-            lambda conn: try_postback(conn, with_keys, url, data, authorization, from_ip),
+            lambda conn: rehearse(conn, with_keys, *trial),
         )
         lines = tell(rehearsed)
     for line in lines:

@@ -7,7 +7,8 @@ from aiohttp import web
 from edge.admin.api.operation import ADMIN, Scope
 from edge.admin.console.names import Names
 from edge.admin.console.page import Page, Refusal, Route, Visit
-from edge.admin.postback_trial import send_sample, tell, tell_sample, try_postback
+from edge.admin.postback_trial import read_trial, send_sample, tell, tell_sample
+from edge.drain.rehearsal import rehearse
 from edge.errors import UserError
 from edge.replaying import replay
 from edge.tracking.postback_story import attempt_in_words, state_in_words
@@ -69,8 +70,9 @@ async def try_one(visit: Visit) -> web.Response:
     try:
         if "{" in url:
             return _tester(visit, lines=list(tell_sample(await send_sample(url, settings))))
+        trial = read_trial(url, data or None, "", from_ip or "127.0.0.1")
         async with visit.connection() as conn:
-            rehearsed = await try_postback(conn, settings, url, data or None, "", from_ip or "127.0.0.1")
+            rehearsed = await rehearse(conn, settings, *trial)
         return _tester(visit, lines=list(tell(rehearsed)))
     except UserError as error:
         return _tester(visit, fault=str(error), status=422)
