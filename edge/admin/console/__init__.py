@@ -26,6 +26,7 @@ from edge.admin.console import (
     links,
     overview,
     postbacks,
+    reports,
     statements,
 )
 from edge.admin.console.app import Console
@@ -33,6 +34,7 @@ from edge.admin.console.page import Page
 
 PAGES: Sequence[Page] = (
     overview.PAGE,
+    reports.PAGE,
     clicks.PAGE,
     *catalog_items.PAGES,
     links.PAGE,
