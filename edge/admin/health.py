@@ -1,6 +1,7 @@
 """How the installation is: its processes, how far each stage is behind, what waits, what was given up, the room left."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,16 +22,26 @@ _STARTS = cell("edge_process_starts_total")
 _REVISION = cell("edge_catalog_revision")
 _UNDRAINED = cell("edge_journal_undrained_bytes")
 _DROPPED = cell("edge_events_dropped_total")
+_LAG, _STATE = cell("edge_loop_lag_seconds"), cell("edge_state_published_seconds")
+_ERRORS = {
+    "journal_writes": cell("edge_journal_write_errors_total"),
+    "drain_transactions": cell("edge_drain_errors_total"),
+    "catalogs": cell("edge_catalog_loads_total", "failed"),
+    "forged_ids": cell("edge_forged_ids_total"),
+}
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One of this node's. `starts` counts the first one too; `catalog_revision` 0: it has none."""
+    """One of this node's. `starts` counts the first one too; `catalog_revision` 0: it has none; `loop_lag_ms`: the worst
+    delay of a worker's event loop in its last second, null for others.
+    """
 
     role: str
     slot: int
     is_up: bool
     starts: int
     catalog_revision: int
+    loop_lag_ms: float | None
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -42,10 +53,15 @@ class Health(msgspec.Struct, frozen=True):
     processes: list[Process]
     drain_lag_s: float
     journal_backlog_bytes: int
+    journal_max_bytes: int
     events_dropped: int
     is_database_reachable: bool
     disk_free_bytes: int
     disk_total_bytes: int
+    caps_compared_s: float | None
+    """How long ago caps were last compared; null: not since the start."""
+    errors: dict[str, int]
+    """Since the start: journal_writes, drain_transactions, catalogs that could not be taken, forged_ids."""
     catalog_revision: int | None = None
     postbacks_pending: int | None = None
     postbacks_oldest_s: float | None = None
@@ -71,9 +87,12 @@ async def check_health(backend: Backend) -> Health:
         processes,
         lag_s,
         max((slot.cells[_UNDRAINED] for slot in slots), default=0),
+        backend.settings.journal_max_bytes,
         sum(slot.cells[_DROPPED] for slot in slots),
         found is not None,
         *usage,
+        _caps_compared_s(slots),
+        {name: sum(slot.cells[index] for slot in slots) for name, index in _ERRORS.items()},
         **(found._asdict() if found else {}),
     )
 
@@ -93,7 +112,13 @@ async def _ask(backend: Backend) -> DatabaseHealth | None:
 def _process(slot: Slot) -> Process:
     role, number = slot.labels
     cells = slot.cells
-    return Process(role, int(number), bool(cells[_UP]), cells[_STARTS], cells[_REVISION])
+    lag_ms = cells[_LAG] / 1000 if role == "worker" else None
+    return Process(role, int(number), bool(cells[_UP]), cells[_STARTS], cells[_REVISION], lag_ms)
+
+
+def _caps_compared_s(slots: Sequence[Slot]) -> float | None:
+    published_s = max((slot.cells[_STATE] for slot in slots), default=0) / 1000
+    return max(0.0, time.time() - published_s) if published_s else None
 
 
 def _disk(path: Path) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from edge.tracking.timeline import Sight
+
 Row = Mapping[str, Any]
 Shown = dict[str, Any]
 
@@ -21,6 +23,11 @@ def is_theirs(row: Row, scope: str, advertiser_id: int, aff_id: int) -> bool:
     if scope == "advertiser":
         return bool(advertiser_id) and row["advertiser_id"] == advertiser_id
     return scope != "partner" or (bool(aff_id) and row["aff_id"] == aff_id)
+
+
+def sight_of(scope: str) -> Sight:
+    """What that scope sees of a story; advertisers do not see what partners are told."""
+    return Sight(_HIDDEN.get(scope, frozenset()), sees_postbacks=scope != "advertiser")
 
 
 def shown(row: Row, scope: str) -> Shown:

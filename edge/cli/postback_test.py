@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from edge.admin.postback_trial import read_trial, send_sample, tell, tell_sample
+from edge.admin.postback_trial import read_address, read_target, send_sample, tell, tell_sample, try_postback
 from edge.cli.database import database_options, run_connected
-from edge.drain.rehearsal import rehearse
-from edge.node import with_secrets
+from edge.errors import UserError
 from edge.settings import load_settings
 from storage.postgres.connection import resolve_url
 
@@ -39,14 +38,17 @@ def postback_test(
     if "{" in url:
         lines = tell_sample(asyncio.run(send_sample(url, settings)))
     else:
-        trial = read_trial(url, data, authorization, from_ip)
+        read_target(url, data)
+        try:
+            read_address(from_ip)
+        except UserError as error:
+            raise UserError(f"--from-ip: {error}") from error
         database_url = resolve_url(settings.database_url, settings.data_path)
-        with_keys = with_secrets(settings)
-        rehearsed = run_connected(
+        tried = run_connected(
             database_url,
             "postback-test",
-            lambda conn: rehearse(conn, with_keys, *trial),
+            lambda conn: try_postback(conn, settings, url, data, authorization, from_ip),
         )
-        lines = tell(rehearsed)
+        lines = tell(tried)
     for line in lines:
         click.echo(line)

@@ -131,19 +131,21 @@ async def test_a_story_is_told_as_a_timeline_and_as_text(desk: Desk) -> None:
     assert (status, body["is_found"]) == (200, True)
     kinds = [entry["kind"] for entry in body["timeline"]]
     assert kinds[:2] == ["click", "conversion"]
-    assert sorted(kinds[2:]) == ["decided", "postback", "reversed"]
+    assert sorted(kinds[2:]) == ["postback", "reversed"]
+    assert [(entry["word"], entry["tone"]) for entry in body["timeline"][:2]] == [("redirected", "good"), ("approved", "good")]
     assert [entry["at"] for entry in body["timeline"]] == sorted(entry["at"] for entry in body["timeline"])
     assert ["aff_click_id", "c2"] in body["timeline"][0]["facts"]
     [change] = [entry for entry in body["timeline"] if entry["kind"] == "reversed"]
-    assert change["facts"][0] == ["by", "key of admin"]
-    assert "because fraud" in change["facts"][1][1]
+    assert (change["word"], change["tone"], change["id"]) == ("reversed", "bad", UUID(str(desk.ids[0])).hex)
+    assert change["notes"][0].startswith("By key of admin: ")
+    assert "because fraud" in change["notes"][0]
     status, text = await desk.ask(f"/explain/{desk.click_id.hex()}?format=text", "looker")
-    for entry in body["timeline"][:2]:
-        for label, value in entry["facts"]:
-            assert label in ("catalog", "status code") or f"    {label:<13} {value}\n" in text
+    for label, value in body["timeline"][0]["facts"]:
+        assert label == "catalog" or f"    {label:<13} {value}" in text
     status, body = await desk.ask("/explain/nonsense", "looker")
     assert (status, body) == (200, {"transaction_id": "nonsense", "is_found": False, "timeline": []})
-    for odd in ("%00", "%ff%fe", "x" * 3000, "'; DROP TABLE clicks", "%ED%A0%80"):
+    assert (await desk.ask("/explain/%00", "looker"))[0] == 422
+    for odd in ("%ff%fe", "x" * 3000, "'; DROP TABLE clicks", "%ED%A0%80"):
         status, body = await desk.ask(f"/explain/{odd}", "looker")
         assert (status, body["is_found"]) == (200, False), odd
     assert (await desk.ask("/explain/nonsense", "p2"))[0] == 403
@@ -200,8 +202,15 @@ async def test_a_postback_is_tried_and_leaves_nothing(desk: Desk) -> None:
     forged = ClickIds(["other"], 0, 0, Unleased()).mint(1_790_000_000_000).hex()
     status, body = await desk.ask("/postback-tests", method="POST", json={"url": f"/aff_lsr?transaction_id={forged}"})
     assert (status, body["answer_body"][:14]) == (200, "success=false;")
-    for bad in ({"url": "nonsense"}, {"url": "/aff_lsr", "from_ip": "here"}, {"url": "https://p.example/{payout}"}):
-        assert (await desk.ask("/postback-tests", method="POST", json=bad))[0] == 422
+    faults: tuple[tuple[str, dict[str, str]], ...] = (
+        ("/url", {"url": "nonsense"}),
+        ("/url", {"url": "https://p.example/{payout}"}),
+        ("/from_ip", {"url": "/aff_lsr", "from_ip": "here"}),
+        ("/data", {"url": "/aff_lsr", "data": "{"}),
+    )
+    for field, bad in faults:
+        status, body = await desk.ask("/postback-tests", method="POST", json=bad)
+        assert (status, body["errors"][0]["field"]) == (422, field)
     assert await desk.bench.rows(tables) == before
     assert await conn.fetchval("SELECT count(*) FROM postback_outbox") == 3
 

@@ -10,7 +10,7 @@ import pytest
 from edge.admin.console import formats
 from edge.admin.console.vendor import PACKAGES, VENDOR, unpack
 from edge.tracking.story import CONVERSION_FACTS, TOUCH_FACTS
-from edge.tracking.timeline import Sight, moments_of
+from edge.tracking.timeline import Sight, timeline
 from storage.postgres.stories import Story
 
 AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -64,7 +64,7 @@ def test_a_story_comes_in_order_and_hides_what_is_not_theirs() -> None:
     decided = change | {"kind": "decided", "changed_at": AT + timedelta(minutes=1), "status_after": "approved", "note": "why"}
     reversed_ = change | {"kind": "reversed", "changed_at": AT + timedelta(days=1), "status_before": "approved", "reason": "refund"}
     story = Story(click, None, [conversion], [decided, reversed_], [], [])
-    told = moments_of(story, Sight())
+    told = timeline(story)
     assert [(one.title, one.word, one.tone) for one in told] == [
         ("Click", "redirected", "good"), ("Conversion", "approved", "good"), ("Conversion", "reversed", "bad"),
     ]  # fmt: skip
@@ -72,6 +72,6 @@ def test_a_story_comes_in_order_and_hides_what_is_not_theirs() -> None:
     assert ("payout", "5.125") in told[1].facts
     assert "because refund" in told[2].notes[0]
     assert "7.77" in str(told)
-    hidden = moments_of(story, Sight(frozenset(("revenue",))))
+    hidden = timeline(story, sight=Sight(frozenset(("revenue",))))
     assert "7.77" not in str(hidden)
     assert "revenue" not in str(hidden)

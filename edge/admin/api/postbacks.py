@@ -1,5 +1,6 @@
 """Partners' postbacks: what was told, with which answer; telling it once more; trying an advertiser's postback."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -8,7 +9,7 @@ import msgspec
 
 from edge.admin.api.operation import ADMIN, READERS, Call, Operation
 from edge.admin.api.problems import bad_fields, not_found
-from edge.admin.postback_tests import Tried, describe, try_postback
+from edge.admin.postback_trial import Tried, read_address, read_target, try_postback
 from edge.admin.sight import shown
 from edge.errors import UserError
 from edge.replaying import replay
@@ -105,16 +106,24 @@ async def try_one(call: Call) -> Tried:
     body: PostbackTest = call.body
     if "{" in body.url:
         raise bad_fields([("/url", "this is a partner's, with macros: `clickedge postback-test` sends it a sample")])
+    _check("/url", read_target, body.url)
+    _check("/from_ip", read_address, body.from_ip)
     try:
         async with call.backend.connection() as conn:
-            rehearsed = await try_postback(
+            tried = await try_postback(
                 conn, call.backend.settings, body.url, body.data, body.authorization, body.from_ip
             )
     except UserError as error:
-        raise bad_fields([("/url", str(error))]) from error
-    tried = describe(rehearsed)
+        raise bad_fields([("/data", str(error))]) from error
     row = tried.conversion
     return msgspec.structs.replace(tried, conversion=shown(row, call.caller.scope)) if row else tried
+
+
+def _check(field: str, read: Callable[[str], object], value: str) -> None:
+    try:
+        read(value)
+    except UserError as error:
+        raise bad_fields([(field, str(error))]) from error
 
 
 def _is_storable(moment: datetime | None) -> bool:

@@ -10,19 +10,16 @@ from edge.admin.api.operation import EVERYBODY
 from edge.admin.console.catalog_list import visible
 from edge.admin.console.names import Names
 from edge.admin.console.page import Page, Route, Visit, not_found
+from edge.admin.sight import sight_of
 from edge.refusing_caps import find_refusing_caps
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ms_of, node_of, read_well_formed, worker_of
-from edge.tracking.moments import Sight, moments_of
+from edge.tracking.timeline import timeline
 from storage.postgres.overview import Filters, newest_clicks, newest_conversions
 from storage.postgres.stories import Story, find_story
 
 NEWEST = 50
 MAX_ID_CHARS = 256
-_SIGHTS = {
-    "partner": Sight(frozenset(("revenue", "cost", "ip"))),
-    "advertiser": Sight(frozenset(("payout", "cost", "ip")), sees_postbacks=False),
-}
 _MAX_NUMBER = 2**31 - 1
 
 
@@ -71,7 +68,7 @@ async def explain(visit: Visit) -> web.Response:
         minted=_minted(known_id) if known_id else None,
         is_ours=click_id is not None,
         touch=touch,
-        moments=moments_of(story, _SIGHTS.get(visit.caller.scope, Sight()), caps),
+        moments=timeline(story, caps, sight_of(visit.caller.scope)),
         names=Names(catalog),
     )
 
