@@ -46,7 +46,7 @@ class Value(NamedTuple):
     text: str
     name: str = ""
     filter: str = ""
-    is_number: bool = False
+    is_time: bool = False
 
 
 class Line(NamedTuple):
@@ -104,7 +104,7 @@ class _Maker:
             return Value(NOTHING)
         name = label_of(self.report.labels, row.dimensions, column.name)
         alone = [pair for pair in filters if pair[0] == column.name]
-        return Value(value_text(column.kind, value), name, to_url(with_filters(self.pairs, alone)), column.kind == "id")
+        return Value(value_text(column.kind, value), name, to_url(with_filters(self.pairs, alone)), column.kind not in ("id", "text"))
 
     def figure(self, column: Column, row: Row, behind: Pairs) -> Figure:
         value = row.metrics.get(column.name)
@@ -194,7 +194,7 @@ def _heads(report: Report, pairs: Sequence[tuple[str, str]]) -> list[Head]:
         sort = to_url(replaced(pairs, sort=f"-{column.name}" if descends else column.name)) if can_sort else ""
         direction = ("descending" if query.descending else "ascending") if is_sorted else ""
         title = column.formula if is_metric else _meaning(column.name)
-        heads.append(Head(column.name, column.label, title, sort, direction, is_metric or column.kind == "id"))
+        heads.append(Head(column.name, column.label, title, sort, direction, is_metric))
     return heads
 
 
