@@ -209,7 +209,7 @@ async def test_reports_are_accessible_and_fit_a_phone(site: Site, browser: Brows
     faults = []
     async with person(site, browser, admin_key(site), phone=True) as page:
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        for path in paths:
+        for path in paths if scheme == "light" else paths[:3]:
             await page.goto(path)
             if "date" in path:
                 await page.get_by_role("link", name=re.compile("^Open ")).first.click()

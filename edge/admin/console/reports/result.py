@@ -1,7 +1,7 @@
 """A report's result as a table: cells of text, each figure with the way to its rows, each value with the way to its report. Pure."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from storage.postgres.listing.drill import LISTABLE
 from storage.postgres.reports.dimensions import find_dimension
 from storage.postgres.reports.labels import label_of
 from storage.postgres.reports.metrics import METRICS
+from storage.postgres.reports.periods import Period
 from storage.postgres.reports.report import Column, Report, Row
 from storage.postgres.reports.viewer import Viewer
 
@@ -160,6 +161,14 @@ def figure_text(value: Decimal | int | None, kind: str) -> str:
         whole = value == int(value)
         return f"{int(value):,}" if whole else f"{Decimal(value).quantize(_FOUR):,}".rstrip("0")
     return formats.percent(Decimal(value)) if kind == "percent" else formats.money(Decimal(value))
+
+
+def period_text(period: Period) -> str:
+    """16 Nov 2026 to 21 Nov 2026, both included; with times where it is not whole days."""
+    if period.is_whole_days:
+        first, last = period.first_day, period.days_after - timedelta(days=1)
+        return f"{first:%d %b %Y}" if first == last else f"{first:%d %b %Y} to {last:%d %b %Y}"
+    return " to ".join(f"{at.astimezone(period.zone):%d %b %Y %H:%M}" for at in (period.starts_at, period.ends_at))
 
 
 def value_text(kind: str, value: Any) -> str:
