@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "drain": "benchmarks.drain",
     "sustained": "benchmarks.sustained",
     "growth": "benchmarks.growth",
+    "reports": "benchmarks.reports",
     "sessions": "benchmarks.session_memory",
     "locust": "benchmarks.mixed_load",
     "guard": "benchmarks.guard",

@@ -105,6 +105,14 @@ METRICS = (
         (),
         1e-3,
     ),
+    Metric(
+        "edge_rolled_up_through_seconds",
+        "gauge",
+        "Unix time before which reports take the coarser sums; 0: they take the hours.",
+        {},
+        (),
+        1e-3,
+    ),
     Metric("edge_state_loads_total", "counter", "Published states taken into use.", {"result": ("ok", "failed")}),
     Metric(
         "edge_postbacks_total",

@@ -20,7 +20,12 @@ _PER_PROCESS = {
     "edge_drained_through_seconds",
 }
 # Each drain measures the same disk and table; one process publishes.
-_NODE_WIDE = {"edge_journal_undrained_bytes", "edge_conversions_waiting", "edge_state_published_seconds"}
+_NODE_WIDE = {
+    "edge_journal_undrained_bytes",
+    "edge_conversions_waiting",
+    "edge_state_published_seconds",
+    "edge_rolled_up_through_seconds",
+}
 _THROUGH = cell("edge_drained_through_seconds")
 
 

@@ -14,6 +14,7 @@ from edge.admin.catalog_publisher import CatalogPublisher
 from edge.admin.console import PAGES, Console
 from edge.admin.import_queue import queue_of
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
+from edge.admin.roll_up import RollUp
 from edge.admin.state_publisher import StatePublisher
 from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, cell
@@ -72,7 +73,8 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
         await web.SockSite(runner, socket.socket(fileno=fd)).start()
     publisher = CatalogPublisher(orders.resolve_database, settings.data_path / SNAPSHOT)
     states = StatePublisher(orders.resolve_database, settings.data_path / STATE, ZoneInfo(settings.timezone), counters)
-    lasting = (publisher.run(), states.run(), queue_of(backend).run())
+    roll_up = RollUp(orders.resolve_database, settings.timezone, counters)
+    lasting = (publisher.run(), states.run(), roll_up.run(), queue_of(backend).run())
     publishing = [asyncio.create_task(one) for one in lasting]
     stopping = asyncio.create_task(stop.wait())
     log.info("admin_ready")

@@ -6,17 +6,19 @@ R2  Who writes into stats_hourly holds its hours (shared advisory locks) from be
     adds what is of an hour before `through` here too, in the same transaction.
 R3  Who moves `through` holds the hours that it passes alone: an hour is passed before a writer's transaction or after
     it, never in its midst. The hours of now are not among them, so nobody waits but who is late.
-R4  Locks are taken upwards: the turn, all hours, single hours by number; then rows by key. Nobody waits in a ring.
+R4  Locks are taken upwards: the summing of days, the turn, all hours, single hours by number; then rows by key. Nobody
+    waits in a ring.
 R5  Days are those of the recorded time zone, the grains those of the recorded layout. Where either is another by now,
     the row is taken away (under the lock of all hours), and the table is filled anew.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal, NamedTuple
 
 import asyncpg
 
+from storage.postgres.click_values import announce_day, days_to_sum, doubt_all_days, doubt_days, sum_day
 from storage.postgres.stats_columns import MEASURES, StatsKey, array_of, unnested
 
 
@@ -50,10 +52,11 @@ GRAINS = (
 )
 """The shortest first; a number means one grain for ever, and has a partition. An offer comes with its advertiser."""
 LAYOUT = "; ".join(f"{grain.number} {grain.unit} {' '.join(grain.dimensions)}" for grain in GRAINS)
+"""Who knows these grains also keeps to what click_values.py says of days."""
 HOURS_AT_ONCE = 24
 """That one transaction passes, and that a writer locks one by one; with more it takes the turn instead."""
 _LOCKS = 0x726F6C6C  # "roll": the first half of the advisory locks' keys
-_TURN, _ALL = -1, 0
+_SUMMER, _TURN, _ALL = -2, -1, 0
 _HOUR = timedelta(hours=1)
 _LOCK_TIMEOUT_MS = 5000
 
@@ -111,6 +114,9 @@ async def hold_hours(conn: asyncpg.Connection, hours: Collection[datetime]) -> R
 async def add_late(conn: asyncpg.Connection, state: RollupState, columns: Mapping[str, Sequence[Any]]) -> None:
     """Add rows of hours before `state.through`, by column; after `hold_hours`, which gave `state`."""
     await conn.execute(_ADD_LATE, *(array_of(name, columns[name]) for name in _NAMES), state.timezone)
+    days = {hour.date() for hour, clicks in zip(columns["hour"], columns["gross_clicks"], strict=True) if clicks}
+    if days:
+        await doubt_days(conn, days)
 
 
 async def rollup_state(conn: asyncpg.Connection) -> RollupState | None:
@@ -135,6 +141,7 @@ async def begin_rollups(conn: asyncpg.Connection, timezone: str, now: datetime) 
     async with conn.transaction():
         await _hold_alone(conn, [_TURN, _ALL])
         await conn.execute(_EMPTY)
+        await doubt_all_days(conn)
         first = await conn.fetchval("SELECT min(hour) FROM stats_hourly")
         await conn.execute(
             "INSERT INTO stats_rollup_state (through, timezone, layout) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -170,7 +177,34 @@ async def _pass_hours(conn: asyncpg.Connection, until: datetime) -> datetime | N
 
 
 class _Taken(Exception):
-    """A writer of another release took the row away meanwhile: what was added is taken back."""
+    """A writer took the row away meanwhile: what was added is taken back."""
+
+
+async def sum_days(conn: asyncpg.Connection, limit: int = 1) -> int:
+    """Sum up the values of finished days (`click_values.py`), at most so many; how many were."""
+    state = await rollup_state(conn)
+    days = await days_to_sum(conn, state.through) if state else []
+    summed = 0
+    for day in days[:limit]:
+        try:
+            summed += await _sum_day(conn, day)
+        except _Taken:
+            continue
+    return summed
+
+
+async def _sum_day(conn: asyncpg.Connection, day: date) -> bool:
+    first = _number(datetime.combine(day, time(), UTC))
+    async with conn.transaction():
+        await _hold_alone(conn, [_SUMMER, _TURN])
+        await _lock(conn, [_ALL], is_shared=True)
+        await _hold_alone(conn, range(first, first + 24))
+        await announce_day(conn, day)
+    async with conn.transaction():
+        await _hold_alone(conn, [_SUMMER])
+        if not await sum_day(conn, day):
+            raise _Taken
+    return True
 
 
 async def _hold_alone(conn: asyncpg.Connection, numbers: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from edge.drain.changing import change_conversion
 from edge.tracking.changes import Wanted
 from storage.postgres.connection import Connection
 from storage.postgres.partitions import Partitions
-from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours
+from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, sum_days
 from tests.postgres.drains import CHROME, GOOGLEBOT, Bench, now_ms, open_bench
 from tests.recount import differences
 
@@ -114,6 +114,8 @@ async def _roll_up(conn: Connection) -> None:
     await begin_rollups(conn, "Europe/Berlin", until)
     while await pass_hours(conn, until) != until:
         pass
+    await sum_days(conn, 12)  # and the values of some days
+    await conn.execute("UPDATE click_value_days SET state = 'too many' WHERE extract(day FROM day) = 20")
 
 
 async def _drain_some(bench: Bench) -> None:

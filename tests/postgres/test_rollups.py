@@ -5,10 +5,15 @@ import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 
+from edge.admin.roll_up import RollUp
+from edge.counters import Counters
 from storage.postgres.connection import Connection, connect
+from storage.postgres.installation import remember
+from storage.postgres.positions import advance, register
 from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, rollup_state
 from storage.postgres.stats import Deltas, StatsKey, upsert
 from tests.node import eventually
@@ -74,7 +79,7 @@ async def test_days_and_hours_add_up(conn: Connection, timezone: str) -> None:
     await _store(conn, _deltas(random.Random(1), 400, range(HOURS)))
     await _start(conn, timezone, FIRST + timedelta(hours=HOURS - 30))
     assert await rollup_differences(conn) == []
-    assert await conn.fetchval("SELECT count(DISTINCT grain) FROM stats_rollups") == 7
+    assert await conn.fetchval("SELECT count(DISTINCT grain) FROM stats_rollups") == 11
     days = await conn.fetchval("SELECT count(DISTINCT hour) FROM stats_rollups WHERE grain = 1")
     assert days == (6 if timezone == "America/Los_Angeles" else 5)
 
@@ -184,3 +189,31 @@ async def _until_waits(conn: Connection) -> None:
         return bool(await conn.fetchval("SELECT true FROM pg_locks WHERE NOT granted LIMIT 1"))
 
     await eventually(is_waiting, 20)
+
+
+@pytest.mark.parametrize(("timezone", "is_used"), [("Europe/Berlin", True), ("Asia/Kolkata", False)])
+async def test_another_time_zone_is_followed(conn: Connection, timezone: str, is_used: bool) -> None:
+    """The job fills the days of a new zone from nothing; where days begin at half an hour of UTC, nothing is used."""
+    job = RollUp(str, "UTC", Counters.private())
+    now = FIRST + timedelta(hours=HOURS, minutes=20)
+    await _store(conn, _deltas(random.Random(9), 200, range(HOURS + 1)))
+    assert await job.roll_up(conn, now) == FIRST + timedelta(hours=HOURS)
+    assert await rollup_differences(conn) == []
+    await remember(conn, "timezone", timezone)
+    await job.roll_up(conn, now)
+    state = await rollup_state(conn)
+    assert (state and state.timezone) == (timezone if is_used else None)
+    assert await rollup_differences(conn) == []
+
+
+async def test_hours_that_are_not_drained_yet_are_waited_for(conn: Connection) -> None:
+    """A journal that is behind holds the boundary back, for a day at most: then what it still has comes late."""
+    job = RollUp(str, "UTC", Counters.private())
+    await _store(conn, _deltas(random.Random(10), 20, range(HOURS)))
+    stuck = FIRST + timedelta(hours=50, minutes=30)
+    journal_id = uuid4()
+    await register(conn, [(journal_id, 0, 0)])
+    await advance(conn, journal_id, (1, 0), (1, 100), int(stuck.timestamp() * 1000))
+    assert await job.roll_up(conn, FIRST + timedelta(hours=60)) == FIRST + timedelta(hours=50)
+    assert await job.roll_up(conn, FIRST + timedelta(hours=90)) == FIRST + timedelta(hours=66)
+    assert await rollup_differences(conn) == []

@@ -64,3 +64,28 @@ CREATE TABLE stats_rollup_state (
     timezone text        NOT NULL,
     layout   text        NOT NULL
 );
+
+-- What the clicks of a finished day (of UTC) add up to by each value of one dimension, such as utm_campaign: instead of
+-- reading them all. `dimension`: storage/postgres/click_values.py.
+CREATE TABLE click_values (
+    day            date           NOT NULL,
+    dimension      smallint       NOT NULL,
+    value          text           NOT NULL,
+    currency       text           NOT NULL,
+    gross_clicks   int            NOT NULL,
+    unique_clicks  int            NOT NULL,
+    invalid_clicks int            NOT NULL,
+    refused_clicks int            NOT NULL,
+    payout         numeric(24, 6) NOT NULL,
+    revenue        numeric(24, 6) NOT NULL,
+    cost           numeric(24, 6) NOT NULL
+);
+CREATE INDEX click_values_day ON click_values (dimension, day);
+
+-- Only a `summed` day may be read from click_values; of too many values the clicks themselves are.
+CREATE TABLE click_value_days (
+    day       date     NOT NULL,
+    dimension smallint NOT NULL,
+    state     text     NOT NULL CHECK (state IN ('summing', 'summed', 'too many')),
+    PRIMARY KEY (day, dimension)
+);

@@ -12,6 +12,7 @@ from storage.postgres.reports.query import ReportQuery
 from storage.postgres.reports.rollup_sources import rollup_sources
 from storage.postgres.reports.sources import COST_ROWS, HOURLY, SPENDS, Need, Source
 from storage.postgres.reports.statement import Arguments, Question, dimension_of
+from storage.postgres.reports.value_sources import value_sources
 from storage.postgres.reports.viewer import Viewer
 from storage.postgres.rollups import rollup_state
 
@@ -36,9 +37,11 @@ async def ask(
     facts = {name: facts_of(name, query.by) for name in components}
     need = Need(asked, facts, period, effective_touch(query.touch, asked), is_comparison)
     if HOURLY in sources and (state := await rollup_state(conn)):
-        sources = [*rollup_sources(state, need), *sources]
+        sources = [*rollup_sources(state, need), *await value_sources(conn, need), *sources]
     steps, missing = make_plan(need, sources)
     question = Question(query, viewer, period, grouped, filters, steps)
+    if any(step.source is COST_ROWS for step in steps) and not await _has_costs(conn, question):
+        question = question._replace(steps=[step for step in steps if step.source is not COST_ROWS])
     notes = _notes(asked, components) + await _notes_on_rows(conn, steps, period)
     if missing and await _has_costs(conn, question):
         whole_steps, unknown = make_plan(need._replace(dimensions=_asked((), filters)), [COST_ROWS])
@@ -107,7 +110,7 @@ def _notes(asked: Iterable[Dimension], components: Iterable[str]) -> list[str]:
 
 async def _notes_on_rows(conn: Connection, steps: Iterable[Step], period: Period) -> list[str]:
     """What is counted from rows is counted only as long as they are kept; roll-ups stay."""
-    if not any(step.source.ids for step in steps):
+    if not any(step.source.ids or " FROM clicks " in step.source.table for step in steps):
         return []
     first: Any = await conn.fetchval(_FIRST_KEPT, period.starts_at)
     if first is None:

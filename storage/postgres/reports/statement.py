@@ -88,9 +88,11 @@ def write(question: Question, arguments: Arguments, keys: Sequence[Key] | None =
     split = "" if not question.totals_only else " WHERE NOT is_unsplit"
     flag = ["is_unsplit"] if question.totals_only else []
     kinds = ", ".join([*names, CURRENCY, *flag])
+    facts = _facts(question, arguments)
+    if len(question.steps) + len(question.totals_only) > 1:  # one source's sums are sums already
+        facts = f"SELECT {kinds}, {', '.join(sums)} FROM ({facts}) AS fact GROUP BY {kinds}"
     return (
-        f"WITH facts AS MATERIALIZED (SELECT {kinds}, {', '.join(sums)} FROM ({_facts(question, arguments)}) AS fact"
-        f" GROUP BY {kinds}),"
+        f"WITH facts AS MATERIALIZED ({facts}),"
         f" money AS MATERIALIZED (SELECT coalesce(array_agg(DISTINCT currency), '{{}}') AS currencies FROM facts WHERE {money}),"
         f" keyed AS MATERIALIZED (SELECT facts.*, CASE WHEN {several} THEN currency END AS key FROM facts, money),"
         f" grouped AS MATERIALIZED (SELECT {groups}, {', '.join(sums)} FROM keyed{split} GROUP BY {groups}"
