@@ -86,8 +86,12 @@ async def test_nothing_answered_is_lost_or_doubled_by_kills(
 async def roll_up_ahead(node: Node) -> None:
     """As if all hours until tomorrow were rolled up already: every batch adds to the coarser sums as well."""
     conn = await connect(node.database_url)
+
+    async def has_begun() -> bool:
+        return await rollup_state(conn) is not None
+
     try:
-        await eventually(lambda: rollup_state(conn), 30)  # the node's own job has begun
+        await eventually(has_begun, 30)  # the node's own job, which would begin anew otherwise
         await forget_rollups(conn)
         await begin_rollups(conn, "UTC", datetime.now(UTC) + timedelta(days=1))
     finally:

@@ -15,9 +15,9 @@ from tests.recount import differences
 REVERSED = Decision(status="reversed", reason="fraud")
 
 
-async def _conversions(bench: Bench, count: int, **fields: str) -> list[UUID]:
+async def _conversions(bench: Bench, count: int) -> list[UUID]:
     scribe = bench.scribe()
-    ids = [UUID(bytes=scribe.convert(scribe.click(), **fields)) for _ in range(count)]
+    ids = [UUID(bytes=scribe.convert(scribe.click())) for _ in range(count)]
     await bench.drain()
     return ids
 
