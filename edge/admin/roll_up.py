@@ -11,6 +11,7 @@ import structlog
 from edge.counters import Counters, cell
 from storage.errors import StorageError
 from storage.postgres.connection import Connection, connect, is_retryable
+from storage.postgres.converted_clicks import copy_converted_clicks
 from storage.postgres.installation import recall
 from storage.postgres.positions import all_vouched_through
 from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, rollup_state, sum_days
@@ -36,6 +37,7 @@ class RollUp:
         self._resolve_database = resolve_database
         self._timezone = timezone
         self._cells = counters.cells
+        self._copied_since = datetime.fromtimestamp(0, UTC)
 
     async def run(self) -> None:
         """Until cancelled; whatever the database says is logged and tried again."""
@@ -73,6 +75,9 @@ class RollUp:
             self._cells[_THROUGH] = int(through.timestamp()) * 1000
         while await sum_days(conn):
             pass
+        while await copy_converted_clicks(conn, self._copied_since):
+            pass
+        self._copied_since = now - LONGEST_WAIT
         if time.monotonic() - began_s > INTERVAL_S:
             log.info("rolled_up", through=str(through), seconds=round(time.monotonic() - began_s))
         return through

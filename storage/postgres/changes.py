@@ -3,8 +3,9 @@
 The order of all locks of a transaction that stores or changes conversions, what a batch brings before them first:
 journal_positions, the node's visits (`visits.py`), the imports' turn (`imports.py`), external_ids, conversions_waiting,
 conversion_keys, conversions, the months (`months.py`), the making of tier_counts (T3), tier_counts, the catalog
-(`hold_catalog`), cap_usage, postback_outbox, contacts, stats_hourly; within a table by key. Who keeps to it waits for
-nobody in a ring. Who changes many in one transaction takes each kind of lock for all of them before the next kind.
+(`hold_catalog`), cap_usage, postback_outbox, contacts, the hours (`rollups.py`), stats_hourly, stats_rollups,
+click_value_days; within a table by key. Who keeps to it waits for nobody in a ring. Who changes many in one transaction
+takes each kind of lock for all of them before the next kind.
 """
 
 from collections.abc import Iterable, Sequence

@@ -11,6 +11,7 @@ from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import change_conversion
 from edge.tracking.changes import Wanted
 from storage.postgres.connection import Connection
+from storage.postgres.converted_clicks import copy_converted_clicks
 from storage.postgres.partitions import Partitions
 from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, sum_days
 from tests.postgres.drains import CHROME, GOOGLEBOT, Bench, now_ms, open_bench
@@ -115,6 +116,7 @@ async def _roll_up(conn: Connection) -> None:
     while await pass_hours(conn, until) != until:
         pass
     await sum_days(conn, 12)  # and the values of some days
+    await copy_converted_clicks(conn, MONTH + timedelta(days=10))
     await conn.execute("UPDATE click_value_days SET state = 'too many' WHERE extract(day FROM day) = 20")
 
 

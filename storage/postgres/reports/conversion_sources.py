@@ -1,5 +1,6 @@
 """Conversions as sources: by the changes that booked them, and as they are now by the time of their touch."""
 
+from storage.postgres.converted_clicks import FIELDS
 from storage.postgres.reports.sources import (
     CHANGES,
     CREDITS,
@@ -11,14 +12,14 @@ from storage.postgres.reports.sources import (
 )
 
 # Each conversion finds its touch by a look-up of its own, never by reading all clicks: LIMIT keeps the planner to that.
-TOUCH_FIELDS = (
-    "click_id, offer_id, aff_id, landing_page_id, creative_id, alias, source, aff_sub1, aff_sub2, aff_sub3, aff_sub4,"
-    " aff_sub5, utm_source, utm_medium, utm_campaign, utm_content, utm_term, country, region, city, device_type, os,"
-    " browser, language, referrer, extras, first_click_id, contact_id, clicked_at"
-)
+TOUCH_FIELDS = FIELDS
+_KNOWN = ", ".join(f"known.{name}" for name in FIELDS.split(", "))
 TOUCH_JOIN = (
-    f" LEFT JOIN LATERAL (SELECT {TOUCH_FIELDS} FROM clicks WHERE click_id = conversion.click_id"
-    f" UNION ALL SELECT {TOUCH_FIELDS} FROM impressions WHERE click_id = conversion.click_id LIMIT 1) AS touch ON true"
+    " LEFT JOIN converted_clicks AS known ON known.click_id = conversion.click_id"
+    f" LEFT JOIN LATERAL (SELECT {_KNOWN} WHERE known.click_id IS NOT NULL"
+    f" UNION ALL SELECT {TOUCH_FIELDS} FROM clicks WHERE known.click_id IS NULL AND click_id = conversion.click_id"
+    f" UNION ALL SELECT {TOUCH_FIELDS} FROM impressions WHERE known.click_id IS NULL"
+    " AND click_id = conversion.click_id LIMIT 1) AS touch ON true"
 )
 OWN = {
     "advertiser": Column("conversion.advertiser_id"),

@@ -78,23 +78,19 @@ def dimension_of(name: str) -> Dimension:
 def write(question: Question, arguments: Arguments, keys: Sequence[Key] | None = None) -> str:
     """The whole statement: rows of `level` row, currency and total. `keys`: only the rows of these dimensions."""
     names = [f"d{place}" for place in range(len(question.dimensions))]
-    sums = [f"sum({name}) AS {name}" for name in question.components]
+    # Most groups have nothing of most components: each sum that is not begun saves its memory.
+    sums = [f"sum({name}) FILTER (WHERE {name} <> 0) AS {name}" for name in question.components]
     known = [name for name in question.components if name not in question.unknown]
     nonzero = " OR ".join(f"{name} <> 0" for name in known) or "false"
     money = " OR ".join(f"{name} <> 0" for name in known if name in MONEY) or "false"
     shown = [f"coalesce(sum({name}), 0) <> 0" for name in question.components if name not in question.unsplit]
     groups = ", ".join([*names, "key"])
-    several = "true" if question.is_split else "cardinality(currencies) > 1"
+    several = "true" if question.is_split else "(SELECT cardinality(currencies) > 1 FROM money)"
     split = "" if not question.totals_only else " WHERE NOT is_unsplit"
-    flag = ["is_unsplit"] if question.totals_only else []
-    kinds = ", ".join([*names, CURRENCY, *flag])
-    facts = _facts(question, arguments)
-    if len(question.steps) + len(question.totals_only) > 1:  # one source's sums are sums already
-        facts = f"SELECT {kinds}, {', '.join(sums)} FROM ({facts}) AS fact GROUP BY {kinds}"
     return (
-        f"WITH facts AS MATERIALIZED ({facts}),"
+        f"WITH facts AS MATERIALIZED ({_facts(question, arguments)}),"
         f" money AS MATERIALIZED (SELECT coalesce(array_agg(DISTINCT currency), '{{}}') AS currencies FROM facts WHERE {money}),"
-        f" keyed AS MATERIALIZED (SELECT facts.*, CASE WHEN {several} THEN currency END AS key FROM facts, money),"
+        f" keyed AS NOT MATERIALIZED (SELECT facts.*, CASE WHEN {several} THEN currency END AS key FROM facts),"
         f" grouped AS MATERIALIZED (SELECT {groups}, {', '.join(sums)} FROM keyed{split} GROUP BY {groups}"
         f" HAVING {' OR '.join(shown) or 'false'}),"
         f" by_currency AS (SELECT key, {', '.join(sums)} FROM keyed WHERE {nonzero} GROUP BY key),"
