@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from edge.drain.catalogs import CatalogHistory
-from edge.drain.changing import change_conversion
+from edge.drain.changing import Changed, Order, change_conversions
 from edge.tracking.changes import MAX_NOTE_CHARS, ChangeReason, ChangeRefused, Wanted
 from edge.tracking.parameters import clean
 from edge.tracking.payouts import parse_amount
@@ -64,16 +64,19 @@ def faults_in(decision: Decision) -> list[tuple[str, str]]:
 
 
 async def decide_each(conn: Connection, ids: Sequence[UUID], decision: Decision, actor: str) -> list[Decided]:
-    """Change each in a transaction of its own, in this order; what cannot be changed says why."""
+    """Change each, in this order; what cannot be changed says why. Each in a transaction of its own, or all in the caller's."""
     history, decided = CatalogHistory(), []
-    for one in dict.fromkeys(ids):
-        try:
-            _, after = await change_conversion(conn, history, one, decision.wanted, actor=actor, note=decision.note)
-        except ChangeRefused as refused:
-            decided.append(Decided(one, str(refused)))
-        else:
-            decided.append(_as_now(after))
+    order = Order(decision.wanted, actor, decision.note)
+    each = list(dict.fromkeys(ids))
+    # Inside one transaction one after the other would take locks against their order.
+    for some in [each] if conn.is_in_transaction() else [[one] for one in each]:
+        made = await change_conversions(conn, history, some, order)
+        decided += [_told(*one) for one in zip(some, made, strict=True)]
     return decided
+
+
+def _told(conversion_id: UUID, made: Changed | ChangeRefused) -> Decided:
+    return Decided(conversion_id, str(made)) if isinstance(made, ChangeRefused) else _as_now(made[1])
 
 
 async def find_detail(conn: Connection, conversion_id: UUID) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

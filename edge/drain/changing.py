@@ -3,7 +3,7 @@
 The drain comes here with what later conversions ask for, commands with what a person wants.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -22,7 +22,7 @@ from edge.tracking.status_codes import STATUS_CODES
 from edge.tracking.verdict import Pricing
 from storage.journal.events import Conversion
 from storage.postgres.catalog import load_revision
-from storage.postgres.changes import Held, end_waiting, lock_conversions, update_conversions
+from storage.postgres.changes import Held, end_waiting, hold_waiting, lock_conversions, update_conversions
 from storage.postgres.connection import Connection
 from storage.postgres.contacts import upsert_contacts
 from storage.postgres.conversions import (
@@ -31,6 +31,7 @@ from storage.postgres.conversions import (
     insert_changes,
     insert_conversions,
     insert_waiting,
+    release_keys,
     replace_conversions,
 )
 from storage.postgres.copy import Uuid
@@ -123,45 +124,117 @@ async def store_settled(conn: Connection, settled: Settled, deltas: Deltas) -> N
     await upsert(conn, deltas)
 
 
+Changed = tuple[Held, Held]
+"""A conversion as it was and as it is."""
+
+
 async def change_conversion(
-    conn: Connection, history: CatalogHistory, conversion_id: UUID, wanted: Wanted, *, actor: str, note: str = ""
-) -> tuple[Held, Held]:
+    conn: Connection,
+    history: CatalogHistory,
+    conversion_id: UUID,
+    wanted: Wanted,
+    *,
+    actor: str,
+    note: str = "",
+    tells_partners: bool = True,
+) -> Changed:
     """Change one conversion as a person wants it; how it was and is. ChangeRefused: nothing is changed."""
+    order = Order(wanted, actor, note, tells_partners)
+    [made] = await change_conversions(conn, history, [conversion_id], order)
+    if isinstance(made, ChangeRefused):
+        raise made
+    return made
+
+
+class Order(NamedTuple):
+    """What a person wants of some conversions, and who hears of it."""
+
+    wanted: Wanted
+    actor: str
+    note: str = ""
+    tells_partners: bool = True
+
+
+class _Case(NamedTuple):
+    """A locked conversion that is to be changed, the hour that takes the change, and the terms that it is of."""
+
+    held: Held
+    hour: datetime
+    pricing: Pricing | None
+    is_tiered: bool
+
+
+async def change_conversions(
+    conn: Connection, history: CatalogHistory, ids: Sequence[UUID], order: Order
+) -> list[Changed | ChangeRefused]:
+    """Change these conversions in one transaction, its locks taken in order; each in turn, or why it stays as it is."""
     now = datetime.now(UTC)
     async with conn.transaction():
-        await end_waiting(conn, conversion_id)
-        held = next(iter(await lock_conversions(conn, [conversion_id])), None)
-        if held is None:
-            raise ChangeRefused("there is no such conversion")
+        await hold_waiting(conn, ids)
         in_force = await load_revision(conn)
-        await history.load(conn, [held.catalog_revision, in_force])
-        offer = history.at(held.catalog_revision).offer(held.offer_id)
-        pricing = Pricing(offer.terms(held.goal_id, held.aff_id)) if offer and held.aff_id else None
-        if wanted.status == "approved":
-            await _claim_place(conn, held, pricing)
-        hour = booking_hour(held, await closed_months(conn), now)
+        claimed = await _claim_places(conn, history, ids) if order.wanted.status == "approved" else {}
+        held = await lock_conversions(conn, ids)
+        await history.load(conn, [in_force, *(one.catalog_revision for one in held)])
+        closed = await closed_months(conn)
+        cases = {one.conversion_id: _case_of(one, booking_hour(one, closed, now), history) for one in held}
         zone = ZoneInfo(await recall(conn, "timezone", "UTC"))
         counts = TierCounts(zone)
-        counts.need(held.offer_id, held.aff_id, hour, is_tiered=bool(offer and offer.tiers))
+        for one, hour, _, is_tiered in cases.values():
+            counts.need(one.offer_id, one.aff_id, hour, is_tiered=is_tiered)
         await counts.lock(conn)
-        after = change(state_of(held), wanted, pricing, counts.rank(held.offer_id, held.aff_id, hour))
         settled = Settled()
-        changed = book_change(settled, held, after, hour, Why(actor, wanted.reason, note, history.at(in_force)))
-        counts.add(held.offer_id, held.aff_id, hour, settled.changes[-1].conversions_delta)
-        adds = usage_difference(held, changed)
-        await follow_changes(conn, [UsageChange(held.offer_id, held.aff_id, held.booked_hour, adds)], zone)
-        await counts.write(conn)
+        made = [_make(cases.get(one), order, counts, settled, history.at(in_force)) for one in ids]
+        done = [one for one in made if not isinstance(one, ChangeRefused)]
+        if done:
+            uses = [UsageChange(a.offer_id, a.aff_id, a.booked_hour, usage_difference(a, b)) for a, b in done]
+            await follow_changes(conn, uses, zone)
+            await counts.write(conn)
+        taken = {after.conversion_id for _, after in done}
+        await release_keys(conn, {key: one for key, one in claimed.items() if UUID(bytes=one.bytes) not in taken})
+        await end_waiting(conn, taken)
+        if not order.tells_partners:
+            settled.postbacks.clear()
         await store_settled(conn, settled, Deltas())
-    return held, changed
+    return made
 
 
-async def _claim_place(conn: Connection, held: Held, pricing: Pricing | None) -> None:
-    """What a rule refused holds no key: once approved, it must stand in the way of a repetition.
+def _case_of(held: Held, hour: datetime, history: CatalogHistory) -> _Case:
+    offer = history.at(held.catalog_revision).offer(held.offer_id)
+    pricing = Pricing(offer.terms(held.goal_id, held.aff_id)) if offer and held.aff_id else None
+    return _Case(held, hour, pricing, bool(offer and offer.tiers))
+
+
+def _make(
+    case: _Case | None, order: Order, counts: TierCounts, settled: Settled, catalog: Catalog
+) -> Changed | ChangeRefused:
+    """Book what becomes of one conversion; those before it count."""
+    if case is None:
+        return ChangeRefused("there is no such conversion")
+    held, hour = case.held, case.hour
+    now = settled.changed.get(held.conversion_id, held)
+    rank = counts.rank(held.offer_id, held.aff_id, hour)
+    try:
+        after = change(state_of(now), order.wanted, case.pricing, rank)
+    except ChangeRefused as refused:
+        return refused
+    changed = book_change(settled, now, after, hour, Why(order.actor, order.wanted.reason, order.note, catalog))
+    counts.add(held.offer_id, held.aff_id, hour, settled.changes[-1].conversions_delta)
+    return now, changed
+
+
+async def _claim_places(conn: Connection, history: CatalogHistory, ids: Sequence[UUID]) -> dict[str, Uuid]:
+    """What a rule refused holds no key: once approved, it must stand in the way of a repetition. The keys that were free.
 
     A key that another holds stays that one's: a person may pay both.
     """
-    if keys := place_keys(held, pricing):
-        await claim_keys(conn, dict.fromkeys(keys, Uuid(held.conversion_id.bytes)))
+    seen = await lock_conversions(conn, ids, is_look=True)
+    await history.load(conn, [one.catalog_revision for one in seen])
+    wanted: dict[str, Uuid] = {}
+    for one in seen:
+        for key in place_keys(one, _case_of(one, one.booked_hour, history).pricing):
+            wanted.setdefault(key, Uuid(one.conversion_id.bytes))
+    won = await claim_keys(conn, wanted)
+    return {key: wanted[key] for key in won}
 
 
 def place_keys(held: Held, pricing: Pricing | None) -> tuple[str, ...]:

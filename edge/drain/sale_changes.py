@@ -48,14 +48,24 @@ def find_difference(row: SaleRow, heard: Heard) -> Difference | None:
 
 
 async def make_it_so(
-    conn: Connection, history: CatalogHistory, conversion_id: UUID, wanted: Difference, *, actor: str, note: str
+    conn: Connection,
+    history: CatalogHistory,
+    conversion_id: UUID,
+    wanted: Difference,
+    *,
+    actor: str,
+    note: str,
+    tells_partners: bool = True,
 ) -> None:
     """Change the conversion; ChangeRefused if it cannot be. A share of the amount follows the amount."""
     status: Status | Literal[""] = wanted.status or ""
     payout, revenue = await _shares(conn, history, conversion_id, wanted.amount)
     reason: ChangeReason = "" if status == "approved" else "advertiser"
     change = Wanted(status, reason, wanted.amount, payout, revenue)
-    await change_conversion(conn, history, conversion_id, change, actor=actor, note=note[:MAX_NOTE_CHARS])
+    note = note[:MAX_NOTE_CHARS]
+    await change_conversion(
+        conn, history, conversion_id, change, actor=actor, note=note, tells_partners=tells_partners
+    )
 
 
 async def _shares(

@@ -129,7 +129,13 @@ class SaleTaker:
         note = f"import {self._import_id}, line {row.line}"
         try:
             await make_it_so(
-                conn, self._history, one.heard.conversion_id, difference, actor=self._plan.actor, note=note
+                conn,
+                self._history,
+                one.heard.conversion_id,
+                difference,
+                actor=self._plan.actor,
+                note=note,
+                tells_partners=self._plan.postbacks,
             )
         except ChangeRefused as refused:
             return Outcome("rejected", row.line, row.values, f"{difference.text}: {refused}")

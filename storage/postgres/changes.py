@@ -3,9 +3,9 @@
 The order of all locks of a transaction that stores or changes conversions, what a batch brings before them first:
 journal_positions, the node's visits (`visits.py`), the imports' turn (`imports.py`), external_ids, conversions_waiting,
 conversion_keys, conversions, the months (`months.py`), the making of tier_counts (T3), tier_counts, the catalog
-(`hold_catalog`), cap_usage, postback_outbox, the hours (`rollups.py`), stats_hourly, stats_rollups, click_value_days;
-within a table by key. Who keeps to it waits for nobody in a ring. A person who approves what a rule refused claims its
-keys with its row locked: no drain asks for that row, for it holds no key yet and was never accepted.
+(`hold_catalog`), cap_usage, postback_outbox, contacts, the hours (`rollups.py`), stats_hourly, stats_rollups,
+click_value_days; within a table by key. Who keeps to it waits for nobody in a ring. Who changes many in one transaction
+takes each kind of lock for all of them before the next kind.
 """
 
 from collections.abc import Iterable, Sequence
@@ -60,12 +60,12 @@ _EVENT_ID = "coalesce(extras ->> 'adv_unique1', '')"
 _SELECTED = ", ".join(f"{_EVENT_ID} AS event_id" if name == "event_id" else name for name in Held._fields[:-1])
 
 
-async def lock_conversions(conn: asyncpg.Connection, ids: Iterable[UUID]) -> list[Held]:
-    """Those of `ids` that are stored, locked."""
+async def lock_conversions(conn: asyncpg.Connection, ids: Iterable[UUID], *, is_look: bool = False) -> list[Held]:
+    """Those of `ids` that are stored, locked; `is_look`: not locked."""
     rows = await conn.fetch(
         f"SELECT {_SELECTED}, (SELECT max(booked_hour) FROM conversion_changes AS decided WHERE kind = 'decided'"
         " AND decided.conversion_id = conversions.conversion_id) AS booked_hour"
-        " FROM conversions WHERE conversion_id = ANY($1) ORDER BY conversion_id FOR UPDATE",
+        " FROM conversions WHERE conversion_id = ANY($1) ORDER BY conversion_id" + " FOR UPDATE" * (not is_look),
         list(ids),
     )
     return [Held(*row) for row in rows]
@@ -97,10 +97,19 @@ async def update_conversions(conn: asyncpg.Connection, changed: Sequence[Held]) 
         )
 
 
-async def end_waiting(conn: asyncpg.Connection, conversion_id: UUID) -> None:
-    """A late click changes this conversion no more; first of all locks, since the drain takes it first."""
+async def hold_waiting(conn: asyncpg.Connection, conversion_ids: Iterable[UUID]) -> None:
+    """No late click decides these conversions meanwhile; first of all locks, since the drain takes them first."""
     await conn.execute(
-        "DELETE FROM conversions_waiting WHERE conversion_id = $1 AND decided_at IS NOT NULL", conversion_id
+        "SELECT FROM conversions_waiting WHERE conversion_id = ANY($1) AND decided_at IS NOT NULL"
+        " ORDER BY conversion_id FOR UPDATE",
+        list(conversion_ids),
+    )
+
+
+async def end_waiting(conn: asyncpg.Connection, conversion_ids: Iterable[UUID]) -> None:
+    """A late click changes these conversions no more; after `hold_waiting`."""
+    await conn.execute(
+        "DELETE FROM conversions_waiting WHERE conversion_id = ANY($1) AND decided_at IS NOT NULL", list(conversion_ids)
     )
 
 

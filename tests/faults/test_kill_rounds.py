@@ -11,12 +11,15 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from edge.state_follower import STATE
+from storage.postgres.connection import connect
+from storage.postgres.rollups import begin_rollups, forget_rollups, rollup_state
 from storage.state_file import read_state
 from tests.faults.arrivals import faults_in, wait_until_stored, wait_until_told
 from tests.faults.load import Say
@@ -60,6 +63,7 @@ async def test_nothing_answered_is_lost_or_doubled_by_kills(
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(catalog_text(partners.origin))
     node = await make_node(catalog=catalog, EDGE_WORKERS=str(WORKERS), **SETTINGS).start()
+    await roll_up_ahead(node)
     ledger = Ledger()
     traffic = Traffic(node.port, ledger, seed)
     began_s = time.monotonic()
@@ -75,7 +79,23 @@ async def test_nothing_answered_is_lost_or_doubled_by_kills(
     )
     assert ledger.sent > 100 * len(kinds)
     await expect_variety(node)
+    assert await node.fetch("SELECT FROM stats_rollups WHERE gross_clicks > 0 AND payout > 0 LIMIT 1")
     assert await node.stop() == 0
+
+
+async def roll_up_ahead(node: Node) -> None:
+    """As if all hours until tomorrow were rolled up already: every batch adds to the coarser sums as well."""
+    conn = await connect(node.database_url)
+
+    async def has_begun() -> bool:
+        return await rollup_state(conn) is not None
+
+    try:
+        await eventually(has_begun, 30)  # the node's own job, which would begin anew otherwise
+        await forget_rollups(conn)
+        await begin_rollups(conn, "UTC", datetime.now(UTC) + timedelta(days=1))
+    finally:
+        await conn.close()
 
 
 async def play_round(node: Node, traffic: Traffic, kind: str, chance: random.Random) -> None:

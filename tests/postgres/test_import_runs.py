@@ -166,6 +166,27 @@ async def test_what_a_report_says_otherwise_is_told_and_changed_when_asked(
     assert await differences(bench.conn) == []
 
 
+async def test_partners_do_not_hear_of_what_is_changed_where_nobody_is_to_be_told(
+    embedded_bench: Bench, tmp_path: Path
+) -> None:
+    """Without postbacks neither a new row nor one that changes a known conversion is told to its partner."""
+    bench = embedded_bench
+    await bench.apply('[[partners]]\nid = 2\nname = "Deal Blog"\npostback_url = "https://p.example/?m={payout}"')
+    scribe = bench.scribe(revision=2)
+    clicks = [scribe.click(ms=now_ms() - 3 * DAY_MS + n) for n in range(2)]
+    scribe.convert(clicks[0], status="pending")
+    await bench.drain()
+    lines = [
+        f"{click.hex()},0,{when(now_ms() - DAY_MS)},{said}"
+        for click, said in zip(clicks, ("approved", ""), strict=True)
+    ]
+    path = write(tmp_path / "report.csv", "\n".join(["click_id,amount,date,status", *lines]))
+    assert (await take_in(bench, path, update=True, postbacks=False)).counts == {"changed": 1, "stored": 1}
+    assert await bench.rows("SELECT status FROM conversions") == [("approved",)] * 2
+    assert await bench.value("SELECT count(*) FROM postback_outbox") == 0
+    assert await differences(bench.conn) == []
+
+
 SHARES = """
 [[offers]]
 id = 18
