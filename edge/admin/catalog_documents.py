@@ -71,8 +71,16 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def etag_of(parts: Part | tuple[Part, ...]) -> str:
     """The strong ETag of a part (or several) as it is."""
-    digest = blake2b(encode_item(parts), digest_size=12, person=b"clickedge etag").digest()
-    return f'"{urlsafe_b64encode(digest).decode()}"'
+    return _etag(encode_item(parts))
+
+
+def etag_of_shown(shown: Json) -> str:
+    """The strong ETag of what is shown of a part."""
+    return _etag(msgspec.json.encode(shown, order="sorted"))
+
+
+def _etag(data: bytes) -> str:
+    return f'"{urlsafe_b64encode(blake2b(data, digest_size=12, person=b"clickedge etag").digest()).decode()}"'
 
 
 def matches(etag: str, if_match: str) -> bool:
