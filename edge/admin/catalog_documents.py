@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 SET = "_set"
 _UNITS_S = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+_as_sent = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _FIELD = re.compile(r"\.(\w+)")
 
 
@@ -76,7 +77,7 @@ def etag_of(parts: Part | tuple[Part, ...]) -> str:
 
 def etag_of_shown(shown: Json) -> str:
     """The strong ETag of what is shown of a part."""
-    return _etag(msgspec.json.encode(shown, order="sorted"))
+    return _etag(_as_sent.encode(shown))
 
 
 def _etag(data: bytes) -> str:

@@ -65,18 +65,22 @@ class ImportQueue:
     """One for the admin process."""
 
     def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._settings = backend.settings
         self._folder = backend.settings.data_path / "imports"
         self._wanted = asyncio.Event()
 
-    async def submit(self, conn: Connection, order: Order, body: AsyncIterator[bytes]) -> int:
-        """Keep a file and have it imported in its turn; the run's id. NoRoom; UserError if it is empty."""
+    async def submit(self, order: Order, body: AsyncIterator[bytes]) -> int:
+        """Keep a file and have it imported in its turn; the run's id. NoRoom; UserError if it is empty.
+
+        However slowly the file comes: a connection is taken when all of it is there.
+        """
         part = self._folder / f"{uuid4().hex}.part"
         try:
             size_bytes = await self._keep(part, body)
             if not size_bytes:
                 raise UserError("the body is empty: send the file itself")
-            async with conn.transaction():
+            async with self._backend.transaction() as conn:
                 plan = {"order": msgspec.to_builtins(order), "dry_run": order.dry_run}
                 import_id = await create_run(conn, order.kind, order.file_name, size_bytes, order.actor, plan)
                 part.rename(self._upload(import_id))

@@ -6,6 +6,7 @@ A new operation fails here until RULES says who may call it and with which paths
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -14,6 +15,7 @@ import pytest
 
 from edge.admin.api import OPERATIONS
 from edge.admin.api.operation import Operation
+from edge.admin.catalog_documents import etag_of_shown
 from storage.postgres.reports.dimensions import DIMENSIONS
 from storage.postgres.reports.metrics import METRICS
 from tests.conftest import _TEMPLATE, Server, _fresh_database
@@ -204,3 +206,35 @@ async def test_no_answer_holds_what_is_not_for_that_scope(client: Client, tenant
                         leaks.append(f"{answer.status} {path}?{query}: {', '.join(said)}")
     assert not leaks, "\n".join(leaks[:60]) + f"\n{len(leaks)} in all"
     assert count > 100
+
+
+async def test_what_is_hidden_cannot_be_found_out_by_filtering_for_it(client: Client) -> None:
+    """A partner that asks for one advertiser's offers, or for our reference of one, would learn whose they are."""
+    for path in ("offers?advertiser_id=1", "offers?ref=ref-of-decor", "goals?advertiser_id=1", "landing_pages?advertiser_id=2"):
+        page = await (await client.get(f"/api/v1/{path}", headers=bearer("partner"))).json()
+        assert page["data"] == [], path
+        assert (await (await client.get(f"/api/v1/{path.replace('=2', '=1')}", headers=bearer("admin"))).json())["data"], path
+
+
+async def test_an_etag_says_nothing_of_what_is_hidden(client: Client, tenants: Tenants) -> None:
+    """It changes for a partner with what a partner sees only: else a price could be guessed until the ETag fits."""
+    admin, partner, reports = [
+        {path: (await client.get(path, headers=bearer(scope))).headers["ETag"] for path in ETAGGED}
+        for scope in ("admin", "partner", "reports")
+    ]
+    for path in ETAGGED:
+        assert len({admin[path], partner[path], reports[path]}) == 3, path
+        shown = await (await client.get(path, headers=bearer("partner"))).read()
+        assert partner[path] == etag_of_shown(msgspec.json.Decoder(float_hook=Decimal).decode(shown)), path
+
+
+ETAGGED = ("/api/v1/offers/17", "/api/v1/offers/17/goals/1", "/api/v1/offers/17/landing_pages/1")
+
+
+async def test_a_goal_of_another_advertiser_lends_no_name(client: Client, tenants: Tenants) -> None:
+    """An offer of one's own whose goal has no name by now is not shown with somebody else's."""
+    names = [
+        (await (await client.get(f"/api/v1/reports?dimensions=goal&goal=0&goal=2&from={DAY}", headers=bearer(scope))).json())["labels"]
+        for scope in ("advertiser", "admin")
+    ]
+    assert names[0] in ({}, {"goal": {}})

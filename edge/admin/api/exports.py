@@ -39,7 +39,7 @@ def _exporting(what: str) -> Handler:
         if _running.count >= MAX_RUNNING:
             raise Problem(503, f"{MAX_RUNNING} exports are being made already", headers={"Retry-After": "10"})
         with _running:
-            async with call.backend.connection() as conn:
+            async with call.backend.slow_connection() as conn:
                 zone = await recall(conn, "timezone", call.backend.settings.timezone)
                 shape, job = _read(call, what, zone)
                 return await _Stream(call.request, what, shape).run(lambda write: job(conn, write))
