@@ -30,7 +30,7 @@ LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-versio
 	--no-emit-index-url --no-header $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench setup-peers run test test-older check system missing faults guard bench lock clean
+.PHONY: help setup setup-dev setup-bench setup-peers run test test-older check system missing faults guard bench lock vendor clean
 
 help:  ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
@@ -110,6 +110,9 @@ lock: $(VENV)/.run-installed  ## resolves requirements/*.txt anew: LOCK_ARGS=--u
 	$(LOCK) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra bench --constraints requirements/run.txt --output-file requirements/bench.txt
 	$(LOCK) --group pyproject.toml:peers --output-file requirements/peers.txt
+
+vendor: setup  ## fetches the console's browser libraries again, as pinned (needs npm)
+	cd '$(ROOT)' && $(BIN)/python -m edge.admin.console.vendor
 
 clean:  ## removes what was built; data stays
 	rm -rf '$(VENV)' '$(PEERS_VENV)' '$(ROOT)/build' '$(ROOT)'/*.egg-info '$(ROOT)/.mypy_cache' '$(ROOT)/.ruff_cache' \

@@ -1,7 +1,5 @@
 """`clickedge cohorts`: what contacts brought in after they came, as a table, CSV or JSON."""
 
-import csv
-import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from rich.table import Table
 
 from edge.cli.database import database_options, run_connected
 from edge.errors import UserError
+from edge.exports.cohorts import to_csv
 from storage.postgres.cohorts import Cohort, Window, find_cohorts
 from storage.postgres.connection import Connection, resolve_url
 from storage.postgres.contact_filter import UTM
@@ -44,7 +43,7 @@ def cohorts(
     if as_json:
         click.echo(msgspec.json.format(_json.encode({"data": found})))
     elif as_csv:
-        click.echo(_to_csv(found), nl=False)
+        click.echo(to_csv(found), nl=False)
     else:
         _print(found)
 
@@ -62,19 +61,6 @@ def _parameters(options: dict[str, str], filters: Sequence[str]) -> list[tuple[s
 async def _find(conn: Connection, parameters: list[tuple[str, str]]) -> list[Cohort]:
     now = datetime.now(UTC)
     return await find_cohorts(conn, parse_cohorts(parameters, now, await recall(conn, "timezone", "UTC")), now)
-
-
-def _to_csv(found: Sequence[Cohort]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["cohort", "contacts", "currency", *Window.__struct_fields__])
-    for one in found:
-        for window in one.windows:
-            complete = "true" if window.is_complete else "false"
-            money = (f"{window.revenue:f}", f"{window.revenue_per_contact:f}")
-            counts = (window.converting, window.conversions)
-            writer.writerow([one.starts_on, one.contacts, one.currency, window.days, complete, *counts, *money])
-    return text.getvalue()
 
 
 def _print(found: Sequence[Cohort]) -> None:

@@ -1,5 +1,6 @@
 """What is stored about one transaction id, for `explain`."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -62,6 +63,11 @@ async def find_conversion(conn: Connection, conversion_id: UUID) -> tuple[Row | 
     rows = await _fetch(conn, "SELECT * FROM conversions WHERE conversion_id = $1", conversion_id)
     query = "SELECT * FROM conversion_changes WHERE conversion_id = $1 ORDER BY change_id"
     return (rows[0] if rows else None), await _fetch(conn, query, conversion_id)
+
+
+async def find_conversions(conn: Connection, conversion_ids: Sequence[UUID]) -> list[Row]:
+    """Those of these conversions that are stored."""
+    return await _fetch(conn, "SELECT * FROM conversions WHERE conversion_id = ANY($1)", list(conversion_ids))
 
 
 async def _find_touches(conn: Connection, click_id: bytes | None) -> tuple[Row | None, Row | None]:

@@ -97,8 +97,8 @@ async def _fill(filled: Filled) -> None:
         click_id = filled.ids[aff_id] = UUID(bytes=minting.mint(now_ms()))
         at = datetime.fromtimestamp((click_id.int >> 80) / 1000, UTC)
         await conn.execute(
-            "INSERT INTO clicks (click_id, clicked_at, node_id, offer_id, aff_id, outcome, revenue, ip, aff_sub1, currency)"
-            " VALUES ($1, $2, 0, $3, $4, 'redirected', 0, '203.0.113.77', 'sub of the click', 'USD')",
+            "INSERT INTO clicks (click_id, clicked_at, node_id, offer_id, aff_id, outcome, revenue, ip, aff_sub1, currency, catalog_revision)"
+            " VALUES ($1, $2, 0, $3, $4, 'redirected', 0, '203.0.113.77', 'sub of the click', 'USD', 1)",
             click_id, at, offer_id, aff_id,
         )  # fmt: skip
         conversion_id = UUID(bytes=minting.mint(now_ms()))
@@ -131,6 +131,15 @@ async def add_hour(url: str, hour: datetime, **values: Any) -> None:
     places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
     await conn.execute(f"INSERT INTO stats_hourly ({', '.join(row)}) VALUES ({places})", *row.values())
     await conn.close()
+
+
+async def value_of(url: str, query: str) -> Any:
+    """One value; its connection is closed whatever the test does next."""
+    conn = await connect(url)
+    try:
+        return await conn.fetchval(query)
+    finally:
+        await conn.close()
 
 
 @asynccontextmanager

@@ -11,9 +11,8 @@ from edge.admin.console import PAGES, keys
 from edge.admin.console.app import SECRET_FILE
 from edge.admin.console.protection import FAILURES_ALLOWED, FORGIVEN_AFTER_S, Attempts
 from edge.admin.console.sessions import LASTS_S, Signer
-from storage.postgres.connection import connect
 from tests.conftest import _TEMPLATE, Server, _fresh_database
-from tests.postgres.consoles import KEYS, Filled, cookie_of, fill, log_in, open_console, read, send
+from tests.postgres.consoles import KEYS, Filled, cookie_of, fill, log_in, open_console, read, send, value_of
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +62,12 @@ async def test_without_a_session_there_is_only_the_log_in(filled: Filled, data_d
 
 async def test_keys_that_are_wrong_over_or_revoked_stay_outside(filled: Filled, data_dir: Path) -> None:
     """Each with the same words; nothing tells a key that was from one that never was."""
-    conn = await connect(filled.url)
-    await conn.execute(
+    await value_of(
+        filled.url,
         "INSERT INTO api_keys (name, key_hash, scope, expires_at, revoked_at) VALUES"
         " ('over', sha256('ce_over'), 'admin', now() - interval '1 s', NULL),"
-        " ('revoked', sha256('ce_revoked'), 'admin', NULL, now())"
+        " ('revoked', sha256('ce_revoked'), 'admin', NULL, now())",
     )
-    await conn.close()
     async with open_console(filled.url, data_dir) as client:
         for key in ("", "ce_never", "ce_over", "ce_revoked", "x" * 10_000, "\u2603"):
             answer = await client.post("/login", data={"key": key}, allow_redirects=False)
@@ -129,14 +127,12 @@ def test_a_session_is_what_we_signed_and_ends() -> None:
 async def test_a_revoked_keys_session_ends(filled: Filled, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the seconds that a key is believed, here none."""
     monkeypatch.setattr(keys, "STALE_AFTER_S", -1.0)
-    conn = await connect(filled.url)
-    await conn.execute("INSERT INTO api_keys (name, key_hash, scope) VALUES ('short', sha256('ce_short'), 'reports')")
+    await value_of(filled.url, "INSERT INTO api_keys (name, key_hash, scope) VALUES ('short', sha256('ce_short'), 'reports')")
     async with open_console(filled.url, data_dir) as client:
         await client.post("/login", data={"key": "ce_short"}, allow_redirects=False)
         await read(client, "/offers")
-        await conn.execute("UPDATE api_keys SET revoked_at = now() WHERE name = 'short'")
+        await value_of(filled.url, "UPDATE api_keys SET revoked_at = now() WHERE name = 'short'")
         await read(client, "/offers", 303)
-    await conn.close()
 
 
 async def test_a_form_without_its_token_changes_nothing(filled: Filled, data_dir: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from edge.tracking.catalog_document import Advertiser, Offer, Partner, decode_item
 from storage.postgres.connection import connect
 from tests.conftest import _TEMPLATE, Server, _fresh_database
-from tests.postgres.consoles import Client, Filled, fill, log_in, open_console, read, send, token_of
+from tests.postgres.consoles import Client, Filled, fill, log_in, open_console, read, send, token_of, value_of
 
 SECRET_TOKEN = "s3cret-of-outletforce"
 
@@ -92,9 +92,7 @@ async def test_a_change_is_shown_before_it_is_stored(filled: Filled, data_dir: P
         assert (after.name, str(after.payout), after.click_window_s) == ("New <i>name</i>", "5.25", 7 * 86_400)
         assert (after.goals, after.overrides) == (before.goals, before.overrides)
         assert "Stored as catalog revision 2" in await read(client, "/offers/17?stored=2")
-        conn = await connect(filled.url)
-        assert await conn.fetchval("SELECT actor FROM catalog_revisions WHERE revision = 2") == "key of admin"
-        await conn.close()
+        assert await value_of(filled.url, "SELECT actor FROM catalog_revisions WHERE revision = 2") == "key of admin"
 
 
 async def test_faults_stand_at_their_fields_and_what_was_written_stays(filled: Filled, data_dir: Path) -> None:

@@ -16,13 +16,16 @@ the token by itself. A part of a page that htmx replaces is a template of its ow
 
 from collections.abc import Sequence
 
-from edge.admin.console import catalog_items, clicks, health, links, overview, postbacks
+from edge.admin.console import catalog_items, clicks, cohorts, contacts, conversions, health, links, overview, postbacks
 from edge.admin.console.app import Console
 from edge.admin.console.page import Page
 
 PAGES: Sequence[Page] = (
     overview.PAGE,
     clicks.PAGE,
+    conversions.PAGE,
+    contacts.PAGE,
+    cohorts.PAGE,
     *catalog_items.PAGES,
     links.PAGE,
     postbacks.PAGE,

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-NOTHING = "–"
+NOTHING = "\N{EN DASH}"
 _TWO, _FOUR = Decimal("0.01"), Decimal("0.0001")
 
 
@@ -36,7 +36,7 @@ def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
     if now is None or not before:
         return ""
     share = (Decimal(now) - Decimal(before)) / abs(Decimal(before)) * 100
-    return f"{share:+,.0f} %" if abs(share) < 1000 else f"×{Decimal(now) / Decimal(before):,.0f}"
+    return f"{share:+,.0f} %" if abs(share) < 1000 else f"{Decimal(now) / Decimal(before):,.0f} times"
 
 
 def moment(value: datetime | None, zone: ZoneInfo) -> str:

@@ -23,3 +23,9 @@ class Names:
         """The advertiser's name."""
         advertiser = self._catalog.advertiser(advertiser_id)
         return advertiser.name if advertiser else f"advertiser {advertiser_id}"
+
+    def goal(self, offer_id: int, goal_id: int) -> str:
+        """The goal's name; "" for the offer itself."""
+        offer = self._catalog.offer(offer_id)
+        goal = offer.goals_by_id.get(goal_id) if offer else None
+        return goal.name if goal else f"goal {goal_id}" if goal_id else ""

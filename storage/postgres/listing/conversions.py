@@ -4,6 +4,7 @@ By conversion date a conversion adds to a period what was booked in it: one that
 it adds -1. By click date, and where no metric is asked for, each is taken as it is now.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -30,13 +31,32 @@ class ConversionPage(NamedTuple):
     next_cursor: str | None
 
 
-async def list_conversions(conn: Connection, drill: Drill) -> ConversionPage:
+class Also(NamedTuple):
+    """What no report asks for. `reasons` empty: whatever reason; `named`: an id or order number that they carry."""
+
+    reasons: Sequence[str] = ()
+    named: str = ""
+
+    def conditions(self, arguments: Arguments) -> Iterator[str]:
+        """What must be true of `conversion`."""
+        if self.reasons:
+            yield f"conversion.reason = ANY({arguments.add(list(self.reasons), 'text[]')})"
+        if uuid := _read_uuid(self.named):
+            place = arguments.add(uuid, "uuid")
+            yield f"(conversion.conversion_id = {place} OR conversion.click_id = {place})"
+        elif self.named:
+            place = arguments.add(self.named, "text")
+            names = ("transaction_id", "conversion_unique_id", "adv_sub1")
+            yield f"({' OR '.join(f'conversion.{name} = {place}' for name in names)})"
+
+
+async def list_conversions(conn: Connection, drill: Drill, also: Also | None = None) -> ConversionPage:
     """The conversions, with all columns that the viewer may see. QueryRefused: the cursor is none."""
     arguments = Arguments()
     after = read_cursor(drill, datetime, UUID)
     source = source_of(drill)
     found = where(drill, source, arguments)
-    condition = found.condition
+    condition = " AND ".join([found.condition, *(also.conditions(arguments) if also else ())])
     if after:
         received_at, last_id = arguments.add(after[0], "timestamptz"), arguments.add(after[1], "uuid")
         condition += f" AND (conversion.received_at, conversion.conversion_id) < ({received_at}, {last_id})"
@@ -88,3 +108,10 @@ def _with_adds(row: Row, figures: list[str]) -> Row:
     if figures:
         row["adds"] = {name: row.pop(f"adds_{name}") for name in figures}
     return row
+
+
+def _read_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
