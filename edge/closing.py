@@ -14,6 +14,15 @@ SETTLED_AFTER = timedelta(minutes=10)
 """No transaction lasts that long: nothing is still being booked in a month that ended earlier."""
 
 
+class StillComing(UserError):
+    """A month that may still get events. `text`: why, without what the user of the command may do."""
+
+    def __init__(self, text: str) -> None:
+        """`text`: for people."""
+        self.text = text
+        super().__init__(f"{text}: wait, or say --force")
+
+
 async def span_in_force(conn: Connection, month: date) -> MonthSpan:
     """A month's instants: as it was closed, else in the time zone of serve, without what its closed neighbours have."""
     closed = {one.month: one for one in await closed_months(conn, to_change=False)}
@@ -35,7 +44,7 @@ async def close(conn: Connection, month: date, *, now: datetime, actor: str, for
         raise UserError(f"{month:%Y-%m} is not over: it can be closed from {may_close_at.astimezone(UTC)} on")
     undrained = await undrained_journals(conn, round(span.ends_at.timestamp() * 1000))
     if undrained and not force:
-        raise UserError(f"{undrained} journals may still hold events of {month:%Y-%m}: wait, or say --force")
+        raise StillComing(f"{undrained} journals may still hold events of {month:%Y-%m}")
     if not await close_month(conn, *span, actor):
         raise UserError(f"{month:%Y-%m} is closed already")
     await keep_lines(conn, month, await recall(conn, "timezone", "UTC"))

@@ -59,6 +59,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     postbacks: bool = True
     tolerance_s: int = 86_400
     feed: str = ""
+    draft: str = ""
+    """Which kept file (import_drafts.py) it was that the console sent; "": none."""
 
 
 class ImportQueue:
@@ -67,7 +69,7 @@ class ImportQueue:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._settings = backend.settings
-        self._folder = backend.settings.data_path / "imports"
+        self.folder = backend.settings.data_path / "imports"
         self._wanted = asyncio.Event()
 
     async def submit(self, order: Order, body: AsyncIterator[bytes]) -> int:
@@ -75,23 +77,28 @@ class ImportQueue:
 
         However slowly the file comes: a connection is taken when all of it is there.
         """
-        part = self._folder / f"{uuid4().hex}.part"
+        part = self.folder / f"{uuid4().hex}.part"
         try:
-            size_bytes = await self._keep(part, body)
-            if not size_bytes:
+            if not await self.keep(part, body):
                 raise UserError("the body is empty: send the file itself")
-            async with self._backend.transaction() as conn:
-                plan = {"order": msgspec.to_builtins(order), "dry_run": order.dry_run}
-                import_id = await create_run(conn, order.kind, order.file_name, size_bytes, order.actor, plan)
-                part.rename(self._upload(import_id))
+            async with self._backend.connection() as conn:
+                return await self.submit_file(conn, order, part)
         finally:
             part.unlink(missing_ok=True)
+
+    async def submit_file(self, conn: Connection, order: Order, path: Path) -> int:
+        """Have a complete file of this folder imported in its turn: it gets another name; the run's id."""
+        async with conn.transaction():
+            plan = {"order": msgspec.to_builtins(order), "dry_run": order.dry_run}
+            size_bytes = (await asyncio.to_thread(path.stat)).st_size
+            import_id = await create_run(conn, order.kind, order.file_name, size_bytes, order.actor, plan)
+            await asyncio.to_thread(path.rename, self._upload(import_id))
         self._wanted.set()
         return import_id
 
     def rejects(self, import_id: int) -> Path:
         """Where the refused rows of an uploaded file are."""
-        return self._folder / f"{import_id}.rejects.csv"
+        return self.folder / f"{import_id}.rejects.csv"
 
     async def run(self) -> None:
         """Import what there is, and what comes, until cancelled."""
@@ -135,7 +142,7 @@ class ImportQueue:
         source = Source(self._upload(import_id), order.file_name, self.rejects(import_id))
         settings = with_secrets(self._settings)
         try:
-            plan = await _plan_of(conn, order, settings)
+            plan = await plan_of(conn, order, settings)
             report = await run_import(conn, settings, source, plan, import_id=import_id)
         except UserError as error:
             await finish_run(conn, import_id, error=str(error)[:1000])
@@ -143,9 +150,9 @@ class ImportQueue:
             return
         log.info("import_done", import_id=import_id, kind=order.kind, **cast("dict[str, Any]", report.counts))
 
-    async def _keep(self, path: Path, body: AsyncIterator[bytes]) -> int:
-        """The body into a file; its size."""
-        await asyncio.to_thread(lambda: self._folder.mkdir(mode=0o700, exist_ok=True))
+    async def keep(self, path: Path, body: AsyncIterator[bytes]) -> int:
+        """The body into a file of this folder; its size. NoRoom: then what there is of it is the caller's to remove."""
+        await asyncio.to_thread(lambda: self.folder.mkdir(mode=0o700, exist_ok=True))
         size_bytes, chunks, held = 0, [], 0
         with path.open("wb") as file:
             async for chunk in body:
@@ -159,9 +166,9 @@ class ImportQueue:
 
     def _write(self, file: Any, chunks: list[bytes]) -> None:
         try:
-            if shutil.disk_usage(self._folder).free < MIN_FREE_BYTES + _CHUNK_BYTES:
+            if shutil.disk_usage(self.folder).free < MIN_FREE_BYTES + _CHUNK_BYTES:
                 raise NoRoom(
-                    f"the disk of {self._folder} has no room for it: {MIN_FREE_BYTES >> 20} MiB must stay free"
+                    f"the disk of {self.folder} has no room for it: {MIN_FREE_BYTES >> 20} MiB must stay free"
                 )
             file.write(b"".join(chunks))
             file.flush()
@@ -169,16 +176,16 @@ class ImportQueue:
             raise NoRoom(f"the file cannot be kept: {error.strerror}") from error
 
     def _waiting_ids(self) -> list[int]:
-        return [int(path.stem) for path in self._folder.glob("*.upload") if path.stem.isdigit()]
+        return [int(path.stem) for path in self.folder.glob("*.upload") if path.stem.isdigit()]
 
     def _upload(self, import_id: int) -> Path:
-        return self._folder / f"{import_id}.upload"
+        return self.folder / f"{import_id}.upload"
 
     def _tidy(self) -> None:
         """Uploads that were broken off go, and rejects that nobody came for."""
-        for path in self._folder.glob("*.part"):
+        for path in self.folder.glob("*.part"):
             path.unlink(missing_ok=True)
-        for path in self._folder.glob("*.rejects.csv"):
+        for path in self.folder.glob("*.rejects.csv"):
             if time.time() - path.stat().st_mtime > KEPT_REJECTS_S:
                 path.unlink(missing_ok=True)
 
@@ -191,7 +198,8 @@ def queue_of(backend: Backend) -> ImportQueue:
     return _queues.setdefault(backend, ImportQueue(backend))
 
 
-async def _plan_of(conn: Connection, order: Order, settings: Settings) -> Plan:
+async def plan_of(conn: Connection, order: Order, settings: Settings) -> Plan:
+    """The order as an import is run."""
     zone = ZoneInfo(order.timezone or await recall(conn, "timezone", settings.timezone))
     return Plan(
         kind=order.kind,

@@ -123,6 +123,13 @@ async def run_import(
         opened.file.close()
 
 
+async def preview_file(source: Source, plan: Plan) -> Preview:
+    """What a file would be taken for; UserError where it cannot be told."""
+    opened = await asyncio.to_thread(_open, source, plan)
+    opened.file.close()
+    return opened.preview
+
+
 async def _recorded(conn: Connection, report: Report, work: Any, *, is_rehearsal: bool) -> Report:
     """The run's end is written down, whatever it is."""
     try:

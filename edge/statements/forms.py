@@ -63,7 +63,7 @@ def to_overview(summaries: Iterable[Summary]) -> str:
 
 def to_page(statement: Statement) -> str:
     """A page of HTML by itself, made to be printed; names are text, whatever is in them."""
-    return str(_template().render(statement=statement, month_name=_month_name, money=_money, count=_count))
+    return str(_template().render(statement=statement, month_name=month_name, money=_money, count=_count))
 
 
 @cache
@@ -115,7 +115,8 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _month_name(month: str) -> str:
+def month_name(month: str) -> str:
+    """October 2026, of 2026-10."""
     year, number = month.split("-")
     return f"{_MONTHS[int(number) - 1]} {year}"
 

@@ -10,9 +10,10 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
-from edge.admin.api.operation import EVERYBODY, Call, Operation, Scope
+from edge.admin.api.operation import EVERYBODY, Call, Caller, Operation, Scope
 from edge.admin.api.problems import Problem, bad_fields, not_found
 from edge.admin.api.reports import ReportParameters, viewer_of
+from edge.admin.backend import Backend
 from edge.exports.asking import MEDIA, Format, Shape, parse_selection, take_shape
 from edge.exports.reports import export_report, parse_report
 from edge.exports.running import Write, export_table
@@ -20,7 +21,7 @@ from storage.postgres.connection import Connection
 from storage.postgres.exports.tables import TABLES, Table
 from storage.postgres.installation import recall
 from storage.postgres.reports.dimensions import DIMENSIONS
-from storage.postgres.reports.query import NotYours, QueryRefused
+from storage.postgres.reports.query import NotYours, Parameters, QueryRefused
 from storage.postgres.reports.report import ReportTooSlow
 
 MAX_RUNNING = 3
@@ -36,22 +37,29 @@ def _exporting(what: str) -> Handler:
     """The handler of a table, or of `reports`."""
 
     async def export(call: Call) -> web.StreamResponse:
-        if _running.count >= MAX_RUNNING:
-            raise Problem(503, f"{MAX_RUNNING} exports are being made already", headers={"Retry-After": "10"})
-        with _running:
-            async with call.backend.slow_connection() as conn:
-                zone = await recall(conn, "timezone", call.backend.settings.timezone)
-                shape, job = _read(call, what, zone)
-                return await _Stream(call.request, what, shape).run(lambda write: job(conn, write))
+        return await send_export(call.backend, call.caller, call.request, what, list(call.request.query.items()))
 
     return export
 
 
-def _read(call: Call, what: str, zone: str) -> tuple[Shape, Job]:
+async def send_export(
+    backend: Backend, caller: Caller, request: web.Request, what: str, parameters: Parameters
+) -> web.StreamResponse:
+    """A table, or `reports`, as the answer to that request; Problem, with every fault, before it has begun."""
+    if _running.count >= MAX_RUNNING:
+        raise Problem(503, f"{MAX_RUNNING} exports are being made already", headers={"Retry-After": "10"})
+    with _running:
+        async with backend.slow_connection() as conn:
+            zone = await recall(conn, "timezone", backend.settings.timezone)
+            shape, job = _read(caller, what, parameters, zone)
+            return await _Stream(request, what, shape).run(lambda write: job(conn, write))
+
+
+def _read(caller: Caller, what: str, parameters: Parameters, zone: str) -> tuple[Shape, Job]:
     """What is asked for; Problem with every fault."""
-    now, viewer = datetime.now(UTC), viewer_of(call.caller)
+    now, viewer = datetime.now(UTC), viewer_of(caller)
     try:
-        shape, parameters = take_shape(list(call.request.query.items()))
+        shape, parameters = take_shape(parameters)
         if what == "reports":
             query, is_whole = parse_report(parameters, viewer, now, zone)
             return shape, lambda conn, write: export_report(

@@ -55,7 +55,7 @@ class FormQuery(Struct):
 async def list_statements(call: Call) -> SummaryPage:
     """The totals of a month."""
     query = call.query
-    wanted = _wanted(call.caller, query)
+    wanted = whose_statements(call.caller, query.partner, query.advertiser)
     found: list[Summary] = []
     for whose in wanted:
         for one in await _find(call, query.month, whose):
@@ -70,7 +70,7 @@ async def show_statement(call: Call) -> Statement | web.Response:
     """One statement, as JSON, CSV or a page."""
     path = call.path
     whose = Whose(path.party, path.id)
-    if not _is_theirs(call.caller, whose):
+    if not is_theirs(call.caller, whose):
         raise not_found(path.party)
     found = await _find(call, path.month, whose)
     if not found:
@@ -100,7 +100,7 @@ async def _find(call: Call, month_name: str, whose: Whose) -> list[Statement]:
     return [found] if found else []
 
 
-def _wanted(caller: Caller, query: ListQuery) -> list[Whose]:
+def whose_statements(caller: Caller, partner: int | None, advertiser: int | None) -> list[Whose]:
     """Whose to list. A key of one party has its own; what it asks for beyond that is not there."""
     if caller.scope == "partner":
         own = [Whose("partner", caller.aff_id)]
@@ -108,17 +108,18 @@ def _wanted(caller: Caller, query: ListQuery) -> list[Whose]:
         own = [Whose("advertiser", caller.advertiser_id)]
     else:
         own = [Whose(party) for party in _PARTIES]
-    named = {"partner": query.partner, "advertiser": query.advertiser}
+    named = {"partner": partner, "advertiser": advertiser}
     if not any(named.values()):
         return own
     asked = [Whose(party, party_id) for party in _PARTIES if (party_id := named[party])]
-    refused = [one for one in asked if not _is_theirs(caller, one)]
+    refused = [one for one in asked if not is_theirs(caller, one)]
     if refused:
         raise not_found(refused[0].party)
     return asked
 
 
-def _is_theirs(caller: Caller, whose: Whose) -> bool:
+def is_theirs(caller: Caller, whose: Whose) -> bool:
+    """Whether that statement is one that the caller may see."""
     if caller.scope == "partner":
         return whose == Whose("partner", caller.aff_id)
     return caller.scope != "advertiser" or whose == Whose("advertiser", caller.advertiser_id)

@@ -16,12 +16,28 @@ the token by itself. A part of a page that htmx replaces is a template of its ow
 
 from collections.abc import Sequence
 
-from edge.admin.console import catalog_items, clicks, cohorts, contacts, conversions, health, links, overview, postbacks
+from edge.admin.console import (
+    catalog_items,
+    clicks,
+    cohorts,
+    contacts,
+    conversions,
+    exports,
+    health,
+    imports,
+    key_page,
+    links,
+    overview,
+    postbacks,
+    reports,
+    statements,
+)
 from edge.admin.console.app import Console
 from edge.admin.console.page import Page
 
 PAGES: Sequence[Page] = (
     overview.PAGE,
+    reports.PAGE,
     clicks.PAGE,
     conversions.PAGE,
     contacts.PAGE,
@@ -29,6 +45,10 @@ PAGES: Sequence[Page] = (
     *catalog_items.PAGES,
     links.PAGE,
     postbacks.PAGE,
+    statements.PAGE,
+    exports.PAGE,
+    imports.PAGE,
+    key_page.PAGE,
     health.PAGE,
 )
 

@@ -66,7 +66,7 @@ class Console:
 
     def _route(self, page: Page, route: Route) -> web.RouteDef:
         async def answer(request: web.Request) -> web.StreamResponse:
-            visit = await self._visit(request)
+            visit = await self._visit(request, takes_body=route.takes_body)
             if isinstance(visit, web.Response):
                 return visit
             try:
@@ -117,8 +117,8 @@ class Console:
         refusal = Refusal(404, "There is no such page", "The address may be mistyped.")
         return visit.render("refusal.html", status=404, refusal=refusal)
 
-    async def _visit(self, request: web.Request) -> Visit | web.Response:
-        """Who asks, with the form that was sent; or where to go instead."""
+    async def _visit(self, request: web.Request, *, takes_body: bool = False) -> Visit | web.Response:
+        """Who asks, with the form that was sent (not where the handler `takes_body`); or where to go instead."""
         cookie = request.cookies.get(COOKIE, "")
         caller = await self._caller(cookie)
         if caller is None:
@@ -126,8 +126,9 @@ class Console:
         form: MultiDictProxy[Any] = MultiDictProxy(MultiDict())
         visit = Visit(self._shared, caller, request, self._signer.form_token(cookie), form)
         if request.method not in _SAFE:
-            form = await request.post()
-            token = request.headers.get(_TOKEN_HEADER) or form.get(_TOKEN_FIELD)
+            form = form if takes_body else await request.post()
+            sent = request.query if takes_body else form
+            token = request.headers.get(_TOKEN_HEADER) or sent.get(_TOKEN_FIELD)
             if not isinstance(token, str) or not self._signer.is_form_token(cookie, token):
                 refusal = Refusal(403, "This form is not one of ours", "It may be too old. Load the page again.")
                 return visit.render("refusal.html", status=403, refusal=refusal)

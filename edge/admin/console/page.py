@@ -92,12 +92,16 @@ Handler = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 
 class Route(NamedTuple):
-    """A method and path, and what answers. `scopes`: who may, if not all who may see the page."""
+    """A method and path, and what answers. `scopes`: who may, if not all who may see the page.
+
+    `takes_body`: the handler reads a body of any size itself; the form's token is in a header or in the query then.
+    """
 
     method: str
     path: str
     handler: Handler
     scopes: Collection[Scope] = ()
+    takes_body: bool = False
 
 
 class Page(NamedTuple):

@@ -7,7 +7,7 @@ from aiohttp import web
 from edge.admin.api.operation import ADMIN, Scope
 from edge.admin.console.names import Names
 from edge.admin.console.page import Page, Refusal, Route, Visit
-from edge.admin.postback_trial import send_sample, tell, tell_sample, try_postback
+from edge.admin.postback_trial import read_address, read_target, send_sample, tell, tell_sample, try_postback
 from edge.errors import UserError
 from edge.replaying import replay
 from edge.tracking.postback_story import attempt_in_words, state_in_words
@@ -69,6 +69,8 @@ async def try_one(visit: Visit) -> web.Response:
     try:
         if "{" in url:
             return _tester(visit, lines=list(tell_sample(await send_sample(url, settings))))
+        read_target(url, data or None)  # what is no postback is told whether or not the database answers
+        read_address(from_ip or "127.0.0.1")
         async with visit.connection() as conn:
             tried = await try_postback(conn, settings, url, data or None, "", from_ip or "127.0.0.1")
         return _tester(visit, lines=list(tell(tried)))

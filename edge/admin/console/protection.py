@@ -24,9 +24,9 @@ _ADDRESSES = 10_000
 
 
 def protect(response: web.StreamResponse) -> None:
-    """Add the headers; pages are kept by nobody."""
+    """Add the headers, but for those that the answer has its own of; pages are kept by nobody."""
     for name, value in HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
 
 

@@ -74,6 +74,13 @@
   document.addEventListener("htmx:configRequest", (event) => {
     event.detail.headers["X-CSRF-Token"] = document.querySelector("meta[name=csrf-token]").content;
   });
+  document.addEventListener("htmx:xhr:progress", (event) => {
+    const bar = event.target.querySelector("progress[data-upload]");
+    if (!bar || !event.detail.lengthComputable) return;
+    bar.hidden = false;
+    bar.max = event.detail.total;
+    bar.value = event.detail.loaded;
+  });
   const rowsOf = (part) => new Set([...part.querySelectorAll("[data-row]")].map((row) => row.dataset.row));
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (event.target.matches("[data-live]")) event.target.shown = rowsOf(event.target);
