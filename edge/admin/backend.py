@@ -15,6 +15,9 @@ from storage.errors import StorageError
 from storage.postgres.connection import Connection, Pool, is_retryable, open_pool
 
 MAX_CONNECTIONS = 8
+MAX_SLOW = 5
+"""So many connections may be busy with reports, lists and exports; the others stay for log-ins, health and changes."""
+_WAIT_S = 10.0
 _COMMAND_TIMEOUT_S = 60.0
 _bound: ContextVar[tuple[asyncio.Task[Any] | None, Connection] | None] = ContextVar("bound", default=None)
 
@@ -35,6 +38,21 @@ class Backend:
         self._resolve_database = resolve_database
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
+        self._slow = asyncio.Semaphore(MAX_SLOW)
+
+    @asynccontextmanager
+    async def slow_connection(self) -> AsyncIterator[Connection]:
+        """A connection for what may take seconds, of which there are fewer; DatabaseAway if all stay in use."""
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                await self._slow.acquire()
+        except TimeoutError as error:
+            raise DatabaseAway(f"{MAX_SLOW} reports or lists are being made already") from error
+        try:
+            async with self.connection() as conn:
+                yield conn
+        finally:
+            self._slow.release()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -45,7 +63,7 @@ class Backend:
             return
         try:
             pool = await self._opened()
-            conn = await pool.acquire(timeout=10)
+            conn = await pool.acquire(timeout=_WAIT_S)
         except Exception as error:
             if not (isinstance(error, StorageError | OSError | TimeoutError) or is_retryable(error)):
                 raise

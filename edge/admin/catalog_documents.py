@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 SET = "_set"
 _UNITS_S = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+_as_sent = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _FIELD = re.compile(r"\.(\w+)")
 
 
@@ -71,8 +72,16 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def etag_of(parts: Part | tuple[Part, ...]) -> str:
     """The strong ETag of a part (or several) as it is."""
-    digest = blake2b(encode_item(parts), digest_size=12, person=b"clickedge etag").digest()
-    return f'"{urlsafe_b64encode(digest).decode()}"'
+    return _etag(encode_item(parts))
+
+
+def etag_of_shown(shown: Json) -> str:
+    """The strong ETag of what is shown of a part."""
+    return _etag(_as_sent.encode(shown))
+
+
+def _etag(data: bytes) -> str:
+    return f'"{urlsafe_b64encode(blake2b(data, digest_size=12, person=b"clickedge etag").digest()).decode()}"'
 
 
 def matches(etag: str, if_match: str) -> bool:

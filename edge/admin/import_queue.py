@@ -67,17 +67,22 @@ class ImportQueue:
     """One for the admin process."""
 
     def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._settings = backend.settings
         self.folder = backend.settings.data_path / "imports"
         self._wanted = asyncio.Event()
 
-    async def submit(self, conn: Connection, order: Order, body: AsyncIterator[bytes]) -> int:
-        """Keep a file and have it imported in its turn; the run's id. NoRoom; UserError if it is empty."""
+    async def submit(self, order: Order, body: AsyncIterator[bytes]) -> int:
+        """Keep a file and have it imported in its turn; the run's id. NoRoom; UserError if it is empty.
+
+        However slowly the file comes: a connection is taken when all of it is there.
+        """
         part = self.folder / f"{uuid4().hex}.part"
         try:
             if not await self.keep(part, body):
                 raise UserError("the body is empty: send the file itself")
-            return await self.submit_file(conn, order, part)
+            async with self._backend.connection() as conn:
+                return await self.submit_file(conn, order, part)
         finally:
             part.unlink(missing_ok=True)
 

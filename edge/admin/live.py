@@ -30,6 +30,7 @@ from storage.postgres.live import (
 POLL_S = 0.5
 RETRY_S = 2.0
 MAX_LISTENERS = 64
+MAX_OF_A_KEY = 8
 MAX_QUEUED = 10_000
 MAX_ROWS = 500
 MAX_CHANGES = 5000
@@ -63,7 +64,7 @@ class Since(NamedTuple):
     def parse(cls, text: str) -> "Since | None":
         """`123-1790000000000`; None for anything else."""
         change_id, _, click_ms = text.partition("-")
-        fits = all(part.isascii() and part.isdigit() and len(part) <= 15 for part in (change_id, click_ms))
+        fits = all(part.isascii() and part.isdigit() and len(part) <= 14 for part in (change_id, click_ms))
         return cls(int(change_id), int(click_ms)) if fits else None
 
     def __str__(self) -> str:
@@ -79,6 +80,8 @@ class Interest(NamedTuple):
     kinds: frozenset[str] = frozenset()
     offer_ids: frozenset[int] = frozenset()
     aff_ids: frozenset[int] = frozenset()
+    key_id: int = 0
+    """Whose key it is, as one may not take all places; 0: nobody's."""
 
     def wants(self, event: Happened) -> bool:
         """Whether it is to be told of this."""
@@ -151,7 +154,8 @@ class LiveFeed:
     @asynccontextmanager
     async def listen(self, interest: Interest, since: Since | None = None) -> AsyncIterator[Listener]:
         """Listen for as long as the block lasts; with `since` what was missed comes first, as far as it is at hand."""
-        if len(self._listeners) >= MAX_LISTENERS or self._is_closed:
+        own = sum(one.interest.key_id == interest.key_id for one in self._listeners) if interest.key_id else 0
+        if len(self._listeners) >= MAX_LISTENERS or own >= MAX_OF_A_KEY or self._is_closed:
             raise TooManyListeners
         listener = Listener(interest)
         if since is not None:

@@ -10,12 +10,14 @@ Row = Mapping[str, Any]
 Shown = dict[str, Any]
 
 _PERSONAL = frozenset(("ip", "user_agent", "visitor", "first_click_id", "city"))
-_OURS = frozenset(("tier", "catalog_revision", "node_id", "named_click_id", "cost", "actor", "note", "cause_params"))
+_OURS = frozenset(("tier", "catalog_revision", "node_id", "named_click_id", "cost", "actor", "note", "cause_params", "cause_id"))
+_PARTNERS = frozenset(("referrer", "aff_click_id", "click_extras"))
+_SHOPS = frozenset((*(f"adv_sub{number}" for number in range(1, 6)), "conversion_unique_id"))
 _HIDDEN = {
-    "partner": _PERSONAL | _OURS | {"revenue", "revenue_delta", "revenue_after", "advertiser_id", "extras"},
-    "advertiser": _PERSONAL | _OURS | {"payout", "payout_delta", "payout_after"},
+    "partner": _PERSONAL | _OURS | _SHOPS | {"revenue", "revenue_delta", "revenue_after", "advertiser_id", "extras"},
+    "advertiser": _PERSONAL | _OURS | {"payout", "payout_delta", "payout_after", *_PARTNERS},
 }
-"""Columns of clicks, conversions and changes. What a conversion's extras hold is the advertiser's."""
+"""Columns of clicks, conversions and changes. What a conversion's extras hold is the advertiser's, a click's the partner's."""
 
 
 def is_theirs(row: Row, scope: str, advertiser_id: int, aff_id: int) -> bool:

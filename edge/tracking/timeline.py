@@ -135,7 +135,7 @@ def _postback(row: Row) -> Entry:
 def _facts(row: Row, facts: Sequence[tuple[str, str]], sight: Sight) -> list[Fact]:
     """What the row says of what they may see; money as it is written, not as it is stored."""
     written = {column: _amount(value) if isinstance(value, Decimal) else value for column, value in row.items()}
-    if "outcome" not in row and "extras" in sight.hidden:
+    if ("click_extras" if "outcome" in row else "extras") in sight.hidden:
         written["extras"] = {}
     return list(facts_of(written, [(label, column) for label, column in facts if column not in sight.hidden]))
 

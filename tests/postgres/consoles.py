@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from yarl import URL
 from edge.admin.backend import Backend
 from edge.admin.catalog_apply import apply_text
 from edge.admin.console import PAGES, Console
+from edge.admin.console.page import Page
 from edge.admin.metrics import Slot
 from edge.counters import Counters, cell
 from edge.settings import Settings
@@ -142,15 +143,17 @@ async def value_of(url: str, query: str) -> Any:
 
 
 @asynccontextmanager
-async def open_console(database: str, data_dir: Path, *, is_up: bool = True) -> AsyncIterator[Client]:
+async def open_console(
+    database: str, data_dir: Path, *, is_up: bool = True, pages: Sequence[Page] = PAGES, **settings: Any
+) -> AsyncIterator[Client]:
     """A client of the console; `log_in` makes it somebody's. `is_up`: whether the processes say that they run."""
     data_dir.mkdir(parents=True, exist_ok=True)
     slots = [Slot(role, 0, Counters.private()) for role in ("worker", "drain")]
     for slot in slots:
         slot.cells[_UP] = int(is_up)
-    backend = Backend(Settings(data_dir=str(data_dir), secrets=(SECRET,), port=8080), lambda: database, slots)
+    backend = Backend(Settings(data_dir=str(data_dir), secrets=(SECRET,), port=8080, **settings), lambda: database, slots)
     app = web.Application()
-    app.add_routes(Console(backend, PAGES).routes())
+    app.add_routes(Console(backend, pages).routes())
     try:
         async with TestClient(TestServer(app)) as client:
             yield client

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edge.admin.api.catalog_answers import EditQuery, Id, Preview, answer_of, current, shown_to, translated
+from edge.admin.api.catalog_answers import EditQuery, Id, Preview, answer_of, current, etag_for, shown_to, translated
 from edge.admin.api.catalog_schema import list_of, shape_of
 from edge.admin.api.operation import ADMIN, EVERYBODY, READERS, Call, Operation, Reply, Scope
 from edge.admin.api.paging import Cursor, Limit, Page, cursor_after, place_of
@@ -109,7 +109,8 @@ def find_page(catalog: Catalog, kind: str, call: Call) -> Page:
     data: list[Json] = []
     after = place_of(query.cursor, str if kind == "aliases" else int)
     for item in items_after(catalog, kind, after):
-        if is_wanted(item, query) and (shown := show_item(item, caller.scope, caller.advertiser_id, caller.aff_id)):
+        shown = show_item(item, caller.scope, caller.advertiser_id, caller.aff_id)
+        if shown and is_wanted(item, query, shown):
             if len(data) == query.limit:
                 return Page(data, cursor_after(data[-1][TABLES[kind].key[0]]))
             data.append(shown)
@@ -124,8 +125,13 @@ def items_after(catalog: Catalog, kind: str, after: int | str | None) -> Iterato
         yield decode_item(kind, bodies[str(key)])
 
 
-def is_wanted(item: Item, query: Any) -> bool:
-    """Whether the item fits the query's filters; those that the query lacks let it through."""
+def is_wanted(item: Item, query: Any, shown: Json) -> bool:
+    """Whether the item fits the query's filters; those that the query lacks let it through.
+
+    `shown`: what the caller sees of it. By what it does not see nothing is found: it would learn it that way.
+    """
+    if any(getattr(query, name, ()) and name not in shown for name in ("ref", "status", "advertiser_id")):
+        return False
     if query.q and query.q.casefold() not in label_of(item).casefold():
         return False
     if (ref := getattr(query, "ref", "")) and ref != getattr(item, "ref", ""):
@@ -147,7 +153,8 @@ async def _read(kind: str, call: Call) -> Reply:
     item = find_item(await current(call), kind, call.path.key)
     if item is None:
         raise not_found("item")
-    return Reply(shown_to(call, item), 200, {"ETag": etag_of(item)})
+    shown = shown_to(call, item)
+    return Reply(shown, 200, {"ETag": etag_for(call, etag_of(item), shown)})
 
 
 async def _create(kind: str, call: Call) -> Any:

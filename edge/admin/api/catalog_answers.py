@@ -7,7 +7,7 @@ import msgspec
 
 from edge.admin.api.operation import Call, Reply
 from edge.admin.api.problems import Problem, bad_fields, not_found
-from edge.admin.catalog_documents import Json
+from edge.admin.catalog_documents import Json, etag_of_shown
 from edge.admin.catalog_edit import Edited, EditRefused, ItemExists, ItemInUse, ItemMoved, NoSuchItem
 from edge.admin.catalog_views import show_item
 from edge.tracking.catalog import Catalog
@@ -45,6 +45,14 @@ def shown_to(call: Call, item: Item | None) -> Json:
     if shown is None:
         raise not_found("item")
     return shown
+
+
+def etag_for(call: Call, etag: str, shown: Json) -> str:
+    """The ETag that the caller is told: `etag` of the whole item is for those alone who may change it.
+
+    It is made of what others do not see, a price or a token, which they could guess until it fits. Theirs is of what is `shown`.
+    """
+    return etag if call.caller.scope == "admin" else etag_of_shown(shown)
 
 
 async def translated(change: Awaitable[T]) -> T:

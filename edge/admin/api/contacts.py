@@ -101,7 +101,7 @@ async def find(call: Call) -> ContactsPage:
         paging, rest = split_paging(list(call.request.query.items()), ("limit", "cursor", "metric"))
         who, among = _who(call, rest, paging["metric"])
         limit = read_limit(paging["limit"])
-        async with call.backend.connection() as conn, in_time(conn):
+        async with call.backend.slow_connection() as conn, in_time(conn):
             page = await list_contacts(conn, who, paging["cursor"], limit, among)
     except NotYours as error:
         raise not_found(error.dimension) from error
@@ -126,7 +126,7 @@ async def show(call: Call) -> ContactAnswer:
 async def journey(call: Call) -> JourneyPage:
     """One page of what a contact did."""
     try:
-        async with call.backend.connection() as conn, in_time(conn):
+        async with call.backend.slow_connection() as conn, in_time(conn):
             if not await find_contacts(conn, [call.path.contact_id]):
                 raise not_found("contact")
             return answer_journey(await list_journey(conn, call.path.contact_id, call.query.cursor, call.query.limit))
@@ -148,7 +148,7 @@ async def cohorts(call: Call) -> CohortsAnswer:
     now = datetime.now(UTC)
     try:
         query = parse_cohorts(list(call.request.query.items()), now, call.backend.settings.timezone)
-        async with call.backend.connection() as conn, in_time(conn):
+        async with call.backend.slow_connection() as conn, in_time(conn):
             return CohortsAnswer(await find_cohorts(conn, query, now))
     except QueryRefused as error:
         raise refused(error) from error

@@ -49,7 +49,7 @@ async def send_export(
     if _running.count >= MAX_RUNNING:
         raise Problem(503, f"{MAX_RUNNING} exports are being made already", headers={"Retry-After": "10"})
     with _running:
-        async with backend.connection() as conn:
+        async with backend.slow_connection() as conn:
             zone = await recall(conn, "timezone", backend.settings.timezone)
             shape, job = _read(caller, what, parameters, zone)
             return await _Stream(request, what, shape).run(lambda write: job(conn, write))

@@ -112,8 +112,8 @@ async def start(call: Call) -> Reply:
         feed=clean(query.feed),
     )
     try:
+        import_id = await queue_of(call.backend).submit(order, call.request.content.iter_any())
         async with call.backend.connection() as conn:
-            import_id = await queue_of(call.backend).submit(conn, order, call.request.content.iter_any())
             found = await find_run(conn, import_id)
     except NoRoom as error:
         raise Problem(507, str(error)) from error

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from edge.admin.api.catalog import is_wanted, items_after
-from edge.admin.api.catalog_answers import EditQuery, Id, Preview, answer_of, current, shown_to, translated
+from edge.admin.api.catalog_answers import EditQuery, Id, Preview, answer_of, current, etag_for, shown_to, translated
 from edge.admin.api.catalog_schema import list_of, shape_of
 from edge.admin.api.operation import ADMIN, EVERYBODY, READERS, Call, Operation, Reply, Scope
 from edge.admin.api.paging import Cursor, Limit, Page, cursor_after, place_of
@@ -88,9 +88,11 @@ async def _find_all(kind: PartKind, call: Call) -> Page:
     caller, wanted = call.caller, set(call.query.offer_id)
     data: list[tuple[tuple[int, int], Json]] = []
     for item in items_after(await current(call), "offers", after[0] - 1 if after else None):
-        if not isinstance(item, Offer) or (wanted and item.id not in wanted) or not is_wanted(item, call.query):
+        if not isinstance(item, Offer) or (wanted and item.id not in wanted):
             continue
-        shown = show_item(item, caller.scope, caller.advertiser_id, caller.aff_id) or {"id": item.id}
+        shown = show_item(item, caller.scope, caller.advertiser_id, caller.aff_id)
+        if shown is None or not is_wanted(item, call.query, shown):
+            continue
         for place, row in enumerate(rows_of(kind, shown), 1):
             if after and (item.id, place) <= after:
                 continue
@@ -112,7 +114,7 @@ async def _read(kind: PartKind, call: Call) -> Reply:
     if row is None:
         raise not_found(kind.noun)
     offer = offer_of(find_item(await current(call), "offers", str(call.path.offer_id)))
-    return Reply(row, 200, {"ETag": part_etag(kind, offer, call.path.id)})
+    return Reply(row, 200, {"ETag": etag_for(call, part_etag(kind, offer, call.path.id), row)})
 
 
 async def _offer(call: Call) -> Json:

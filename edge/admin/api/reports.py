@@ -30,7 +30,7 @@ async def report(call: Call) -> Answer:
     now = datetime.now(UTC)
     try:
         query = parse_query(list(call.request.query.items()), viewer, now, call.backend.settings.timezone)
-        async with call.backend.connection() as conn:
+        async with call.backend.slow_connection() as conn:
             return to_answer(await run_report(conn, query, viewer, now))
     except NotYours as error:
         raise not_found(error.dimension) from error

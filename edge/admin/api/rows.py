@@ -117,7 +117,7 @@ def _handler(kind: Kind) -> Handler:
     async def find(call: Call) -> Page:
         drill = read_drill(call, kind)
         try:
-            async with call.backend.connection() as conn, in_time(conn):
+            async with call.backend.slow_connection() as conn, in_time(conn):
                 page = await (
                     list_conversions(conn, drill) if kind == "conversions" else list_touches(conn, kind, drill)
                 )

@@ -56,7 +56,8 @@ async def authenticate(backend: Backend, token: str, address: str = "") -> Calle
 
 def address_of(backend: Backend, request: web.Request) -> str:
     """Who asks, as far as trusted proxies say."""
-    forwarded = request.headers.get("X-Forwarded-For")
+    # A proxy may add a line of its own below the one that the client made up.
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
     return client_address(request.remote or "", forwarded, backend.settings.trusted_networks)
 
 

@@ -90,7 +90,7 @@ async def _find(call: Call, month_name: str, whose: Whose) -> list[Statement]:
     if month is None:
         raise bad_fields([("month", "is no month: write it 2026-10")])
     now = datetime.now(UTC)
-    async with call.backend.connection() as conn:
+    async with call.backend.slow_connection() as conn:
         try:
             if not whose.id:
                 return await find_statements(conn, month, whose.party, now=now)

@@ -21,7 +21,7 @@ from edge.admin.console.known_catalog import KnownCatalog
 from edge.admin.console.login import LOGIN_PATH, Login
 from edge.admin.console.page import Page, Refusal, Route, Shared, Visit
 from edge.admin.console.protection import protect
-from edge.admin.console.sessions import COOKIE, Signer
+from edge.admin.console.sessions import COOKIE, Ended, Signer
 from edge.logs import RateLimited
 from edge.secrets import load_or_create
 from storage.errors import StorageError
@@ -29,8 +29,10 @@ from storage.postgres.connection import is_retryable
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECRET_FILE = "console.secret"  # noqa: S105 - the name of a file
+ENDED_FILE = "console.ended"
 _SECRET_BYTES = 32
 _TOKEN_HEADER, _TOKEN_FIELD = "X-CSRF-Token", "csrf"
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _THEMES = frozenset(("light", "dark"))
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
@@ -47,6 +49,7 @@ class Console:
         self._pages = pages
         self._shared = Shared(backend, _open_templates(assets, pages, zone), assets, KnownCatalog(), zone)
         self._signer = Signer(load_or_create(backend.settings.data_path / SECRET_FILE, _SECRET_BYTES))
+        self._ended = Ended(backend.settings.data_path / ENDED_FILE)
         self._keys = Keys(backend)
         self._login = Login(self._shared, self._signer, self._keys)
 
@@ -122,7 +125,7 @@ class Console:
             return _to_login(request)
         form: MultiDictProxy[Any] = MultiDictProxy(MultiDict())
         visit = Visit(self._shared, caller, request, self._signer.form_token(cookie), form)
-        if request.method == "POST":
+        if request.method not in _SAFE:
             form = form if takes_body else await request.post()
             sent = request.query if takes_body else form
             token = request.headers.get(_TOKEN_HEADER) or sent.get(_TOKEN_FIELD)
@@ -134,6 +137,7 @@ class Console:
 
     async def _caller(self, cookie: str) -> Caller | None:
         session = self._signer.read(cookie, time.time())
+        session = None if cookie in self._ended else session
         key = await self._keys.of_id(session.key_id) if session else None
         if session is None or key is None or not self._signer.is_of(session, print_of(key)):
             return None
@@ -143,6 +147,9 @@ class Console:
         visit = await self._visit(request)
         response = visit if isinstance(visit, web.Response) and visit.status == 403 else _redirect(LOGIN_PATH)
         if response.status != 403:
+            cookie = request.cookies.get(COOKIE, "")
+            if session := self._signer.read(cookie, time.time()):
+                self._ended.add(cookie, session)
             response.del_cookie(COOKIE, path="/")
         return response
 

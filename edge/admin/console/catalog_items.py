@@ -63,7 +63,7 @@ async def show(visit: Visit, kind: Kind) -> web.Response:
         names=Names(catalog),
         terms=terms_of(catalog, item, visit.caller.aff_id) if isinstance(item, Offer) else None,
         offers=_offers_of(visit, catalog, kind, int(key)),
-        stored=visit.asked("stored"),
+        stored=visit.asked("stored") if visit.asked("stored").isdecimal() else "",
     )
 
 

@@ -118,7 +118,10 @@ def _values(visit: Visit) -> dict[str, str]:
 def _origin(visit: Visit) -> str:
     """Where the public port is, as far as we know: on the host that the console was asked at."""
     settings = visit.shared.backend.settings
-    host = urlsplit(f"//{visit.request.host}").hostname or "localhost"
+    try:
+        host = urlsplit(f"//{visit.request.host}").hostname or "localhost"
+    except ValueError:  # a Host that is none
+        host = "localhost"
     scheme, usual = ("https", 443) if settings.tls_cert else ("http", 80)
     shown = f"[{host}]" if ":" in host else host
     return f"{scheme}://{shown}" if settings.port == usual else f"{scheme}://{shown}:{settings.port}"

@@ -5,6 +5,7 @@ import time
 
 from aiohttp import web
 
+from edge.admin.api.server import address_of
 from edge.admin.console.keys import Keys, print_of
 from edge.admin.console.page import Shared
 from edge.admin.console.protection import Attempts, comes_from_elsewhere, is_https
@@ -31,7 +32,7 @@ class Login:
         """A session for a key that stands; else the form again with what is wrong."""
         if comes_from_elsewhere(request):
             return self._form(request, "", "That form came from another site.", 403)
-        address = request.remote or ""
+        address = address_of(self._shared.backend, request)
         if wait_s := self._attempts.wait_s(address):
             response = self._form(request, "", f"Too many wrong keys: wait {math.ceil(wait_s)} seconds.", 429)
             response.headers["Retry-After"] = str(math.ceil(wait_s))

@@ -78,6 +78,10 @@ class Visit(msgspec.Struct, frozen=True):
         """A connection to the database."""
         return self.shared.backend.connection()
 
+    def slow_connection(self) -> AbstractAsyncContextManager[Connection]:
+        """The same for reports and lists that may take seconds: only some of all connections are for these."""
+        return self.shared.backend.slow_connection()
+
     def render(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
         """The template as an answer. It knows `visit`, `caller`, and what is passed."""
         text = self.shared.templates.get_template(template).render(visit=self, caller=self.caller, **values)

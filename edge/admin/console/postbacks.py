@@ -36,7 +36,7 @@ async def show_log(visit: Visit) -> web.Response:
         rows=rows[:ROWS],
         next_before=rows[ROWS - 1]["outbox_id"] if len(rows) > ROWS else None,
         only_failed=only_failed,
-        queued=visit.asked("queued"),
+        queued=visit.asked("queued") if visit.asked("queued").isdecimal() else "",
         names=names,
         state_in_words=state_in_words,
         attempt_in_words=attempt_in_words,

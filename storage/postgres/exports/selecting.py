@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from storage.postgres.exports.tables import Field, Table
 from storage.postgres.reports.dimensions import EXTRA, SQL_TYPES, Dimension, find_dimension
 from storage.postgres.reports.periods import Period
-from storage.postgres.reports.sources import Source
+from storage.postgres.reports.sources import Source, extra_of
 from storage.postgres.reports.statement import Arguments, within
 from storage.postgres.reports.viewer import Viewer
 
@@ -96,7 +96,7 @@ def _use(selection: Selection, dimension: Dimension, arguments: Arguments, used:
         zone = selection.period.timezone if selection.period else "UTC"
         return column.sql.replace("{zone}", arguments.add(zone, "text"))
     if dimension.name.startswith(EXTRA):
-        return column.sql.replace("{key}", arguments.add(dimension.name.removeprefix(EXTRA), "text"))
+        return extra_of(column, arguments.add(dimension.name.removeprefix(EXTRA), "text"), selection.viewer.scope)
     return column.sql
 
 

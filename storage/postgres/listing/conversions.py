@@ -11,21 +11,17 @@ from uuid import UUID
 
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import ConversionRow
+from storage.postgres.exports.tables import TABLES
 from storage.postgres.listing.cursors import encode_cursor
 from storage.postgres.listing.drill import LISTABLE, Drill, Where, find_source, read_cursor, where
 from storage.postgres.listing.touches import without_deleted
 from storage.postgres.reports.metrics import METRICS
 from storage.postgres.reports.sources import Source
 from storage.postgres.reports.statement import Arguments
+from storage.postgres.reports.viewer import Scope
 
 Row = dict[str, Any]
 _CHANGES, _NOW = "conversion_changes", "conversions"
-_PERSONAL = frozenset(("ip", "tier", "catalog_revision", "node_id"))
-_HIDDEN = {
-    "partner": _PERSONAL | {"revenue", "advertiser_id", "extras", "named_click_id"},
-    "advertiser": _PERSONAL | {"payout", "named_click_id"},
-}
-"""Columns that others than the network are not shown. What a conversion's extras hold is the advertiser's."""
 
 
 class ConversionPage(NamedTuple):
@@ -88,10 +84,10 @@ def source_of(drill: Drill) -> Source:
     return source._replace(moment="conversion.received_at") if by_booking else source
 
 
-def shown_columns(scope: str) -> list[str]:
-    """The columns that a viewer of this scope is shown."""
-    hidden = _HIDDEN.get(scope, frozenset())
-    return [name for name in ConversionRow._fields if name not in hidden]
+def shown_columns(scope: Scope) -> list[str]:
+    """The columns that a viewer of this scope is shown: those that it may export."""
+    visible = {field.name for field in TABLES["conversions"].visible(scope)}
+    return [name for name in ConversionRow._fields if name in visible]
 
 
 def grouping(drill: Drill, found: Where) -> str:

@@ -13,7 +13,7 @@ from storage.postgres.reports.dimensions import EXTRA, SQL_TYPES, Dimension
 from storage.postgres.reports.metrics import METRICS
 from storage.postgres.reports.planner import SOURCES, effective_touch, make_plan
 from storage.postgres.reports.query import Fault, Parameters, QueryRefused, ReportQuery, parse_query
-from storage.postgres.reports.sources import Fact, Need, Source
+from storage.postgres.reports.sources import Fact, Need, Source, extra_of
 from storage.postgres.reports.statement import Arguments, dimension_of, within
 from storage.postgres.reports.viewer import Viewer
 
@@ -115,7 +115,7 @@ def where(drill: Drill, source: Source, arguments: Arguments) -> Where:
     conditions = [within(source, drill.query.period, arguments)]
     for name, values in _filters(drill):
         dimension = dimension_of(name)
-        sql = _column(source, dimension, drill.query, arguments, used)
+        sql = _column(source, dimension, drill, arguments, used)
         conditions.append(f"{sql} = ANY({arguments.add(list(values), SQL_TYPES[dimension.kind] + '[]')})")
     joins = "".join(sql for name, sql in source.joins.items() if name in used)
     return Where(source, source.table + joins, " AND ".join(conditions))
@@ -126,12 +126,12 @@ def _filters(drill: Drill) -> list[tuple[str, Sequence[Any]]]:
     return [*drill.query.filters.items(), *own]
 
 
-def _column(source: Source, dimension: Dimension, query: ReportQuery, arguments: Arguments, used: list[str]) -> str:
+def _column(source: Source, dimension: Dimension, drill: Drill, arguments: Arguments, used: list[str]) -> str:
     """The dimension's expression; the joins that it needs are added to `used`."""
     column = source.column(dimension)
     used.extend(column.joins)
     if dimension.is_time:
-        return column.sql.replace("{zone}", arguments.add(query.period.timezone, "text"))
+        return column.sql.replace("{zone}", arguments.add(drill.query.period.timezone, "text"))
     if dimension.name.startswith(EXTRA):
-        return column.sql.replace("{key}", arguments.add(dimension.name.removeprefix(EXTRA), "text"))
+        return extra_of(column, arguments.add(dimension.name.removeprefix(EXTRA), "text"), drill.viewer.scope)
     return column.sql

@@ -6,10 +6,12 @@ from uuid import UUID
 from storage.postgres.connection import Connection
 from storage.postgres.contacts import find_deleted
 from storage.postgres.copy import TouchRow
+from storage.postgres.exports.tables import TABLES
 from storage.postgres.listing.cursors import encode_cursor
 from storage.postgres.listing.drill import Drill, find_source, read_cursor, where
 from storage.postgres.reports.sources import Fact, Source
 from storage.postgres.reports.statement import Arguments
+from storage.postgres.reports.viewer import Scope
 
 Row = dict[str, Any]
 Table = Literal["clicks", "impressions"]
@@ -28,12 +30,6 @@ _CONDITIONS = {
 }
 _COUNTED_BY = {"valid": _VALID, "gross": "true", "unique": _UNIQUE}
 _FACTS: dict[Table, tuple[str, Fact]] = {"clicks": ("gross_clicks", "clicks"), "impressions": ("impressions", "views")}
-_PERSONAL = frozenset(("ip", "user_agent", "visitor", "first_click_id"))
-_HIDDEN = {
-    "partner": _PERSONAL | {"revenue", "cost", "catalog_revision", "node_id"},
-    "advertiser": _PERSONAL | {"payout", "cost", "catalog_revision", "node_id"},
-}
-"""Columns that others than the network are not shown."""
 
 
 class TouchPage(NamedTuple):
@@ -73,10 +69,10 @@ def condition_of(drill: Drill) -> str:
     return _COUNTED_BY[drill.query.clicks] if drill.metric == "clicks" else _CONDITIONS[drill.metric]
 
 
-def shown_columns(scope: str) -> list[str]:
-    """The columns that a viewer of this scope is shown."""
-    hidden = _HIDDEN.get(scope, frozenset())
-    return [name for name in TouchRow._fields if name not in hidden]
+def shown_columns(scope: Scope) -> list[str]:
+    """The columns that a viewer of this scope is shown: those that it may export."""
+    visible = {field.name for field in TABLES["clicks"].visible(scope)}
+    return [name for name in TouchRow._fields if name in visible]
 
 
 async def without_deleted(conn: Connection, rows: list[Row]) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from storage.postgres.reports.viewer import EVERYBODY, Scope
+from storage.postgres.reports.viewer import EVERYBODY, NETWORK, Scope
 
 Kind = Literal["id", "text", "date", "week", "month", "hour"]
 SQL_TYPES: dict[Kind, str] = {
@@ -60,7 +60,7 @@ _TABLE = (
     Dimension("referrer_host", "Referrer host", "text", "the host of the page that the click came from"),
     Dimension("status", "Status", "text", "the conversion's status now; clicks and impressions have none"),
     Dimension("promo_code", "Promo code", "text", "the conversion's promo code; clicks and impressions have none"),
-    Dimension("list", "List", "text", "the sending list: the click's parameter `list`, else the contact's list"),
+    Dimension("list", "List", "text", "the sending list: the click's parameter `list`, else the contact's list", NETWORK),
     Dimension("currency", "Currency", "text", "three letters"),
 )
 DIMENSIONS: dict[str, Dimension] = {one.name: one for one in _TABLE}

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from storage.postgres.connection import Connection
+from storage.postgres.reports.viewer import ADMIN, Viewer
 
 _KINDS = {"advertiser": "advertisers", "partner": "partners", "offer": "offers"}
 _PARTS = {"goal": "goals", "landing_page": "landing_pages", "creative": "creatives"}
@@ -20,11 +21,13 @@ def label_of(labels: Labels, dimensions: Mapping[str, Any], name: str) -> str:
     return known.get(own_key) or known.get(str(dimensions[name]), "")
 
 
-async def find_labels(conn: Connection, rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> Labels:
+async def find_labels(
+    conn: Connection, rows: Iterable[Mapping[str, Any]], names: Iterable[str], viewer: Viewer = ADMIN
+) -> Labels:
     """The names of the ids in these dimensions of the rows, by dimension and id; one without a name is absent.
 
     A goal's, page's or creative's id is its offer's own: with `offer` in the rows its key is `offer/id`; else it has a
-    name where all offers that have the id give it the same one.
+    name where all offers that have the id give it the same one: to an advertiser, all of its own.
     """
     ids = {name: {row[name] for row in rows} for name in names if name in _KINDS or name in _PARTS}
     labels: Labels = {}
@@ -34,6 +37,8 @@ async def find_labels(conn: Connection, rows: Iterable[Mapping[str, Any]], names
     parts = sorted(ids.keys() & _PARTS.keys())
     if any(ids[name] - {0} for name in parts):
         offers = await _bodies(conn, "offers", ids.get("offer"))
+        if viewer.scope == "advertiser":
+            offers = {one: body for one, body in offers.items() if body["advertiser_id"] == viewer.advertiser_id}
         for name in parts:
             labels[name] = _part_labels(offers, _PARTS[name], ids[name], by_offer="offer" in ids)
     return labels

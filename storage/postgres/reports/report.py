@@ -131,7 +131,7 @@ async def _run(
         totals=answer.totals,
         totals_by_currency=answer.by_currency,
         currencies=answer.currencies,
-        labels=await find_labels(conn, [row.dimensions for row in rows], query.dimensions),
+        labels=await find_labels(conn, [row.dimensions for row in rows], query.dimensions, viewer),
         previous_period=previous_period,
         freshness=await read_freshness(conn, now),
         notes=notes,

@@ -144,6 +144,13 @@ _OWNER = (
 )
 
 
+def extra_of(column: Column, key: str, scope: str) -> str:
+    """An extra's expression, `key` its name as SQL: a click's extras are its partner's, a conversion's its advertiser's."""
+    strangers = {"partner": "conversion.extras", "advertiser": "touch.extras"}.get(scope)
+    sql = column.sql.replace(strangers, "'{}'::jsonb") if strangers else column.sql
+    return sql.replace("{key}", key)
+
+
 def touch_columns(alias: str = "touch", *, join: str = "") -> dict[str, Column]:
     """The dimensions that a click's row has under that alias; `join`: the one that brings it, which may find none."""
     joins = (join,) if join else ()

@@ -12,7 +12,7 @@ from storage.postgres.reports.metrics import METRICS, MONEY, components_of, expr
 from storage.postgres.reports.periods import Period
 from storage.postgres.reports.planner import Step
 from storage.postgres.reports.query import ReportQuery
-from storage.postgres.reports.sources import Column, Source
+from storage.postgres.reports.sources import Column, Source, extra_of
 from storage.postgres.reports.viewer import Viewer
 
 CURRENCY = "currency"
@@ -210,7 +210,7 @@ def _use(source: Source, dimension: Dimension, question: Question, arguments: Ar
     if dimension.is_time:
         return sql.replace("{zone}", arguments.add(question.period.timezone, "text"))
     if dimension.name.startswith(EXTRA):
-        return sql.replace("{key}", arguments.add(dimension.name.removeprefix(EXTRA), "text"))
+        return extra_of(column, arguments.add(dimension.name.removeprefix(EXTRA), "text"), question.viewer.scope)
     return sql
 
 
