@@ -87,7 +87,7 @@ async def test_a_report_is_built_by_keys_alone(site: Site, browser: Browser) -> 
         await tab_to(page, "compare")
         await page.keyboard.press("Space")
         await page.keyboard.press("Enter")
-        await page.wait_for_url("**/reports?dimensions=offer,partner&compare=previous")
+        await page.wait_for_url(re.compile(r"/reports\?dimensions=offer,partner&from=[\d-]+&to=[\d-]+&compare=previous$"))
         await expect(page.locator("#said")).to_have_text("3 rows")
         await expect(page.locator("#compare")).to_be_focused()
         await tab_to(page, "sort-partner")
@@ -127,6 +127,9 @@ async def test_a_figure_is_followed_from_a_row_to_its_click(site: Site, browser:
         await expect(page.locator("tbody")).to_contain_text("50.00")
         await page.locator("tbody a").first.click()
         await page.wait_for_url(re.compile("/clicks/[0-9a-f]{32}$"))
+        await page.goto("/reports/conversions?metric=conversions")
+        await expect(page.locator("tbody tr")).to_have_count(2)
+        await page.go_back()
         await page.go_back()
         await page.get_by_role("link", name="The report").click()
         await page.get_by_role("link", name="Remove the filter UTM source: mail").click()
@@ -206,15 +209,15 @@ async def test_reports_are_accessible_and_fit_a_phone(site: Site, browser: Brows
     faults = []
     async with person(site, browser, admin_key(site), phone=True) as page:
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        for path in paths:
+        for path in paths if scheme == "light" else paths[:3]:
             await page.goto(path)
             if "date" in path:
                 await page.get_by_role("link", name=re.compile("^Open ")).first.click()
                 await expect(page.get_by_role("dialog")).to_be_visible()
-                faults += await faults_of(page, f"{path} with its dialog")
+                faults += await faults_of(page, f"{path} with its dialog", scheme)
                 await page.get_by_role("button", name="Close").last.click()
                 await page.get_by_role("button", name="Change").click()
-            faults += await faults_of(page, path)
+            faults += await faults_of(page, path, scheme)
             if not await page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
                 faults.append(f"{path} is wider than the screen")
     assert faults == []

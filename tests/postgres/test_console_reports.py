@@ -60,7 +60,9 @@ async def test_a_report_is_its_url_and_the_urls_fields_are_the_apis(filled: Fill
         answer = await client.get(f"{url}&period=yesterday", headers={"HX-Request": "true"})
         yesterday = f"{TODAY - timedelta(days=1):%Y-%m-%d}"
         assert f"from={yesterday}&to={yesterday}&offer=17" in answer.headers["HX-Push-Url"]
-        assert "<html" not in await answer.text()
+        text = await answer.text()
+        assert "<html" not in text
+        assert f"{TODAY - timedelta(days=1):%d %b %Y} (UTC) · conversions by conversion date · " in text
 
 
 async def test_the_api_answers_the_same_parameters(filled: Filled, data_dir: Path) -> None:

@@ -17,6 +17,7 @@ from storage.postgres.reports.viewer import Viewer
 MAX_STEPS = 2000
 _MAX_ROWS = 20_000
 _HOUR = timedelta(hours=1)
+_FORMATS = {"hour": "%d %b %H:%M", "week": "%d %b %Y", "month": "%b %Y"}
 Step = date | datetime
 
 
@@ -51,22 +52,23 @@ async def make_chart(conn: Connection, query: ReportQuery, viewer: Viewer, now: 
     alone = msgspec.structs.replace(
         query, dimensions=(name,), sort=name, descending=False, compare=False, limit=_MAX_ROWS, offset=0
     )
-    steps = list(steps_of(DIMENSIONS[name].kind, query.period, now))
+    kind = DIMENSIONS[name].kind
+    steps = list(steps_of(kind, query.period, now))
     if len(steps) > MAX_STEPS:
         return None
     found = by_currency(await run_report(conn, alone, viewer, now), name)
     before, steps_before = None, []
     if query.compare:
         past = msgspec.structs.replace(alone, period=query.period.previous(now))
-        steps_before = list(steps_of(DIMENSIONS[name].kind, past.period, now))[: len(steps)]
+        steps_before = list(steps_of(kind, past.period, now))[: len(steps)]
         before = by_currency(await run_report(conn, past, viewer, now), name)
     names = [*dict.fromkeys([*found, *(before or {})])] or [""]
     if len(names) > 1:  # one time without money is the currency's, not a line of its own
         names = [one for one in names if one] or names
     return Chart(
         step=DIMENSIONS[name].label,
-        labels=[_label(one) for one in steps],
-        labels_before=[_label(one) for one in steps_before],
+        labels=[_label(one, kind) for one in steps],
+        labels_before=[_label(one, kind) for one in steps_before],
         metrics=[(one, header(METRICS[one], query.clicks), METRICS[one].unit) for one in query.metrics],
         series=[
             Series(
@@ -123,5 +125,5 @@ def _key(step: Step) -> Step:
     return step.astimezone(UTC) if isinstance(step, datetime) else step
 
 
-def _label(step: Step) -> str:
-    return f"{step:%a %d %b %H:%M}" if isinstance(step, datetime) else f"{step:%a %d %b %Y}"
+def _label(step: Step, kind: str) -> str:
+    return f"{step:{_FORMATS.get(kind, '%a %d %b')}}"

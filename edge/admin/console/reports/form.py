@@ -9,6 +9,7 @@ from edge.admin.console.reports.urls import (
     PRESETS,
     SINGLE,
     Pairs,
+    days_of,
     filters_of,
     names_of,
     preset_of,
@@ -80,8 +81,8 @@ class Chip(NamedTuple):
 class Form(NamedTuple):
     """`values`: of the single fields as they were sent; `faults`: by field; `strays`: those of no field that is shown."""
 
+    summary: str
     pickers: list[list[Group]]
-    picked_dimensions: list[str]
     metrics: list[Group]
     picked_metrics: list[str]
     values: Mapping[str, str]
@@ -102,6 +103,8 @@ def make_form(pairs: Pairs, viewer: Viewer, today: date, known: Known, faults: S
     dimensions = names_of(pairs, "dimensions")
     metrics = names_of(pairs, "metrics") or [one for one in DEFAULT_METRICS if viewer.scope in METRICS[one].scopes]
     values = dict.fromkeys(SINGLE, "") | DEFAULTS | {name: text for name, text in pairs if name in SINGLE}
+    if not values["from"] and not values["to"]:
+        values["from"], values["to"] = map(str, days_of("7d", today))  # what is meant where nobody says
     clicks = values["clicks"] if values["clicks"] in CLICKS else "valid"
     told: dict[str, str] = {}
     for fault in faults:
@@ -109,8 +112,8 @@ def make_form(pairs: Pairs, viewer: Viewer, today: date, known: Known, faults: S
     chips = list(_chips(pairs, known))
     shown = _FIELDS | {chip.dimension for chip in chips}
     return Form(
+        summary=_summary(dimensions, chips, values),
         pickers=_pickers(dimensions, viewer),
-        picked_dimensions=dimensions,
         metrics=list(metric_groups(viewer, clicks, metrics)),
         picked_metrics=metrics,
         values=values,
@@ -147,6 +150,14 @@ def metric_groups(viewer: Viewer, clicks: str, picked: Sequence[str] = ()) -> It
 def label_of_metric(name: str, clicks: str) -> str:
     """Its header, its own name where there is no such metric."""
     return header(METRICS[name], clicks) if name in METRICS else name
+
+
+def _summary(dimensions: Sequence[str], chips: Sequence[Chip], values: Mapping[str, str]) -> str:
+    """The form in a line, for where it is folded."""
+    labels = [found.label if (found := find_dimension(name)) else name for name in dimensions]
+    words = ["By " + ", ".join(labels) if labels else "Totals"]
+    words += [f"{len(chips)} filter{'s' if len(chips) > 1 else ''}"] if chips else []
+    return " \u00b7 ".join([*words, *(["compared"] if values["compare"] == "previous" else [])])
 
 
 def _pickers(dimensions: Sequence[str], viewer: Viewer) -> list[list[Group]]:

@@ -1,7 +1,7 @@
 """A report's result as a table: cells of text, each figure with the way to its rows, each value with the way to its report. Pure."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from storage.postgres.listing.drill import LISTABLE
 from storage.postgres.reports.dimensions import find_dimension
 from storage.postgres.reports.labels import label_of
 from storage.postgres.reports.metrics import METRICS
+from storage.postgres.reports.periods import Period
 from storage.postgres.reports.report import Column, Report, Row
 from storage.postgres.reports.viewer import Viewer
 
@@ -46,7 +47,7 @@ class Value(NamedTuple):
     text: str
     name: str = ""
     filter: str = ""
-    is_number: bool = False
+    is_time: bool = False
 
 
 class Line(NamedTuple):
@@ -104,7 +105,7 @@ class _Maker:
             return Value(NOTHING)
         name = label_of(self.report.labels, row.dimensions, column.name)
         alone = [pair for pair in filters if pair[0] == column.name]
-        return Value(value_text(column.kind, value), name, to_url(with_filters(self.pairs, alone)), column.kind == "id")
+        return Value(value_text(column.kind, value), name, to_url(with_filters(self.pairs, alone)), column.kind not in ("id", "text"))
 
     def figure(self, column: Column, row: Row, behind: Pairs) -> Figure:
         value = row.metrics.get(column.name)
@@ -162,6 +163,14 @@ def figure_text(value: Decimal | int | None, kind: str) -> str:
     return formats.percent(Decimal(value)) if kind == "percent" else formats.money(Decimal(value))
 
 
+def period_text(period: Period) -> str:
+    """16 Nov 2026 to 21 Nov 2026, both included; with times where it is not whole days."""
+    if period.is_whole_days:
+        first, last = period.first_day, period.days_after - timedelta(days=1)
+        return f"{first:%d %b %Y}" if first == last else f"{first:%d %b %Y} to {last:%d %b %Y}"
+    return " to ".join(f"{at.astimezone(period.zone):%d %b %Y %H:%M}" for at in (period.starts_at, period.ends_at))
+
+
 def value_text(kind: str, value: Any) -> str:
     """A dimension's value for people; a dash for none."""
     if isinstance(value, datetime):
@@ -194,7 +203,7 @@ def _heads(report: Report, pairs: Sequence[tuple[str, str]]) -> list[Head]:
         sort = to_url(replaced(pairs, sort=f"-{column.name}" if descends else column.name)) if can_sort else ""
         direction = ("descending" if query.descending else "ascending") if is_sorted else ""
         title = column.formula if is_metric else _meaning(column.name)
-        heads.append(Head(column.name, column.label, title, sort, direction, is_metric or column.kind == "id"))
+        heads.append(Head(column.name, column.label, title, sort, direction, is_metric))
     return heads
 
 

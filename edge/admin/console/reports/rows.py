@@ -10,6 +10,7 @@ from edge.admin.console.names import Names
 from edge.admin.console.page import Handler, Route, Visit, not_found
 from edge.admin.console.reports.asking import Asked, check_length, known_names, read_visit, refuse_foreign, see_other
 from edge.admin.console.reports.form import label_of_metric, make_form
+from edge.admin.console.reports.result import period_text
 from edge.admin.console.reports.urls import Pairs, to_url, without
 from storage.postgres.connection import Connection
 from storage.postgres.contact_filter import ContactFilter
@@ -81,6 +82,7 @@ async def _show(visit: Visit, what: What) -> web.Response:
         metric_label=label_of_metric(metric, clicks),
         formula=describe(METRICS[metric], asked.viewer, clicks) if metric in METRICS else "",
         names=Names(catalog),
+        period_text=period_text,
         back=to_url(without(asked.pairs, "metric", "limit", "cursor")),
         first=to_url(without(asked.pairs, "cursor"), f"/reports/{what}") if dict(asked.pairs).get("cursor") else "",
         more=to_url([*without(asked.pairs, "cursor"), ("cursor", found.next_cursor)], f"/reports/{what}")

@@ -13,7 +13,7 @@ from edge.admin.console.reports import rows, saved
 from edge.admin.console.reports.asking import Asked, check_length, known_names, read_visit, refuse_foreign, see_other
 from edge.admin.console.reports.chart import make_chart, time_dimension
 from edge.admin.console.reports.form import FAMILIES, dimension_groups, make_form
-from edge.admin.console.reports.result import make_table
+from edge.admin.console.reports.result import make_table, period_text
 from edge.admin.console.reports.urls import filters_of, replaced, to_url, without
 from storage.postgres.reports.dimensions import DIMENSIONS
 from storage.postgres.reports.query import Fault, NotYours, QueryRefused, ReportQuery, parse_query
@@ -64,7 +64,7 @@ async def _report(visit: Visit, asked: Asked) -> tuple[dict[str, Any], int]:
             values["trouble"] = str(error)
         values["saved"] = await saved.beside(visit, conn, asked)
     form = make_form(asked.pairs, asked.viewer, asked.today, known, faults)
-    values |= {"form": form, "known": known, "pairs": asked.pairs}
+    values |= {"form": form, "known": known, "period_text": period_text}
     return values, 422 if faults or values["trouble"] else 200
 
 

@@ -42,11 +42,11 @@
     const axis = { stroke: muted, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "12px system-ui" };
     const { columns, series } = lines(metric);
     plot = new uPlot({
-      width: place.clientWidth, height: place.clientHeight - 34, padding: [8, 8, 0, 4],
-      scales: { x: { time: false }, y: { range: (u, from, to) => [Math.min(0, from ?? 0), Math.max((to ?? 0) * 1.08, 0.01)] } },
+      width: place.clientWidth, height: 210, padding: [8, 12, 0, 4],
+      scales: { x: { time: false, range: (u, from, to) => [from - 0.3, to + 0.3] }, y: { range: (u, from, to) => [Math.min(0, from ?? 0), Math.max((to ?? 0) * 1.08, 0.01)] } },
       cursor: { y: false, drag: { x: false, y: false } },
       axes: [
-        { ...axis, grid: { show: false }, space: 110, incrs: [1, 2, 3, 7, 14, 24, 48, 168, 336, 672], values: (u, splits) => splits.map((i) => data.labels[i] ?? "") },
+        { ...axis, grid: { show: false }, space: 84, incrs: [1, 2, 3, 7, 14, 24, 48, 168, 336, 672], values: (u, splits) => splits.map((i) => data.labels[i] ?? "") },
         { ...axis, size: 64, values: (u, splits) => splits.map((n) => n.toLocaleString("en", { maximumFractionDigits: 4 })) },
       ],
       series: [{ label: data.step, value: (u, i) => (i === null || i === undefined ? "—" : data.labels[i] + (data.labels_before[i] ? ` / ${data.labels_before[i]}` : "")) }, ...series],
