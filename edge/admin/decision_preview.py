@@ -62,7 +62,7 @@ async def _foresee(
 
 
 def effects_of(foreseen: Sequence[Foreseen]) -> list[Effect]:
-    """What all of them together add, by currency."""
+    """What all of them together add, by currency; one in which nothing changes is left out."""
     sums: dict[str, dict[str, Decimal]] = {}
     for one in foreseen:
         if one.row is None or one.after is None:
@@ -70,7 +70,7 @@ def effects_of(foreseen: Sequence[Foreseen]) -> list[Effect]:
         kept = sums.setdefault(one.row["currency"], dict.fromkeys(_MONEY, Decimal(0)))
         for name in _MONEY:
             kept[name] += _counted(one.after._asdict(), name) - _counted(one.row, name)
-    return [Effect(currency, **sums[currency]) for currency in sorted(sums)]
+    return [Effect(currency, **sums[currency]) for currency in sorted(sums) if any(sums[currency].values())]
 
 
 def _counted(row: Row, name: str) -> Decimal:

@@ -71,11 +71,12 @@ status = "paused"
 
 
 class Filled:
-    """What was put into a database: clicks by partner."""
+    """What was put into a database: clicks and conversions by partner."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.ids: dict[int, UUID] = {}
+        self.conversions: dict[int, UUID] = {}
 
 
 def fill(url: str) -> Filled:
@@ -100,7 +101,7 @@ async def _fill(filled: Filled) -> None:
             " VALUES ($1, $2, 0, $3, $4, 'redirected', 0, '203.0.113.77', 'sub of the click', 'USD', 1)",
             click_id, at, offer_id, aff_id,
         )  # fmt: skip
-        conversion_id = UUID(bytes=minting.mint(now_ms()))
+        conversion_id = filled.conversions[aff_id] = UUID(bytes=minting.mint(now_ms()))
         await conn.execute(
             "INSERT INTO conversions (conversion_id, click_id, transaction_id, advertiser_id, offer_id, aff_id, touched_at,"
             " converted_at, received_at, amount, currency, revenue, payout, status, via)"

@@ -185,10 +185,10 @@ async def test_style_and_script_are_kept_for_ever_under_the_name_of_their_conten
 @pytest.mark.parametrize(
     ("scope", "allowed", "hidden", "forbidden"),
     [
-        ("admin", ["/", "/clicks", "/offers", "/partners", "/advertisers", "/links", "/postbacks", "/health"], [], []),
+        ("admin", ["/", "/clicks", "/conversions", "/contacts", "/cohorts", "/offers", "/partners", "/advertisers", "/links", "/postbacks", "/health"], [], []),
         ("reports", ["/", "/partners/3", "/advertisers/1", "/health"], [], ["/offers/new", "/postbacks/test", "/offers/17/edit"]),
-        ("partner", ["/", "/clicks", "/offers/18", "/links", "/postbacks"], ["/partners", "/partners/2", "/advertisers", "/health"], ["/offers/17/edit"]),
-        ("advertiser", ["/", "/clicks", "/offers/17", "/links"], ["/offers/18", "/partners", "/advertisers/1", "/postbacks", "/health"], ["/offers/17/edit"]),
+        ("partner", ["/", "/clicks", "/conversions", "/offers/18", "/links", "/postbacks"], ["/partners", "/partners/2", "/advertisers", "/health", "/contacts", "/cohorts"], ["/offers/17/edit"]),
+        ("advertiser", ["/", "/clicks", "/conversions", "/offers/17", "/links"], ["/offers/18", "/partners", "/advertisers/1", "/postbacks", "/health", "/contacts"], ["/offers/17/edit"]),
     ],
 )  # fmt: skip
 async def test_each_scope_has_its_pages(
@@ -210,9 +210,9 @@ async def test_each_scope_has_its_pages(
 async def test_a_partner_reads_no_revenue_and_an_advertiser_no_payout(filled: Filled, data_dir: Path) -> None:
     """Not on any page that is theirs, nor of anybody else's click or conversion."""
     async with open_console(filled.url, data_dir) as client:
-        own = f"/clicks/{filled.ids[2].hex}"
+        own, mine = f"/clicks/{filled.ids[2].hex}", f"/conversions/{filled.conversions[2].hex}"
         await log_in(client, "partner")
-        for path in ("/", "/clicks", own, "/offers", "/offers/17", "/offers/18", "/postbacks", "/links?offer_id=17"):
+        for path in ("/", "/clicks", own, "/conversions", mine, "/offers", "/offers/17", "/offers/18", "/postbacks", "/links?offer_id=17"):
             text = await read(client, path)
             for secret in ("7.77", "7.50", "4.44", "evenue", "6.66", "203.0.113", "Outletforce", "s3cret", "Corner"):
                 assert secret not in text, (path, secret)
@@ -220,7 +220,7 @@ async def test_a_partner_reads_no_revenue_and_an_advertiser_no_payout(filled: Fi
         await read(client, f"/clicks/{filled.ids[3].hex}", 404)
         await read(client, "/clicks/nonsense", 404)
         await log_in(client, "advertiser")
-        for path in ("/", "/clicks", own, "/offers", "/offers/17", "/links?offer_id=17"):
+        for path in ("/", "/clicks", own, "/conversions", mine, "/offers", "/offers/17", "/links?offer_id=17"):
             text = await read(client, path)
             for secret in ("5.55", "5.00", "6.66", "ayout", "Espresso", "203.0.113", "partner.example", "s3cret"):
                 assert secret not in text, (path, secret)

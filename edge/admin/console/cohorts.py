@@ -1,4 +1,4 @@
-"""Cohorts: what contacts brought in after they came, as a table that is the darker the more, as a line, and as CSV."""
+"""Cohorts: what contacts brought in after they came, as a table with shades, as lines, and as CSV."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -57,7 +57,7 @@ async def show(visit: Visit) -> web.StreamResponse:
     return visit.render(
         "cohorts.html",
         status=422 if faults else 200,
-        groups=_groups(found, query.bucket) if query else [],
+        groups=_groups(found, query.bucket) if query and found else [],
         days=[window.days for window in found[0].windows] if found else [],
         query=query,
         faults=faults,

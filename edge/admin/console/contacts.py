@@ -13,6 +13,7 @@ from edge.admin.api.reports import viewer_of
 from edge.admin.console.asked import FORM, address, by_field, pairs_of, parts_of, tidy
 from edge.admin.console.names import Names
 from edge.admin.console.page import Page, Route, Visit, not_found
+from edge.admin.console.reasons import in_words
 from storage.postgres.contact_filter import UTM, ContactFilter
 from storage.postgres.contact_query import parse_contacts, split_paging
 from storage.postgres.contacts import MAX_CONTACT_CHARS
@@ -152,6 +153,7 @@ async def show_one(visit: Visit) -> web.StreamResponse:
         is_first=not visit.asked("cursor"),
         here=here,
         fault=faults,
+        in_words=in_words,
         names=names,
         utm=UTM,
     )

@@ -66,7 +66,7 @@ async def change(visit: Visit) -> web.Response:
     refused = [one for one in decided if one.problem]
     return visit.render(
         "conversions_changed.html",
-        verb=ACTIONS[asked.action][1],
+        became=ACTIONS[asked.action][0] or "adjusted",
         done=[one for one in decided if not one.problem],
         refused=refused,
         rows=rows,

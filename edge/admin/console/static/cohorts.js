@@ -4,6 +4,7 @@
   const place = document.getElementById("lines");
   const choice = document.getElementById("currencies");
   if (!place) return;
+  const HEIGHT = 250; // the legend stands below it, however many lines it needs
   let plot = null, data = null, shown = 0;
 
   const probe = document.createElement("span");
@@ -21,8 +22,8 @@
     const isAll = (one) => one.label.startsWith("All");
     const fewer = lines.filter((one) => !isAll(one));
     plot = new uPlot({
-      width: place.clientWidth, height: place.clientHeight - 34 - (place.clientWidth < 500 ? 44 : 0),
-      padding: [8, 10, 0, 4],
+      width: place.clientWidth - 20, height: HEIGHT,
+      padding: [8, 24, 0, 4],
       scales: { x: { time: false }, y: { range: (u, from, to) => [0, to > 0 ? to * 1.08 : 1] } },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       axes: [
