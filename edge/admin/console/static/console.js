@@ -40,7 +40,7 @@
     else if (event.key === "t") toggleTheme();
     else if (event.key === "/") {
       const search = document.querySelector("main input[type=search], main [data-search]");
-      if (search) { event.preventDefault(); search.focus(); search.select(); }
+      if (search) { event.preventDefault(); search.focus(); search.select?.(); }
     }
   });
 
