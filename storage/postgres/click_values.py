@@ -82,8 +82,10 @@ async def sum_day(conn: asyncpg.Connection, day: date) -> bool:
     await conn.execute("DELETE FROM click_values WHERE day = $1", day)
     states = [(number, await _sum_values(conn, day, name, number)) for name, number in VALUE_DIMENSIONS.items()]
     done = await conn.fetch(
-        "UPDATE click_value_days AS known SET state = new.state FROM unnest($2::int[], $3::text[]) AS new (dimension, state)"
-        " WHERE known.day = $1 AND known.dimension = new.dimension AND known.state = 'summing' RETURNING true",
+        "WITH held AS (SELECT * FROM click_value_days WHERE day = $1 ORDER BY day, dimension FOR UPDATE)"
+        " UPDATE click_value_days AS known SET state = new.state FROM held JOIN unnest($2::int[], $3::text[])"
+        " AS new (dimension, state) USING (dimension)"
+        " WHERE known.day = $1 AND known.dimension = held.dimension AND known.state = 'summing' RETURNING true",
         day,
         *map(list, zip(*states, strict=True)),
     )

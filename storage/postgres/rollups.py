@@ -72,11 +72,19 @@ def _sums_sql(source: str, zone: str) -> str:
 def _grain_sql(grain: Grain, source: str, zone: str) -> str:
     kept = (*grain.dimensions, "currency")
     nothing = {name: "''::text" if name in ("country", "device_type") else "0" for name in _DIMENSIONS}
-    bucket = f"date_trunc('day', hour, {zone}::text)" if grain.unit == "day" else "hour"
-    columns = [f"{grain.number}::smallint AS grain", f"{bucket} AS hour"]
+    is_day = grain.unit == "day"
+    bucket = f"(hour AT TIME ZONE {zone}::text)::date" if is_day else "hour"
+    columns = [f"{grain.number}::smallint AS grain", f"{_midnight_sql(bucket, zone) if is_day else bucket} AS hour"]
     columns += [name if name in kept else f"{nothing[name]} AS {name}" for name in _DIMENSIONS]
     columns += [f"sum({name}) AS {name}" for name in MEASURES]
     return f"SELECT {', '.join(columns)} FROM {source} GROUP BY {bucket}, {', '.join(kept)}"
+
+
+def _midnight_sql(day: str, zone: str) -> str:
+    """Where that day begins. Of a midnight that comes twice PostgreSQL means the second one: the first is an hour before."""
+    begins = f"({day}::timestamp AT TIME ZONE {zone}::text)"
+    is_second = f"(({begins} - interval '1 hour') AT TIME ZONE {zone}::text)::date = {day}"
+    return f"{begins} - CASE WHEN {is_second} THEN interval '1 hour' ELSE interval '0' END"
 
 
 def _add_sql(rows: str) -> str:

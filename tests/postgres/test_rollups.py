@@ -14,6 +14,9 @@ from edge.counters import Counters
 from storage.postgres.connection import Connection, connect
 from storage.postgres.installation import remember
 from storage.postgres.positions import advance, register
+from storage.postgres.reports.query import parse_query
+from storage.postgres.reports.report import run_report
+from storage.postgres.reports.viewer import ADMIN
 from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, rollup_state
 from storage.postgres.stats import Deltas, StatsKey, upsert
 from tests.node import eventually
@@ -217,3 +220,22 @@ async def test_hours_that_are_not_drained_yet_are_waited_for(conn: Connection) -
     assert await job.roll_up(conn, FIRST + timedelta(hours=60)) == FIRST + timedelta(hours=50)
     assert await job.roll_up(conn, FIRST + timedelta(hours=90)) == FIRST + timedelta(hours=66)
     assert await rollup_differences(conn) == []
+
+
+async def test_a_midnight_that_comes_twice_begins_its_day_once(conn: Connection) -> None:
+    """Where clocks are put back at one to midnight, the day is a bucket from its first midnight on, and reports end there too."""
+    zone, last = "Atlantic/Azores", datetime(2026, 10, 26, tzinfo=UTC)
+    deltas = Deltas()
+    for hours in range(48):
+        key = StatsKey(last - timedelta(hours=hours), 0, 1, 1, 1, 0, 0, 0, "", "", "USD")
+        deltas.add(key, gross_clicks=1)
+    await _store(conn, deltas)
+    for through in range(20, 48):
+        until = last - timedelta(hours=through)
+        await _start(conn, zone, until)
+        assert await rollup_differences(conn) == []
+        for begins in range(20, 26):
+            asked = [("from", (last - timedelta(hours=begins)).isoformat()), ("to", last.isoformat()), ("timezone", zone)]
+            query = parse_query([*asked, ("metrics", "gross_clicks")], ADMIN, last, "UTC")
+            report = await run_report(conn, query, ADMIN, last)
+            assert report.totals.metrics["gross_clicks"] == begins, (through, report.plan)
