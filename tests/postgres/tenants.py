@@ -5,7 +5,7 @@ Everything that somebody must not see has a text or a figure of its own, so that
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from edge.drain.catalogs import CatalogHistory
@@ -129,7 +129,7 @@ async def _sell(bench: Bench, revision: int, aff_id: int, offer_id: int, who: st
         "aff_sub1": f"sub-of-{who}", "source": f"source-of-{who}", "aff_click_id": f"click-id-of-{who}", "cost": "1000.77",
         "own_word": f"word-of-{who}", "utm_source": f"utm-of-{who}-{where}",
     }  # fmt: skip
-    fields = {"offer_id": offer_id, "aff_id": aff_id, "contact_id": f"contact-of-{who}", "user_agent": f"canary-agent/{who}"}
+    fields: dict[str, Any] = {"offer_id": offer_id, "aff_id": aff_id, "contact_id": f"contact-of-{who}", "user_agent": f"canary-agent/{who}"}
     scribe.impression(params=params, **fields)
     click_id = scribe.click(params=params, **fields)
     token = "s3cret-of-kaffeehaus" if offer_id == 18 else "s3cret-of-outletforce"  # noqa: S105

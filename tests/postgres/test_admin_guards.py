@@ -13,6 +13,7 @@ from edge.admin import backend as backends
 from edge.admin import live
 from edge.admin.api import OPERATIONS
 from edge.admin.api import live as streaming
+from edge.admin.api.operation import ADMIN as ADMIN_ALONE
 from edge.admin.api.server import make_api
 from edge.admin.authentication import MAX_FAILURES
 from edge.admin.backend import MAX_CONNECTIONS, MAX_SLOW, Backend
@@ -128,7 +129,7 @@ async def test_no_method_changes_anything_without_the_forms_token(filled: Filled
         done.append(visit.request.method)
         return web.Response(text="done")
 
-    page = Page("/offers", "Offers", "Catalog", "offers", "f", ("admin",), (Route(method, "/thing", change),))
+    page = Page("/offers", "Offers", "Catalog", "offers", "f", ADMIN_ALONE, (Route(method, "/thing", change),))
     async with open_console(filled.url, data_dir, pages=[*PAGES, page]) as client:
         await log_in(client, "admin")
         token = await token_of(client)

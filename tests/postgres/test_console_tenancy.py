@@ -45,7 +45,7 @@ def names(tenants: Tenants) -> dict[str, tuple[str, ...]]:
     return {
         "id": ids, "conversion_id": ids, "contact_id": ("contact-of-two", "contact-of-three"), "kind": ("clicks", "conversions"),
         "party": ("partner", "advertiser"), "month": (month(),), "what": ("clicks", "conversions", "reports"), "import_id": ("1",),
-        "key_id": ("1", "2"), "table": ("clicks", "conversions"), "name": ("clicks", "conversions"), "party_id": ("1", "2", "3"),
+        "key_id": ("1", "2"), "draft": ("0" * 32,), "table": ("clicks", "conversions"), "name": ("clicks", "conversions"), "party_id": ("1", "2", "3"),
     }  # fmt: skip
 
 

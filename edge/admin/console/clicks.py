@@ -102,7 +102,7 @@ def _own(visit: Visit, catalog: Catalog, story: Story) -> Story:
         conversions=conversions,
         changes=[one for one in story.changes if one["conversion_id"] in ids],
         waiting=[],
-        postbacks=[one for one in story.postbacks if one["conversion_id"] in ids],
+        postbacks=[one for one in story.postbacks if one["conversion_id"] in ids and caller.aff_id in (0, one["aff_id"])],
     )
 
 

@@ -170,7 +170,7 @@ def _parse(visit: Visit) -> CohortQuery:
 
 
 async def _find(visit: Visit, query: CohortQuery) -> list[Cohort]:
-    async with visit.connection() as conn, in_time(conn):
+    async with visit.slow_connection() as conn, in_time(conn):
         return await find_cohorts(conn, query, datetime.now(UTC))
 
 

@@ -56,7 +56,7 @@ async def show_list(visit: Visit) -> web.StreamResponse:
     try:
         paging, rest = split_paging(pairs, ("q", "cursor", "metric"))
         who, among = _who(visit, rest, paging["metric"], paging["q"])
-        async with visit.connection() as conn, in_time(conn):
+        async with visit.slow_connection() as conn, in_time(conn):
             page = await list_contacts(conn, who, paging["cursor"], ROWS, among)
     except NotYours as error:
         raise not_found(error.dimension) from error

@@ -60,7 +60,7 @@ async def show_list(visit: Visit) -> web.StreamResponse:
     if elsewhere := tidy(visit, PATH):
         return elsewhere
     page, faults = ConversionPage([], None), {}
-    async with visit.connection() as conn:
+    async with visit.slow_connection() as conn:
         catalog = await visit.shared.catalog.current(conn)
         try:
             asked = _read(visit)
@@ -145,13 +145,16 @@ def _choices(visit: Visit, catalog: Catalog) -> dict[str, Any]:
 
 def _parts(visit: Visit, catalog: Catalog, pairs: Sequence[tuple[str, str]]) -> list[Part]:
     names = Names(catalog)
+    seen = {"offer": {one.id for one in visible(visit, catalog, "offers")}, "partner": {visit.caller.aff_id}}
 
     def word(name: str, value: str) -> tuple[str, str] | None:
         if name == FORM:
             return None
         dimension = find_dimension(name)
         label = _LABELS.get(name) or (dimension.label if dimension else name)
-        if name in ("offer", "partner") and value.isascii() and value.isdigit() and len(value) < 11:
+        is_id = value.isascii() and value.isdigit() and len(value) < 11
+        # A name only of what whoever looks may see: the number may be anybody's.
+        if name in seen and is_id and (visit.is_network or int(value) in seen[name]):
             return label, f"{value} · {names.offer(int(value)) if name == 'offer' else names.partner(int(value))}"
         return label, (in_words(value) if name == "reason" else value) or "none"
 
@@ -167,6 +170,7 @@ async def show_one(visit: Visit) -> web.StreamResponse:
         if row is None or not is_theirs(row, caller.scope, caller.advertiser_id, caller.aff_id):
             raise not_found("conversion")
         postbacks = await find_postbacks(conn, [row["conversion_id"]]) if sight.sees_postbacks else []
+        postbacks = [one for one in postbacks if caller.aff_id in (0, one["aff_id"])]
     seen = shown(row, caller.scope)
     return visit.render(
         "conversion.html",
@@ -174,7 +178,7 @@ async def show_one(visit: Visit) -> web.StreamResponse:
         meaning=_MEANINGS.get(row["status_code"], ""),
         entries=sorted(conversion_entries("Conversion", row, changes, postbacks, sight), key=lambda one: one.at),
         postbacks=postbacks,
-        queued=visit.asked("queued"),
+        queued=visit.asked("queued") if visit.asked("queued").isdecimal() else "",
         names=Names(catalog),
         in_words=in_words,
         allowed=conversion_changes.allowed(row["status"]),

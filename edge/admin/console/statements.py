@@ -31,7 +31,7 @@ async def show(visit: Visit) -> web.Response:
 async def download(visit: Visit) -> web.Response:
     """The same as one table."""
     month = _month_asked(visit, visit.asked("month"))
-    async with visit.connection() as conn:
+    async with visit.slow_connection() as conn:
         found = await _find(conn, month, _wanted(visit))
     return _csv(found, f"statements-{month:%Y-%m}.csv")
 
@@ -43,7 +43,7 @@ async def show_one(visit: Visit) -> web.Response:
     whose = Whose("partner" if asked["party"] == "partner" else "advertiser", party_id)
     if month is None or not party_id or not is_theirs(visit.caller, whose):
         raise not_found("statement")
-    async with visit.connection() as conn:
+    async with visit.slow_connection() as conn:
         found = await _find(conn, month, [whose])
     if not found:
         raise not_found("statement")
@@ -83,7 +83,7 @@ async def _page(
     visit: Visit, month: date, *, fault: str = "", may_force: bool = False, status: int = 200
 ) -> web.Response:
     now = datetime.now(UTC)
-    async with visit.connection() as conn:
+    async with visit.slow_connection() as conn:
         catalog = await visit.shared.catalog.current(conn)
         found = await _find(conn, month, _wanted(visit))
         closed = {one.month: one for one in await closed_months(conn, to_change=False)}

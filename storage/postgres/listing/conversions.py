@@ -37,8 +37,8 @@ class Also(NamedTuple):
     reasons: Sequence[str] = ()
     named: str = ""
 
-    def conditions(self, arguments: Arguments) -> Iterator[str]:
-        """What must be true of `conversion`."""
+    def conditions(self, arguments: Arguments, scope: Scope) -> Iterator[str]:
+        """What must be true of `conversion`. What a viewer is not shown finds nothing for it either."""
         if self.reasons:
             yield f"conversion.reason = ANY({arguments.add(list(self.reasons), 'text[]')})"
         if uuid := _read_uuid(self.named):
@@ -46,7 +46,8 @@ class Also(NamedTuple):
             yield f"(conversion.conversion_id = {place} OR conversion.click_id = {place})"
         elif self.named:
             place = arguments.add(self.named, "text")
-            names = ("transaction_id", "conversion_unique_id", "adv_sub1")
+            visible = shown_columns(scope)
+            names = [name for name in ("transaction_id", "conversion_unique_id", "adv_sub1") if name in visible]
             yield f"({' OR '.join(f'conversion.{name} = {place}' for name in names)})"
 
 
@@ -56,7 +57,7 @@ async def list_conversions(conn: Connection, drill: Drill, also: Also | None = N
     after = read_cursor(drill, datetime, UUID)
     source = source_of(drill)
     found = where(drill, source, arguments)
-    condition = " AND ".join([found.condition, *(also.conditions(arguments) if also else ())])
+    condition = " AND ".join([found.condition, *(also.conditions(arguments, drill.viewer.scope) if also else ())])
     if after:
         received_at, last_id = arguments.add(after[0], "timestamptz"), arguments.add(after[1], "uuid")
         condition += f" AND (conversion.received_at, conversion.conversion_id) < ({received_at}, {last_id})"

@@ -53,7 +53,7 @@ async def _show(visit: Visit, what: What) -> web.Response:
     if sorted(asked.pairs) != sorted(visit.request.query.items()):
         return see_other(to_url(asked.pairs, f"/reports/{what}"))
     found, faults, trouble = None, [], ""
-    async with visit.connection() as conn:
+    async with visit.slow_connection() as conn:
         catalog = await visit.shared.catalog.current(conn)
         known = await known_names(visit, conn)
         try:

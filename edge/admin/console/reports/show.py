@@ -46,7 +46,7 @@ async def show(visit: Visit) -> web.Response:
 async def _report(visit: Visit, asked: Asked) -> tuple[dict[str, Any], int]:
     faults: list[Fault] = []
     values: dict[str, Any] = {"report": None, "table": None, "trouble": ""}
-    async with visit.connection() as conn:
+    async with visit.slow_connection() as conn:
         known = await known_names(visit, conn)
         try:
             query = parse_query(asked.pairs, asked.viewer, asked.now, asked.timezone)
@@ -92,7 +92,7 @@ async def chart(visit: Visit) -> web.Response:
     asked = read_visit(visit)
     try:
         query = parse_query(asked.pairs, asked.viewer, asked.now, asked.timezone)
-        async with visit.connection() as conn:
+        async with visit.slow_connection() as conn:
             made = await make_chart(conn, query, asked.viewer, asked.now)
     except NotYours as error:
         refuse_foreign(error)
