@@ -114,7 +114,9 @@ class Month:
     def _happen(self, ms: int) -> None:
         chance, scribe = self.chance, self.scribe
         if not self.clicks or chance.random() < 0.4:
-            self.clicks.append(scribe.click(offer_id=chance.choice(OFFERS), aff_id=chance.choice((2, 3)), ms=ms))
+            person: dict[str, Any] = {"contact_id": chance.choice(("ann", "bob"))} if chance.random() < 0.2 else {}
+            place: dict[str, Any] = {"offer_id": chance.choice(OFFERS), "aff_id": chance.choice((2, 3))}
+            self.clicks.append(scribe.click(ms=ms, **place, **person))
         params: dict[str, Any] = {"goal_id": chance.choice((0, 0, 0, 1))}
         if chance.random() < 0.8:
             params["amount"] = f"{chance.randrange(0, 20000) / 100}"
@@ -122,6 +124,8 @@ class Month:
             params["status"] = chance.choice(get_args(Status))
         if chance.random() < 0.3:
             params["adv_unique1"] = chance.choice("abc")
+        if chance.random() < 0.1:
+            params["conversion_unique_id"] = f"order {chance.randrange(60)}"
         if chance.random() < 0.05:
             params["promo_code"] = "XMAS"
         if chance.random() < 0.03:

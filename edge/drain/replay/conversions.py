@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from edge.drain.caps import CapJudge
@@ -65,6 +66,8 @@ class ConversionReplay:
         self.counts = ReplayTiers(window, zone)
         self.caps = ReplayCaps(window, zone, tally.count_after)
         self._times: list[tuple[datetime, int]] = []
+        self._kept: set[UUID] = set()
+        """Clicks of which a conversion may be met by one of another click."""
 
     async def run(
         self,
@@ -168,8 +171,19 @@ class ConversionReplay:
     def _forget(self, batch: Sequence[Row]) -> None:
         """What nothing later has to do with. A conversion that may move to another click is met by who knows whom."""
         if not self._crediting.joins_clicks:
-            ended = {row["click_id"] or row["conversion_id"] for row in batch if row["is_last"] and not row["is_repeated"]}
+            self._kept |= {_group_of(row) for row in batch if row["is_repeated"] or _is_joined(row)}
+            ended = {_group_of(row) for row in batch if row["is_last"]} - self._kept
             self._keys.forget(self._ledger.forget(ended))
+
+
+def _group_of(row: Row) -> UUID:
+    group: UUID = row["click_id"] or row["conversion_id"]
+    return group
+
+
+def _is_joined(row: Row) -> bool:
+    """Whether it holds keys of two clicks, and something later has to do with one of them."""
+    return row["named_click_id"] not in (None, row["click_id"]) and not row["is_last"]
 
 
 class _Now:
