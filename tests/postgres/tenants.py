@@ -132,7 +132,7 @@ async def _sell(bench: Bench, revision: int, aff_id: int, offer_id: int, who: st
     fields: dict[str, Any] = {"offer_id": offer_id, "aff_id": aff_id, "contact_id": f"contact-of-{who}", "user_agent": f"canary-agent/{who}"}
     scribe.impression(params=params, **fields)
     click_id = scribe.click(params=params, **fields)
-    token = "s3cret-of-kaffeehaus" if offer_id == 18 else "s3cret-of-outletforce"  # noqa: S105
+    token = "s3cret-of-kaffeehaus" if offer_id == 18 else "s3cret-of-outletforce"
     conversion_id = scribe.convert(
         click_id, amount="40.07", adv_sub1=f"order-of-{where}", conversion_unique_id=f"order-of-{where}-1",
         shop_margin=f"margin-of-{where}", security_token=token,

@@ -242,3 +242,42 @@ async def test_files_that_come_slowly_hold_no_connection(
         assert (await client.get("/api/v1/keys", headers=bearer(ADMIN))).status == 200
         more.set()
         assert {(await one).status for one in uploads} == {202}
+
+
+_DEEP = b'{"a":' * 900 + b"1" + b"}" * 900
+BODIES: list[tuple[str, str, bytes]] = [
+    ("PUT", "costs", b'{"data":[{"day":"2026-11-01","currency":"USD","amount":"%s"}]}' % number)
+    for number in (b"NaN", b"sNaN", b"Infinity", b"-Infinity", b"1e999999999", b"1e-999999999", b"0x10", b"1_0")
+] + [
+    ("PUT", "costs", b'{"data":[{"day":"2026-11-01","currency":"USD","amount":1e999999999}]}'),
+    ("PUT", "costs", b'{"data":[{"day":"0001-01-01","currency":"USD","list":"\\ud800"}]}'),
+    ("POST", "offers", b'{"advertiser_id":1,"name":"x","url":"https://a.example/","payout":1e999999999}'),
+    ("POST", "offers", b'{"advertiser_id":1,"name":"x","url":"https://a.example/","payout":"NaN"}'),
+    ("POST", "offers", b'{"advertiser_id":1e400,"name":"x","url":"https://a.example/"}'),
+    ("POST", "offers", b'{"id":%s,"advertiser_id":1,"name":"x","url":"https://a.example/"}' % (b"9" * 5000)),
+    ("POST", "partners", b'{"name":"\\ud800"}'),
+    ("POST", "partners", b'{"name":"a\\u202eb\\u0007"}'),
+    ("POST", "partners", _DEEP),
+    ("PATCH", "offers/17", _DEEP),
+    ("PATCH", "offers/17", b'{"goals":%s}' % _DEEP),
+    ("PATCH", "offers/17", b'{"rules":[{"when":%s}]}' % _DEEP),
+    ("POST", "goals", b'{"offer_id":17,"name":"g","payout":1e999999999}'),
+    ("POST", "keys", b'{"name":"k","scope":"partner","aff_id":99999999999999999999}'),
+    ("POST", "keys", b'{"name":"k","scope":"admin","expires_at":"9999-12-31T23:59:59+00:00"}'),
+    ("POST", "conversions/changes", b'{"ids":["00000000-0000-0000-0000-000000000000"],"status":"approved","amount":"NaN"}'),
+    ("POST", "postback-tests", b'{"url":"/aff_lsr?transaction_id=%00%ff\\ud800"}'),
+    ("POST", "postback-tests", b'{"url":"/aff_lsr","from_ip":"\\u0661.1.1.1"}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(BODIES)))
+async def test_no_body_is_a_fault_of_ours(filled: Filled, data_dir: Path, number: int) -> None:
+    """Numbers that are none or without end, lone surrogates, depth: 4xx, or taken for what it is."""
+    method, path, body = BODIES[number]
+    async with open_admin(filled.url, data_dir) as (client, _):
+        sent = {**bearer(ADMIN), "Content-Type": "application/json", "If-Match": "*"}
+        answer = await client.request(method, f"/api/v1/{path}?dry_run=true" if "/17" in path or path in _DRY else f"/api/v1/{path}", data=body, headers=sent)
+        assert answer.status < 500, await answer.text()
+
+
+_DRY = ("offers", "partners", "goals")

@@ -4,10 +4,11 @@ A new operation fails here until RULES says who may call it and with which paths
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -31,7 +32,7 @@ class Rule(NamedTuple):
     """`scopes`: who may call it. `paths`: values of the path's names, and the scopes to whom there is none such."""
 
     scopes: str
-    paths: dict[str, str] = {"": ""}
+    paths: Mapping[str, str] = MappingProxyType({"": ""})
     query: str = ""
     is_stream: bool = False
 
