@@ -196,7 +196,7 @@ async def approve_the_pending(hands: Hands) -> None:
     await hands.press("a")
     await expect(page.locator(".effect")).to_contain_text("2 of 2 would be approved")
     await hands.press("Enter")
-    await expect(page.get_by_role("status").first).to_contain_text("2 conversions: approve done")
+    await expect(page.get_by_role("status").first).to_contain_text("2 conversions approved")
 
 
 async def explain(hands: Hands, click_id: str) -> None:
