@@ -21,6 +21,7 @@ MAX_ID = 2**31 - 1
 MAX_TEXT_CHARS = 250
 MAX_MONEY = Decimal(10) ** 12
 MAX_PERCENT = Decimal(1000)
+_MAX_DIGITS = 20
 MAX_DURATION_S = 3650 * 86_400
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
@@ -84,6 +85,9 @@ def _decimal(below: Decimal) -> Callable[[object], Decimal]:
     def parse(value: object) -> Decimal:
         if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
             raise TypeError
+        # Written out, 1e999999999 would fill the memory.
+        if isinstance(value, Decimal) and not (value.is_finite() and abs(value.adjusted()) < _MAX_DIGITS):
+            raise ValueError
         text = format(value, "f") if isinstance(value, Decimal) else str(value)
         if not _MONEY.fullmatch(text):
             raise ValueError

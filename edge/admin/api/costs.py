@@ -122,7 +122,8 @@ def _find_faults(costs: Sequence[Cost], catalog: Catalog) -> Iterator[tuple[str,
     seen: dict[CostKey, int] = {}
     for place, cost in enumerate(costs):
         here = f"/data/{place}"
-        if not 0 <= cost.amount < 10**12 or cost.amount != round(cost.amount, 6):
+        # What is no number cannot even be compared.
+        if not cost.amount.is_finite() or not 0 <= cost.amount < 10**12 or cost.amount != round(cost.amount, 6):
             yield f"{here}/amount", "allowed: an amount from 0, below 10^12, at most 6 decimals"
         for name, kind in (("offer_id", "offers"), ("aff_id", "partners")):
             item_id = getattr(cost, name)
