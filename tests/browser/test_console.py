@@ -127,7 +127,7 @@ async def test_everything_is_reached_by_keys_alone(site: Site, browser: Browser)
         await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         await page.keyboard.press("?")
         for shown in PAGES:
-            await expect(page.get_by_role("dialog").get_by_text(shown.title, exact=True)).to_be_visible()
+            await expect(page.get_by_role("dialog").get_by_role("definition").get_by_text(shown.title, exact=True)).to_be_visible()
         await page.keyboard.press("Escape")
         await page.keyboard.press("g")
         await page.keyboard.press("f")

@@ -230,6 +230,7 @@ async def try_a_postback(hands: Hands, click_id: str) -> None:
     """What the advertiser's postback would come to; nothing is recorded."""
     await hands.go("b", "/postbacks")
     await hands.enter("Try a postback")
+    await hands.page.wait_for_url("**/postbacks/test")
     await hands.tab_to("url")
     await hands.type(f"/aff_lsr?transaction_id={click_id}&amount=10")
     await hands.press("Enter")

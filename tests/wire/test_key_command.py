@@ -103,7 +103,7 @@ async def test_serve_says_where_its_first_key_is_and_never_what(make_node: Calla
     path = node.data_dir / "admin.token"
     token = path.read_text().strip()
     log = node.log_path.read_text()
-    assert f"API key   in {path}" in log
+    assert f"log in with the API key in {path}" in log
     assert token not in log
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(node.admin, headers=headers) as session:
