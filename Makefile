@@ -30,7 +30,7 @@ LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-versio
 	--no-emit-index-url --no-header $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench setup-peers run test test-older check system missing faults guard bench lock vendor clean
+.PHONY: help setup setup-dev setup-bench setup-peers run test test-browser test-older check system missing faults guard bench lock vendor clean
 
 help:  ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
@@ -90,6 +90,9 @@ system:  ## installs the Debian packages that tests and measurements use (as roo
 		apt-cache show $$name >/dev/null 2>&1 || { echo "make: this system has no package $$name"; continue; }; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$name; \
 	done
+
+test-browser: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of the console and of edge.js in chromium
+	cd '$(ROOT)' && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m browser $(PYTEST_ARGS)
 
 test-older: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of PostgreSQL again, on Debian's version 15
 	cd '$(ROOT)' && $(BIN)/python -m pytest -m 'older_server and not faults' $(PYTEST_ARGS)

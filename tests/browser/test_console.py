@@ -16,7 +16,7 @@ from tests.browser.conftest import CATALOG, Site
 from tests.node import Node, end, free_port
 from tests.postgres.api import add_key
 
-pytestmark = [pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
 PARTNER_KEY, REPORTS_KEY = "ce_partner-2-of-the-tests", "ce_reports-of-the-tests"

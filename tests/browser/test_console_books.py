@@ -18,7 +18,7 @@ from tests.browser.test_console import PARTNER_KEY, REPORTS_KEY, admin_key, clic
 from tests.browser.test_console import fill as fill_console
 from tests.node import Node, end, free_port
 
-pytestmark = [pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests.postgres.consoles import open_console
 from tests.postgres.drains import Bench, now_ms, open_bench
 from tests.recount import differences
 
-pytestmark = [pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
 DAY_MS = 86_400_000

@@ -9,7 +9,7 @@ from playwright.async_api import Route
 from tests.browser.conftest import Pages, Site, Visitor
 from tests.node import eventually
 
-pytestmark = [pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
 
 CONVERSIONS = "SELECT * FROM conversions WHERE transaction_id = $1"
 CLICKS = "SELECT * FROM clicks WHERE click_id = $1"

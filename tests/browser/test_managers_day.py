@@ -18,7 +18,7 @@ from tests.browser.test_console import admin_key, person
 from tests.node import Node, end, free_port
 from tests.postgres.api import bearer
 
-pytestmark = [pytest.mark.debian("chromium"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(180)]
 
 AGENT = {"User-Agent": "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/126.0.0.0 Safari/537.36"}
 PENDING = "&status=pending"

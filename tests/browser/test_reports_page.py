@@ -14,7 +14,7 @@ from tests.browser.test_console import admin_key, faults_of, person
 from tests.node import Node, end, free_port
 from tests.postgres.api import add_key, bearer
 
-pytestmark = [pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
 
 HOSTILE = "<script>document.title='taken'</script>"
 CLICKS = (
