@@ -95,7 +95,7 @@ test-browser: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of the consol
 	cd '$(ROOT)' && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m browser $(PYTEST_ARGS)
 
 test-older: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of PostgreSQL again, on Debian's version 15
-	cd '$(ROOT)' && $(BIN)/python -m pytest -m 'older_server and not faults' $(PYTEST_ARGS)
+	cd '$(ROOT)' && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'older_server and not faults' $(PYTEST_ARGS)
 
 faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills disks, and counts what arrived
 	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)

@@ -104,9 +104,11 @@ async def faults_in(conn: Any, ledger: Ledger, heard: Collection[str]) -> list[s
     faults += _compare("impression", ledger.impressions, _answered(ledger.impressions), impressions)
     conversions = await conn.fetch("SELECT adv_sub1, transaction_id, goal_id, status, reason FROM conversions")
     answered = {mark: one.is_answered for mark, one in ledger.conversions.items()}
-    # One that changed an earlier conversion has no row of its own: that change names it and keeps what it sent.
+    # One that changed an earlier conversion has no row of its own: that change names it and keeps what it sent. Unless it
+    # was decided before its click came: then it keeps its row, as a duplicate that earns nothing.
     causes = await conn.fetch(
-        "SELECT cause_params ->> 'adv_sub1' AS mark FROM conversion_changes WHERE cause_id IS NOT NULL"
+        "SELECT cause_params ->> 'adv_sub1' AS mark FROM conversion_changes WHERE cause_id IS NOT NULL AND NOT EXISTS"
+        " (SELECT FROM conversions WHERE conversion_id = cause_id AND status = 'rejected')"
     )
     marks = [row["adv_sub1"] for row in conversions] + [row["mark"] for row in causes]
     faults += _compare("conversion", answered, _answered(answered), marks)
