@@ -90,8 +90,9 @@ async def convert_all(port: int, make_client: MakeClient) -> None:
 async def kill_some(node: Node, chance: random.Random) -> None:
     """One process after the other, each when it runs again."""
     for role in chance.sample(KILLS, len(KILLS)):
-        await eventually(lambda role=role: _runs(node, role), DONE_S, node.describe)  # type: ignore[misc]
         await asyncio.sleep(chance.uniform(0.3, 2.0))
+        # Last: the end of one may be the end of another, a moment later.
+        await eventually(lambda role=role: _runs(node, role), DONE_S, node.describe)  # type: ignore[misc]
         node.kill(role)
 
 
