@@ -52,9 +52,10 @@ async def test_a_file_goes_in_once_and_what_is_wrong_comes_back(embedded_bench: 
     clicks = [scribe.click(ms=now_ms() - 3 * DAY_MS + n).hex() for n in range(3)]
     await bench.drain()
     at = when(now_ms() - DAY_MS)
+    mistyped = clicks[1][:-1] + f"{int(clicks[1][-1], 16) ^ 1:x}"
     path = write(
         tmp_path / "sales.csv",
-        f'Click ID,Amount,Date\n{clicks[0]},"1,234.50",{at}\n\n{clicks[1]},-5,{at}\n{clicks[1][:-1]}0,5,{at}\n'
+        f'Click ID,Amount,Date\n{clicks[0]},"1,234.50",{at}\n\n{clicks[1]},-5,{at}\n{mistyped},5,{at}\n'
         f"{clicks[2]},5,yesterday\n{clicks[2]},5,{when(now_ms() + DAY_MS)}\n{clicks[2]},5,{when(now_ms() - 9 * DAY_MS)}\n"
         f"{clicks[2]},5,{at},more\n,5,{at}\n",
     )
