@@ -19,10 +19,8 @@ import structlog
 
 from edge.admin.backend import Backend
 from edge.drain.import_run import Source, run_import
-from edge.drain.takers import Plan
+from edge.drain.takers import Choices, Plan
 from edge.errors import UserError
-from edge.imports.columns import Kind, Vendor
-from edge.imports.values import Mark
 from edge.node import with_secrets
 from edge.settings import Settings
 from storage.postgres.connection import Connection, connect, resolve_url
@@ -42,23 +40,11 @@ class NoRoom(UserError):
     """The disk has no room for the file."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(Choices, frozen=True, kw_only=True):
     """What is to be done with a file, as it is kept with the run until its turn comes; `timezone` "": EDGE_TIMEZONE."""
 
-    kind: Kind
     file_name: str
-    actor: str
-    vendor: Vendor | None = None
-    mapped: dict[str, str] = {}
-    constants: dict[str, str] = {}
     timezone: str = ""
-    date_format: str = ""
-    decimal: Mark = ""
-    dry_run: bool = False
-    update: bool = False
-    postbacks: bool = True
-    tolerance_s: int = 86_400
-    feed: str = ""
     draft: str = ""
     """Which kept file (import_drafts.py) it was that the console sent; "": none."""
 
@@ -201,18 +187,4 @@ def queue_of(backend: Backend) -> ImportQueue:
 async def plan_of(conn: Connection, order: Order, settings: Settings) -> Plan:
     """The order as an import is run."""
     zone = ZoneInfo(order.timezone or await recall(conn, "timezone", settings.timezone))
-    return Plan(
-        kind=order.kind,
-        zone=zone,
-        vendor=order.vendor,
-        mapped=order.mapped,
-        constants=order.constants,
-        date_format=order.date_format,
-        decimal=order.decimal,
-        dry_run=order.dry_run,
-        update=order.update,
-        postbacks=order.postbacks,
-        tolerance_s=order.tolerance_s,
-        feed=order.feed,
-        actor=order.actor,
-    )
+    return Plan(zone=zone, **{name: getattr(order, name) for name in Choices.__struct_fields__})

@@ -30,11 +30,10 @@ from storage.postgres.cost_feeds import Cost, compare_feed, find_too_large, gath
 Fate = Literal["stored", "known", "differ", "changed", "skipped", "rejected"]
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked for. `zone`: of times that name none; `tolerance_s`: between a sale and its postback."""
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """How the user wants a file imported. `tolerance_s`: between a sale and its postback."""
 
     kind: Kind
-    zone: tzinfo
     vendor: Vendor | None = None
     mapped: dict[str, str] = {}
     constants: dict[str, str] = {}
@@ -46,6 +45,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     tolerance_s: int = 86_400
     feed: str = ""
     actor: str = ""
+
+
+class Plan(Choices, frozen=True, kw_only=True):
+    """An import as it is run. `zone`: of times that name none."""
+
+    zone: tzinfo
 
 
 class Outcome(NamedTuple):

@@ -171,10 +171,10 @@ def _row(record: Any, question: statement.Question, *, is_split: bool) -> Row:
     return Row(dimensions, metrics)
 
 
-def _figure(value: Decimal | None, name: str) -> Decimal | int | None:
+def _figure(value: Decimal | int | None, name: str) -> Decimal | int | None:
     """Counts as whole numbers, which they are but where conversions are spread over touches: those to 6 places."""
-    if value is None:
-        return None
+    if value is None or isinstance(value, int):
+        return value
     if METRICS[name].unit == "count" and value == value.to_integral_value():
         return int(value)
     return round(value, 6)

@@ -17,6 +17,8 @@ from storage.postgres.reports.viewer import Viewer
 
 CURRENCY = "currency"
 ALL_ROWS = 1_000_000
+SHARED = frozenset(("linear", "time_decay", "position"))
+"""Touches that give parts of a conversion: their counts are no whole numbers."""
 Key = tuple[Any, ...]
 
 
@@ -78,31 +80,52 @@ def dimension_of(name: str) -> Dimension:
 def write(question: Question, arguments: Arguments, keys: Sequence[Key] | None = None) -> str:
     """The whole statement: rows of `level` row, currency and total. `keys`: only the rows of these dimensions."""
     names = [f"d{place}" for place in range(len(question.dimensions))]
-    # Most groups have nothing of most components: each sum that is not begun saves its memory.
-    sums = [f"sum({name}) FILTER (WHERE {name} <> 0) AS {name}" for name in question.components]
+    sums = [_sum(question, name) for name in question.components]
     known = [name for name in question.components if name not in question.unknown]
     nonzero = " OR ".join(f"{name} <> 0" for name in known) or "false"
     money = " OR ".join(f"{name} <> 0" for name in known if name in MONEY) or "false"
     shown = [f"coalesce(sum({name}), 0) <> 0" for name in question.components if name not in question.unsplit]
     groups = ", ".join([*names, "key"])
     several = "true" if question.is_split else "(SELECT cardinality(currencies) > 1 FROM money)"
+    of_key = ", ".join(["key", *question.components])
     split = "" if not question.totals_only else " WHERE NOT is_unsplit"
+    # The rows are added up, not the facts once more: there may be a hundred thousand.
+    unsplit = "" if not question.totals_only else f" UNION ALL SELECT {of_key} FROM keyed WHERE is_unsplit"
     return (
         f"WITH facts AS MATERIALIZED ({_facts(question, arguments)}),"
-        f" money AS MATERIALIZED (SELECT coalesce(array_agg(DISTINCT currency), '{{}}') AS currencies FROM facts WHERE {money}),"
+        f" money AS MATERIALIZED (SELECT coalesce(array_agg(currency), '{{}}') AS currencies"
+        f" FROM (SELECT currency FROM facts WHERE {money} GROUP BY currency) AS paid),"
         f" keyed AS NOT MATERIALIZED (SELECT facts.*, CASE WHEN {several} THEN currency END AS key FROM facts),"
         f" grouped AS MATERIALIZED (SELECT {groups}, {', '.join(sums)} FROM keyed{split} GROUP BY {groups}"
         f" HAVING {' OR '.join(shown) or 'false'}),"
-        f" by_currency AS (SELECT key, {', '.join(sums)} FROM keyed WHERE {nonzero} GROUP BY key),"
-        f" total AS (SELECT {', '.join(sums)} FROM keyed)"
-        f" (SELECT 'row' AS level, (SELECT count(*) FROM grouped) AS row_count, (SELECT currencies FROM money) AS currencies,"
-        f" {_select(question, names, 'grouped', question.unsplit)} FROM grouped{_of_keys(question, arguments, keys)}"
-        f" ORDER BY {_order(question)} LIMIT {arguments.add(question.query.limit + 1, 'bigint')}"
-        f" OFFSET {arguments.add(question.query.offset, 'bigint')})"
+        f" summed AS NOT MATERIALIZED (SELECT {of_key} FROM grouped{unsplit}),"
+        f" by_currency AS MATERIALIZED (SELECT key, {', '.join(sums)} FROM summed WHERE {nonzero} GROUP BY key),"
+        f" total AS (SELECT {', '.join(sums)} FROM by_currency)"
+        f" SELECT 'row' AS level, (SELECT count(*) FROM grouped) AS row_count, (SELECT currencies FROM money) AS currencies,"
+        f" {_select(question, names, 'page', question.unsplit)} FROM ({_page(question, arguments, keys)}) AS page"
         f" UNION ALL SELECT 'currency', NULL, NULL,"
         f" {_select(question, _nothing(question), 'by_currency', question.unknown)} FROM by_currency"
         f" UNION ALL SELECT 'total', (SELECT count(*) FROM grouped), (SELECT currencies FROM money),"
         f" {_select(question, [*_nothing(question), 'NULL::text'], 'total', question.unknown)} FROM total"
+    )
+
+
+def _sum(question: Question, name: str) -> str:
+    # Most groups have nothing of most components: each sum that is not begun saves its memory.
+    return f"(sum({name}) FILTER (WHERE {name} <> 0))::{_type(question, name)} AS {name}"
+
+
+def _type(question: Question, name: str) -> str:
+    """Of a component: `numeric` costs several times what `bigint` does."""
+    return "numeric" if name in MONEY or question.query.touch in SHARED else "bigint"
+
+
+def _page(question: Question, arguments: Arguments, keys: Sequence[Key] | None) -> str:
+    """The rows that are shown, in their order; only their metrics are computed."""
+    return (
+        f"SELECT * FROM grouped{_of_keys(question, arguments, keys)} ORDER BY {_order(question)}"
+        f" LIMIT {arguments.add(question.query.limit + 1, 'bigint')}"
+        f" OFFSET {arguments.add(question.query.offset, 'bigint')}"
     )
 
 
@@ -115,28 +138,29 @@ def _select(question: Question, names: Sequence[str], table: str, empty: Iterabl
     has_key = len(names) > len(question.dimensions)
     keys = [f"{sql} AS d{place}" for place, sql in enumerate(names[: len(question.dimensions)])]
     keys.append(f"{names[-1] if has_key else 'key'} AS key")
-    missing = set(empty)
-    columns = {
-        name: "NULL::numeric" if name in missing else f"coalesce({table}.{name}, 0)" for name in question.components
-    }
     metrics = [
-        f"{expression(METRICS[name], question.viewer, question.query.clicks, columns)} AS m{place}"
-        for place, name in enumerate(question.query.metrics)
+        f"{_metric(question, name, table, empty)} AS m{place}" for place, name in enumerate(question.query.metrics)
     ]
     return ", ".join([*keys, *metrics])
 
 
+def _metric(question: Question, metric: str, table: str, empty: Iterable[str]) -> str:
+    missing = set(empty)
+    columns = {
+        name: "NULL::numeric" if name in missing else f"coalesce({table}.{name}, 0)" for name in question.components
+    }
+    return expression(METRICS[metric], question.viewer, question.query.clicks, columns)
+
+
 def _order(question: Question) -> str:
     query = question.query
-    direction = "DESC NULLS LAST" if query.descending else "ASC NULLS LAST"
-    # By place in the select list: a name in ORDER BY could be an input column's.
-    first = 4
     if query.sort in query.dimensions:
-        chosen = first + query.dimensions.index(query.sort)
+        chosen = f"d{query.dimensions.index(query.sort)}"
     else:
-        chosen = first + len(question.dimensions) + 1 + query.metrics.index(query.sort)
-    others = range(first, first + len(question.dimensions) + 1)
-    return ", ".join([f"{chosen} {direction}", *(f"{place} NULLS FIRST" for place in others)])
+        chosen = _metric(question, query.sort, "grouped", question.unsplit)
+    others = [*(f"d{place}" for place in range(len(question.dimensions))), "key"]
+    direction = "DESC NULLS LAST" if query.descending else "ASC NULLS LAST"
+    return ", ".join([f"{chosen} {direction}", *(f"{name} NULLS FIRST" for name in others)])
 
 
 def _of_keys(question: Question, arguments: Arguments, keys: Sequence[Key] | None) -> str:
@@ -165,7 +189,7 @@ def _facts(question: Question, arguments: Arguments) -> str:
 
 def _no_facts(question: Question) -> str:
     columns = [f"{sql} AS d{place}" for place, sql in enumerate(_nothing(question))]
-    sums = [f"NULL::numeric AS {name}" for name in question.components]
+    sums = [f"NULL::{_type(question, name)} AS {name}" for name in question.components]
     currency = "''::text AS currency"
     return f"SELECT {', '.join([*columns, currency, *sums])} WHERE false"
 
@@ -187,7 +211,7 @@ def _fact(question: Question, step: Step, arguments: Arguments, *, is_unsplit: b
         sql = _use(source, dimension, question, arguments, used)
         conditions.append(f"{sql} = ANY({arguments.add(list(values), SQL_TYPES[dimension.kind] + '[]')})")
     sums = [
-        f"{source.components[name].sql if name in step.components else 'NULL'}::numeric AS {name}"
+        f"({source.components[name].sql if name in step.components else 'NULL'})::{_type(question, name)} AS {name}"
         for name in question.components
     ]
     grouped = ", ".join(str(place) for place in range(1, len(columns) + 1))
