@@ -1,99 +1,38 @@
 """The console as people use it: a real browser on a running node."""
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from edge.admin.console import PAGES
 from tests.browser.conftest import CATALOG, Site
-from tests.node import Node, end, free_port
-from tests.postgres.api import add_key
+from tests.browser.people import (
+    HOSTILE,
+    PARTNER_KEY,
+    REPORTS_KEY,
+    admin_key,
+    click_id_of,
+    faults_of,
+    fill,
+    log_in,
+    open_site,
+    person,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
 
-HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
-PARTNER_KEY, REPORTS_KEY = "ce_partner-2-of-the-tests", "ce_reports-of-the-tests"
-# What the browser tells developers; everything else in its console is a fault.
-HARMLESS = ("Failed to load resource",)
-
 
 @pytest.fixture(scope="module")
-def site(short_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(short_directory: Path) -> Iterator[Site]:
     """One node with a few clicks and conversions, for all tests of this file."""
-    port = free_port()
-    catalog = tmp_path_factory.mktemp("console") / "catalog.toml"
-    text = CATALOG.replace("{port}", str(port)).replace("Coupon Corner", HOSTILE)
-    catalog.write_text(text + '[[offers]]\nid = 19\nadvertiser_id = 1\nname = "Paused"\nurl = "http://localhost/"\nstatus = "paused"\n')
-    node = Node(short_directory / "console", catalog=catalog, env={"EDGE_BATCH_INTERVAL_MS": "20"})
-    with asyncio.Runner() as runner:
-        try:
-            site = Site(runner.run(node.start()), port)
-            runner.run(fill(site))
-            yield site
-        finally:
-            runner.run(end(node))
-
-
-async def fill(site: Site) -> None:
-    """Three clicks, one of them converted, and keys of two more people."""
-    agent = {"User-Agent": "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/126.0.0.0 Safari/537.36"}
-    async with aiohttp.ClientSession(headers=agent) as session:
-        for query in ("offer_id=17&aff_id=2", "offer_id=17&aff_id=3", "offer_id=18&aff_id=2"):
-            async with session.get(f"{site.edge}/aff_c?{query}&aff_sub={HOSTILE}", allow_redirects=False) as answer:
-                found = re.search("transaction_id=([0-9a-f]{32})", answer.headers["Location"])
-            if found and query.endswith("aff_id=2"):
-                await (await session.get(f"{site.edge}/aff_lsr?transaction_id={found[1]}&amount=49.90")).read()
-    await site.row("SELECT 1 FROM conversions")
-    await site.row("SELECT 1 FROM clicks HAVING count(*) = 3")
-    await add_key(site.node.database_url, PARTNER_KEY, "partner", aff_id=2)
-    await add_key(site.node.database_url, REPORTS_KEY, "reports")
-
-
-@asynccontextmanager
-async def person(site: Site, browser: Browser, key: str = "", *, phone: bool = False) -> AsyncIterator[Page]:
-    """Somebody at the console, logged in if there is a key; an error or a broken policy in their browser fails the test."""
-    size = {"width": 390, "height": 844} if phone else {"width": 1440, "height": 900}
-    context = await browser.new_context(viewport=size, base_url=site.node.admin)  # type: ignore[arg-type]
-    page = await context.new_page()
-    wrong: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not message.text.startswith(HARMLESS):
-            wrong.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    if key:
-        await log_in(page, key)
-    yield page
-    await context.close()
-    assert wrong == []
-
-
-def admin_key(site: Site) -> str:
-    """The key that the node made for its owner."""
-    return (site.node.data_dir / "admin.token").read_text().strip()
-
-
-async def log_in(page: Page, key: str, path: str = "/login") -> None:
-    """Type the key and press Enter."""
-    await page.goto(path)
-    await page.get_by_label("API key").fill(key)
-    await page.keyboard.press("Enter")
-    await page.wait_for_url(lambda url: "/login" not in url)
-
-
-async def click_id_of(site: Site, aff_id: int) -> str:
-    """A click of that partner."""
-    row = await site.row("SELECT click_id FROM clicks WHERE aff_id = $1 ORDER BY click_id LIMIT 1", aff_id)
-    return str(row["click_id"].hex)
+    paused = '[[offers]]\nid = 19\nadvertiser_id = 1\nname = "Paused"\nurl = "http://localhost/"\nstatus = "paused"\n'
+    catalog = CATALOG.replace("Coupon Corner", HOSTILE) + paused
+    with open_site(short_directory / "console", catalog, fill) as site:
+        yield site
 
 
 async def test_a_wrong_key_stays_outside_and_a_right_one_comes_to_the_page_that_was_asked_for(
@@ -247,15 +186,3 @@ async def test_every_page_is_accessible_and_fits_a_phone(site: Site, browser: Br
             if not await page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
                 faults.append(f"{path} is wider than the screen")
     assert faults == []
-
-
-async def faults_of(page: Page, path: str, scheme: str) -> list[str]:
-    """What axe says, a line a place."""
-    # Structure is the same in the dark: only colours are looked at again there.
-    wanted = {"resultTypes": ["violations"], **({"runOnly": ["color-contrast"]} if scheme == "dark" else {})}
-    found = await Axe().run(page, options=wanted)
-    return [
-        f"{path}: {one['id']}: {place['html'][:160]} {place['failureSummary'][:200]}"
-        for one in found.response["violations"]
-        for place in one["nodes"]
-    ]

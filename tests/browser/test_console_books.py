@@ -1,6 +1,5 @@
 """Imports, statements, exports and keys as people use them: a real browser on a running node."""
 
-import asyncio
 import csv
 import io
 import json
@@ -14,27 +13,16 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import CATALOG, Site
-from tests.browser.test_console import PARTNER_KEY, REPORTS_KEY, admin_key, click_id_of, faults_of, person
-from tests.browser.test_console import fill as fill_console
-from tests.node import Node, end, free_port
+from tests.browser.people import PARTNER_KEY, REPORTS_KEY, admin_key, click_id_of, faults_of, fill, open_site, person
 
 pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")
-def site(short_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(short_directory: Path) -> Iterator[Site]:
     """One node with three clicks and one conversion, for all tests of this file."""
-    port = free_port()
-    catalog = tmp_path_factory.mktemp("books") / "catalog.toml"
-    catalog.write_text(CATALOG.replace("{port}", str(port)))
-    node = Node(short_directory / "books", catalog=catalog, env={"EDGE_BATCH_INTERVAL_MS": "20"})
-    with asyncio.Runner() as runner:
-        try:
-            site = Site(runner.run(node.start()), port)
-            runner.run(fill_console(site))
-            yield site
-        finally:
-            runner.run(end(node))
+    with open_site(short_directory / "books", CATALOG, fill) as site:
+        yield site
 
 
 async def sales_file(site: Site, path: Path, headers: str = "click_id;amount;date;order_id") -> Path:

@@ -1,9 +1,7 @@
 """A manager's day at the console in a real browser, from the log-in to the log-out, without a mouse."""
 
-import asyncio
 import csv
 import io
-import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +12,7 @@ import pytest
 from playwright.async_api import Browser, Download, Page, expect
 
 from tests.browser.conftest import CATALOG, Site
-from tests.browser.test_console import admin_key, person
-from tests.node import Node, end, free_port
+from tests.browser.people import admin_key, click, convert, open_site, person
 from tests.postgres.api import bearer
 
 pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(180)]
@@ -25,41 +22,24 @@ PENDING = "&status=pending"
 
 
 @pytest.fixture(scope="module")
-def day(short_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Day"]:
+def day(short_directory: Path) -> Iterator["Day"]:
     """A node with six clicks: two converted, two whose conversions wait for somebody, two not converted."""
-    port = free_port()
-    catalog = tmp_path_factory.mktemp("day") / "catalog.toml"
-    catalog.write_text(CATALOG.replace("{port}", str(port)))
-    node = Node(short_directory / "day", catalog=catalog, env={"EDGE_BATCH_INTERVAL_MS": "20"})
-    with asyncio.Runner() as runner:
-        try:
-            day = Day(Site(runner.run(node.start()), port))
-            runner.run(day.fill())
-            yield day
-        finally:
-            runner.run(end(node))
+    day = Day()
+    with open_site(short_directory / "day", CATALOG, day.fill):
+        yield day
 
 
 class Day:
     """What happened before the manager came: the clicks' ids, in order."""
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.clicks: list[str] = []
+    site: Site
+    clicks: list[str]
 
-    async def fill(self) -> None:
+    async def fill(self, site: Site) -> None:
         """Clicks of two partners, and the advertiser's postbacks."""
-        async with aiohttp.ClientSession(headers=AGENT) as session:
-            for number in range(6):
-                query = f"offer_id=17&aff_id={2 + number % 2}&utm_source=mail"
-                async with session.get(f"{self.site.edge}/aff_c?{query}", allow_redirects=False) as answer:
-                    found = re.search("transaction_id=([0-9a-f]{32})", answer.headers["Location"])
-                self.clicks += [found[1]] if found else []
-            for number, click_id in enumerate(self.clicks[:4]):
-                url = f"{self.site.edge}/aff_lsr?transaction_id={click_id}&amount=50{PENDING if number > 1 else ''}"
-                await (await session.get(url)).read()
-        await self.site.row("SELECT FROM conversions HAVING count(*) = 4")
-        await self.site.row("SELECT FROM clicks HAVING count(*) = 6")
+        self.site = site
+        self.clicks = await click(site, [f"offer_id=17&aff_id={2 + number % 2}&utm_source=mail" for number in range(6)])
+        await convert(site, [f"{one}&amount=50{PENDING if n > 1 else ''}" for n, one in enumerate(self.clicks[:4])])
 
 
 class Hands:

@@ -1,6 +1,5 @@
 """Reports as people make them: a real browser on a running node."""
 
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import CATALOG, Site
-from tests.browser.test_console import admin_key, faults_of, person
-from tests.node import Node, end, free_port
+from tests.browser.people import admin_key, click, convert, faults_of, open_site, person
 from tests.postgres.api import add_key, bearer
 
 pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.timeout(120)]
@@ -27,34 +25,16 @@ READER_KEY = "ce_reader-of-the-tests"
 
 
 @pytest.fixture(scope="module")
-def site(short_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(short_directory: Path) -> Iterator[Site]:
     """One node with four clicks, two of them converted, for all tests of this file."""
-    port = free_port()
-    catalog = tmp_path_factory.mktemp("reports") / "catalog.toml"
-    catalog.write_text(CATALOG.replace("{port}", str(port)))
-    node = Node(short_directory / "reports", catalog=catalog, env={"EDGE_BATCH_INTERVAL_MS": "20"})
-    with asyncio.Runner() as runner:
-        try:
-            site = Site(runner.run(node.start()), port)
-            runner.run(fill(site))
-            yield site
-        finally:
-            runner.run(end(node))
+    with open_site(short_directory / "reports", CATALOG, fill) as site:
+        yield site
 
 
 async def fill(site: Site) -> None:
     """The clicks, a conversion of each of partner 2's first two, and another person's key."""
-    agent = {"User-Agent": "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/126.0.0.0 Safari/537.36"}
-    ids = []
-    async with aiohttp.ClientSession(headers=agent) as session:
-        for query in CLICKS:
-            async with session.get(f"{site.edge}/aff_c?{query}", allow_redirects=False) as answer:
-                found = re.search("transaction_id=([0-9a-f]{32})", answer.headers["Location"])
-                ids += [found[1]] if found else []
-        for transaction_id in ids[:2]:
-            await (await session.get(f"{site.edge}/aff_lsr?transaction_id={transaction_id}&amount=50")).read()
-    await site.row("SELECT 1 FROM conversions HAVING count(*) = 2")
-    await site.row("SELECT 1 FROM clicks HAVING count(*) = 4")
+    ids = await click(site, CLICKS)
+    await convert(site, [f"{transaction_id}&amount=50" for transaction_id in ids[:2]])
     await add_key(site.node.database_url, READER_KEY, "reports")
 
 
