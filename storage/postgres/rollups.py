@@ -38,6 +38,7 @@ class RollupState(NamedTuple):
 
 
 GRAINS = (
+    Grain(12, "hour", ()),
     Grain(1, "day", ("advertiser_id", "offer_id", "goal_id")),
     Grain(2, "day", ("country", "device_type")),
     Grain(3, "day", ("advertiser_id", "offer_id", "device_type")),

@@ -82,7 +82,7 @@ async def test_days_and_hours_add_up(conn: Connection, timezone: str) -> None:
     await _store(conn, _deltas(random.Random(1), 400, range(HOURS)))
     await _start(conn, timezone, FIRST + timedelta(hours=HOURS - 30))
     assert await rollup_differences(conn) == []
-    assert await conn.fetchval("SELECT count(DISTINCT grain) FROM stats_rollups") == 11
+    assert await conn.fetchval("SELECT count(DISTINCT grain) FROM stats_rollups") == 12
     days = await conn.fetchval("SELECT count(DISTINCT hour) FROM stats_rollups WHERE grain = 1")
     assert days == (6 if timezone == "America/Los_Angeles" else 5)
 

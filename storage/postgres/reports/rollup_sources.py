@@ -72,7 +72,7 @@ def _sources(place: int, grain: Grain, period: Period, begins: datetime, ends: d
         parts.append(f"SELECT {_NAMES} FROM stats_hourly WHERE hour >= {{ends}}")
     bounds = ({"begins": begins} if has_head else {}) | ({"ends": ends} if has_tail else {})
     rows = f"({' UNION ALL '.join(parts)}) AS hourly"
-    name = f"stats_rollups by {grain.unit} and {', '.join(_COLUMNS[name] for name in grain.dimensions)}"
+    name = f"stats_rollups by {', '.join([grain.unit, *(_COLUMNS[name] for name in grain.dimensions)])}"
     for source in (HOURLY, EARNED):
         yield source._replace(
             name=source.name.replace("stats_hourly", name),

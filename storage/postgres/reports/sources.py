@@ -61,6 +61,8 @@ class Source(NamedTuple):
     extra: Column | None = None
     bounds: Mapping[str, datetime] = {}
     """Times that `table` names as `{name}`."""
+    is_cut: bool = False
+    """Its table has no rows but the period's: they need not be compared once more, which the planner takes for rare."""
     zone: str = ""
     """Of a source by day: whose days they are; "" for days that are only names, as those of costs."""
 

@@ -205,7 +205,7 @@ def _fact(question: Question, step: Step, arguments: Arguments, *, is_unsplit: b
         columns.append(f"{sql} AS d{place}")
     currency = "''" if not question.has_money else _use(source, dimension_of(CURRENCY), question, arguments, used)
     columns.append(f"{currency}::text AS currency")
-    conditions = [within(source, question.period, arguments)]
+    conditions = ["true" if source.is_cut else within(source, question.period, arguments)]
     for name, values in question.filters.items():
         dimension = dimension_of(name)
         sql = _use(source, dimension, question, arguments, used)

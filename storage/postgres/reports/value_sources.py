@@ -32,7 +32,7 @@ async def value_sources(conn: Connection, need: Need) -> list[Source]:
         first += timedelta(days=1)
     days = await summed_days(conn, name, first, after)
     gaps = _gaps(days, need.period.starts_at, need.period.ends_at)
-    return [_source(name, days, gaps)] if days and len(gaps) <= MAX_GAPS else []
+    return [_source(name, days, gaps, by_days=by_days)] if days and len(gaps) <= MAX_GAPS else []
 
 
 def _gaps(days: Sequence[date], starts_at: datetime, ends_at: datetime) -> list[_Stretch]:
@@ -46,10 +46,11 @@ def _gaps(days: Sequence[date], starts_at: datetime, ends_at: datetime) -> list[
     return [*gaps, (at, ends_at)] if at < ends_at else gaps
 
 
-def _source(name: str, days: Sequence[date], gaps: Sequence[_Stretch]) -> Source:
+def _source(name: str, days: Sequence[date], gaps: Sequence[_Stretch], *, by_days: bool) -> Source:
     bounds = {"first": day_begins(days[0], UTC), "last": day_begins(days[-1], UTC)}
+    day = "day::timestamp AT TIME ZONE 'UTC'" if by_days else "{first}"
     summed = (
-        f"SELECT day::timestamp AT TIME ZONE 'UTC' AS moment, value, currency, {_SUMS} FROM click_values"
+        f"SELECT {day} AS moment, value, currency, {_SUMS} FROM click_values"
         f" WHERE dimension = {VALUE_DIMENSIONS[name]} AND day >= ({{first}} AT TIME ZONE 'UTC')::date"
         " AND day <= ({last} AT TIME ZONE 'UTC')::date"
     )
@@ -62,9 +63,10 @@ def _source(name: str, days: Sequence[date], gaps: Sequence[_Stretch]) -> Source
             summed += (
                 f" AND NOT (day >= ({{{begin}}} AT TIME ZONE 'UTC')::date AND day < ({{{end}}} AT TIME ZONE 'UTC')::date)"
             )
+        moment = f"greatest(date_trunc('day', clicked_at, 'UTC'), {{{begin}}})" if by_days else f"{{{begin}}}"
         read.append(
-            f"SELECT greatest(date_trunc('day', clicked_at, 'UTC'), {{{begin}}}), {name}, currency, {SUMS_OF_CLICKS} FROM clicks"
-            f" WHERE clicked_at >= {{{begin}}} AND clicked_at < {{{end}}} GROUP BY 1, 2, 3"
+            f"SELECT {moment} AS moment, {name}, currency, {SUMS_OF_CLICKS} FROM clicks"
+            f" WHERE clicked_at >= {{{begin}}} AND clicked_at < {{{end}}} GROUP BY moment, {name}, currency"
         )
     return CLICK_ROWS._replace(
         name=f"click_values by {name}",
@@ -73,6 +75,7 @@ def _source(name: str, days: Sequence[date], gaps: Sequence[_Stretch]) -> Source
         moment="touch.moment",
         ids="",
         bounds=bounds,
+        is_cut=True,
         columns={name: Column("touch.value"), "currency": Column("touch.currency")},
         components={one: Component(CLICKS, f"sum(touch.{one}) FILTER (WHERE touch.{one} <> 0)") for one in VALUE_SUMS},
         joins={},
