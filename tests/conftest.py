@@ -28,6 +28,7 @@ DEBIAN_PACKAGES = {
     "postgresql-15": DEBIAN_POSTGRES / "postgres",
     "chromium": CHROMIUM,
     "haproxy": HAPROXY,
+    "systemd": Path("/usr/bin/systemd-analyze"),
     "nginx": NGINX,
 }
 _TEMPLATE = "migrated_template"

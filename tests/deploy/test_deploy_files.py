@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from edge.settings import load_settings
@@ -46,7 +47,7 @@ def values_of(path: Path) -> dict[str, str]:
 
 def check_settings(environment: dict[str, str]) -> None:
     """That `serve` would start with them: SettingsFaults says what is wrong."""
-    load_settings({**environment, "EDGE_DATA_DIR": "/var/lib/clickedge"}, None, {})
+    load_settings({"EDGE_DATA_DIR": "/var/lib/clickedge", **environment}, None, {})
 
 
 def test_the_image_is_linted() -> None:
@@ -134,3 +135,26 @@ def test_services_and_policies_find_the_pods() -> None:
     assert object_of("StatefulSet")["spec"]["serviceName"] in {
         one["metadata"]["name"] for one in objects() if one["kind"] == "Service" and one["spec"].get("clusterIP") == "None"
     }
+
+
+@pytest.mark.debian("systemd")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    """`systemd-analyze verify` finds no fault, and little that the service could do beside its work."""
+    for unit in (DEPLOY / "systemd").iterdir():
+        text = unit.read_text().replace("/opt/clickedge/.venv/bin", str(Path(sys.executable).parent))
+        (tmp_path / unit.name).write_text(text)
+    found = subprocess.run(
+        ["systemd-analyze", "verify", *sorted(tmp_path.iterdir())], capture_output=True, text=True, check=False
+    )
+    assert [line for line in found.stderr.splitlines() if "clickedge" in line] == []
+    assert found.returncode == 0, found.stderr
+    rated = ["systemd-analyze", "security", "--offline=true", "--threshold=15", tmp_path / "clickedge.service"]
+    subprocess.run(rated, check=True, capture_output=True)
+
+
+def test_the_unit_gives_the_supervisor_the_time_that_it_needs() -> None:
+    """KillMode spares the children the first signal, and the stop outlasts requests, drain and checkpoint."""
+    lines = (DEPLOY / "systemd" / "clickedge.service").read_text().splitlines()
+    said = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert (said["KillMode"], said["Restart"], said["TimeoutStopSec"]) == ("mixed", "always", "90")
+    check_settings({"EDGE_DATA_DIR": said["Environment"].removeprefix("EDGE_DATA_DIR=")})
