@@ -148,7 +148,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     )
     assert [line for line in found.stderr.splitlines() if "clickedge" in line] == []
     assert found.returncode == 0, found.stderr
-    rated = ["systemd-analyze", "security", "--offline=true", "--threshold=15", tmp_path / "clickedge.service"]
+    rated = ["systemd-analyze", "security", "--offline=true", "--threshold=15", str(tmp_path / "clickedge.service")]
     subprocess.run(rated, check=True, capture_output=True)
 
 
