@@ -23,7 +23,14 @@ pytest_plugins = ["tests.loops", "tests.node"]
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 CHROMIUM = Path("/usr/bin/chromium")
-DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres", "chromium": CHROMIUM}
+HAPROXY, NGINX = Path("/usr/sbin/haproxy"), Path("/usr/sbin/nginx")
+DEBIAN_PACKAGES = {
+    "postgresql-15": DEBIAN_POSTGRES / "postgres",
+    "chromium": CHROMIUM,
+    "haproxy": HAPROXY,
+    "systemd": Path("/usr/bin/systemd-analyze"),
+    "nginx": NGINX,
+}
 _TEMPLATE = "migrated_template"
 _left_out: dict[str, int] = {}
 
