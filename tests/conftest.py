@@ -24,12 +24,15 @@ pytest_plugins = ["tests.loops", "tests.node"]
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 CHROMIUM = Path("/usr/bin/chromium")
 HAPROXY, NGINX = Path("/usr/sbin/haproxy"), Path("/usr/sbin/nginx")
+PROMTOOL = Path("/usr/bin/promtool")
+SYSTEMD_ANALYZE = Path("/usr/bin/systemd-analyze")
 DEBIAN_PACKAGES = {
-    "postgresql-15": DEBIAN_POSTGRES / "postgres",
     "chromium": CHROMIUM,
     "haproxy": HAPROXY,
-    "systemd": Path("/usr/bin/systemd-analyze"),
     "nginx": NGINX,
+    "postgresql-15": DEBIAN_POSTGRES / "postgres",
+    "prometheus": PROMTOOL,
+    "systemd": SYSTEMD_ANALYZE,
 }
 _TEMPLATE = "migrated_template"
 _left_out: dict[str, int] = {}

@@ -15,7 +15,7 @@ from uuid import UUID
 import aiohttp
 import structlog
 
-from edge.counters import Counters, cell
+from edge.counters import POSTBACK_BUCKETS_US, Counters, cell
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
 from edge.sender.delivery import deliver, open_client
@@ -45,6 +45,9 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 
 _ENDED = {outcome: cell("edge_postbacks_total", outcome) for outcome in ("delivered", "failed", "dead")}
+_ERRORS = cell("edge_database_errors_total")
+_SECONDS = cell("edge_postback_seconds")
+_IN_FLIGHT = cell("edge_postbacks_in_flight")
 _PENDING = cell("edge_postbacks_pending")
 _OLDEST = cell("edge_postbacks_oldest_seconds")
 
@@ -55,6 +58,7 @@ class Sender:
     def __init__(self, orders: ChildOrders, counters: Counters, client: aiohttp.ClientSession) -> None:
         self._orders = orders
         self._settings = orders.settings
+        self._counters = counters
         self._cells = counters.cells
         self._client = client
         self._stop = stop_requested()
@@ -85,6 +89,7 @@ class Sender:
                 # A DatabaseUnusable passes too: the embedded server may be starting again.
                 if not (is_retryable(error) or isinstance(error, DatabaseUnusable)):
                     raise
+                self._cells[_ERRORS] += 1
                 quietly.warning("sender_interrupted", error=str(error), kind=type(error).__name__)
             if self._stop.is_set():
                 return
@@ -100,6 +105,7 @@ class Sender:
             is_stopping = self._stop.is_set()
             self._has_landed.clear()
             await self._write_down(conn)
+            self._cells[_IN_FLIGHT] = len(self._flights)
             self._backoff_s = FIRST_BACKOFF_S
             if is_stopping and not self._flights:
                 return
@@ -165,6 +171,8 @@ class Sender:
             del self._ended[: len(ended)]
             for attempt in ended:
                 self._cells[_ENDED[attempt.outcome]] += 1
+                if attempt.url:  # else it was given up without asking
+                    self._counters.observe(_SECONDS, POSTBACK_BUCKETS_US, attempt.duration_ms * 1000)
 
     async def _follow_catalog(self, conn: Connection) -> None:
         """The catalog in force: names and signing secrets are today's, addresses are as they were queued."""
