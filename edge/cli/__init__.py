@@ -13,6 +13,7 @@ _COMMANDS = {
     "apply": "edge.cli.apply:apply",
     "cohorts": "edge.cli.cohorts:cohorts",
     "conversion": "edge.cli.conversion:conversion",
+    "doctor": "edge.cli.doctor:doctor",
     "explain": "edge.cli.explain:explain",
     "export": "edge.cli.export:export",
     "import": "edge.cli.imports:imports",

@@ -1,0 +1,68 @@
+"""What is looked at: the settings, and the `serve` that runs on their data dir, if one does."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from edge.settings import Settings
+
+SERVE_LOCK = "serve.lock"
+
+
+class Installation(NamedTuple):
+    """`serve_pid` 0: it runs, and its number cannot be told from here; None: none runs."""
+
+    settings: Settings
+    config_file: Path | None
+    serve_pid: int | None
+
+    @property
+    def is_running(self) -> bool:
+        return self.serve_pid is not None
+
+    @property
+    def data_dir(self) -> Path:
+        return self.settings.data_path
+
+    def existing_dir(self) -> Path:
+        """The data dir, or what exists of the way to it."""
+        path = self.data_dir
+        return next(one for one in (path, *path.parents) if one.is_dir())
+
+    def family(self) -> set[int]:
+        """The running serve and all of its processes."""
+        if not self.serve_pid:
+            return set()
+        try:
+            serve = psutil.Process(self.serve_pid)
+            return {serve.pid, *(child.pid for child in serve.children(recursive=True))}
+        except psutil.Error:
+            return {self.serve_pid}
+
+
+def find_holder(lock_file: Path) -> int | None:
+    """The process that holds this file's lock; 0 where it cannot be told, None where nobody does.
+
+    The kernel's list is read rather than the lock tried: to hold it for an instant could stop a `serve` that starts.
+    """
+    try:
+        inode = lock_file.stat().st_ino
+    except OSError:
+        return None
+    for line in Path("/proc/locks").read_text("ascii").splitlines():
+        words = line.split()
+        if "->" not in words and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+            return max(0, int(words[4]))
+    return None
+
+
+def look_at(settings: Settings, config_file: Path | None) -> Installation:
+    """What the settings name, as it is now."""
+    return Installation(settings, config_file, find_holder(settings.data_path / SERVE_LOCK))
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
