@@ -27,7 +27,9 @@ def check_catalog(found: Installation) -> Iterator[Finding]:
         return
     offers, broken = _compile(catalog)
     if broken:
-        yield fail("catalog", f"items that do not compile: {_some(broken)}", "apply the catalog again with this release")
+        yield fail(
+            "catalog", f"items that do not compile: {_some(broken)}", "apply the catalog again with this release"
+        )
     elif not offers:
         yield warn("catalog", "it has no offer", "clickedge apply FILE")
     else:
@@ -38,7 +40,12 @@ def check_catalog(found: Installation) -> Iterator[Finding]:
 def _compile(catalog: Catalog) -> tuple[list[OfferView], list[str]]:
     """All offers, and what of all kinds does not compile."""
     offers, broken = [], []
-    looks = {"advertisers": catalog.advertiser, "partners": catalog.partner, "offers": catalog.offer, "aliases": catalog.alias}
+    looks = {
+        "advertisers": catalog.advertiser,
+        "partners": catalog.partner,
+        "offers": catalog.offer,
+        "aliases": catalog.alias,
+    }
     for kind, look in looks.items():
         for item_id in catalog.bodies(kind):
             try:

@@ -64,7 +64,15 @@ async def _check_contents(conn: Connection, found: Installation) -> list[Finding
             return [fail("migrations", said, "restart serve: it applies them at its start")]
         return [warn("migrations", said, "serve applies them at its next start; the rest was not looked at")]
     findings = [ok("migrations", "all applied")]
-    for check in (check_partitions, check_lease, check_journals, check_burdens, check_leftovers, check_zone, check_backup):
+    for check in (
+        check_partitions,
+        check_lease,
+        check_journals,
+        check_burdens,
+        check_leftovers,
+        check_zone,
+        check_backup,
+    ):
         findings += [finding async for finding in check(conn, found)]
     return findings
 
@@ -76,12 +84,16 @@ async def check_server(conn: Connection, found: Installation) -> AsyncIterator[F
     burdens = await inspection.ask_burdens(conn)
     line = f"PostgreSQL {said['server_version']}, answers in {latency_s * 1000:.2f} ms"
     if latency_s > SLOW_ANSWER_S:
-        yield warn("database", f"{line}: the drain waits for many answers a batch", "bring it nearer, or raise EDGE_DRAINS")
+        yield warn(
+            "database", f"{line}: the drain waits for many answers a batch", "bring it nearer, or raise EDGE_DRAINS"
+        )
     else:
         yield ok("database", line)
     for name in ("fsync", "full_page_writes"):
         if said[name] != "on":
-            yield fail("database", f"{name} is off: a power cut can destroy the database", f"set {name} = on and reload it")
+            yield fail(
+                "database", f"{name} is off: a power cut can destroy the database", f"set {name} = on and reload it"
+            )
     if said["synchronous_commit"] == "off":
         yield warn(
             "database",
@@ -95,7 +107,9 @@ async def check_server(conn: Connection, found: Installation) -> AsyncIterator[F
     free = int(said["max_connections"]) - int(said["superuser_reserved_connections"]) - burdens.connections
     needed = 0 if found.is_running else CONNECTIONS_OF_A_NODE + found.settings.drains
     if free < max(needed, 5):
-        yield warn("database", f"{free} more connections fit", "raise max_connections: a node takes about 20 and its drains")
+        yield warn(
+            "database", f"{free} more connections fit", "raise max_connections: a node takes about 20 and its drains"
+        )
 
 
 async def check_clock(conn: Connection, found: Installation) -> AsyncIterator[Finding]:
@@ -119,7 +133,9 @@ async def check_rights(conn: Connection, found: Installation) -> AsyncIterator[F
         yield fail("rights", f"{rights.role} may make no tables in the schema public", advice)
     elif rights.unowned:
         some = ", ".join(rights.unowned[:_SHOWN])
-        yield fail("rights", f"{len(rights.unowned)} tables are another role's: {some}", f"REASSIGN OWNED … TO {rights.role}")
+        yield fail(
+            "rights", f"{len(rights.unowned)} tables are another role's: {some}", f"REASSIGN OWNED … TO {rights.role}"
+        )
     else:
         yield ok("rights", f"{rights.role} owns the tables and may make more")
 
@@ -137,7 +153,11 @@ async def check_partitions(conn: Connection, found: Installation) -> AsyncIterat
     else:
         finding = fail if now else warn
         advice = "the drain makes them every 10 s: see its log for why it cannot"
-        yield finding("partitions", f"missing: {', '.join(missing[:_SHOWN])} and later" if now else f"{len(missing)} missing", advice)
+        yield finding(
+            "partitions",
+            f"missing: {', '.join(missing[:_SHOWN])} and later" if now else f"{len(missing)} missing",
+            advice,
+        )
 
 
 async def check_lease(conn: Connection, found: Installation) -> AsyncIterator[Finding]:
@@ -185,7 +205,9 @@ async def check_burdens(conn: Connection, found: Installation) -> AsyncIterator[
         who = burdens.oldest_transaction_of or "a prepared one"
         yield warn("transactions", f"one is open for {format_duration(old_s)}: {who}", "end it: tables grow meanwhile")
     elif burdens.frozen_age > FROZEN_AGE:
-        yield fail("transactions", f"{burdens.frozen_age:,} old ones are not frozen", "run VACUUM FREEZE before 2 billion")
+        yield fail(
+            "transactions", f"{burdens.frozen_age:,} old ones are not frozen", "run VACUUM FREEZE before 2 billion"
+        )
     else:
         yield ok("transactions", "none is open for long")
 
@@ -194,7 +216,11 @@ async def check_leftovers(conn: Connection, found: Installation) -> AsyncIterato
     """Quarantine, conversions that wait, postbacks that were given up."""
     health = await measure_health(conn)
     if health.quarantined:
-        yield warn("quarantine", f"{health.quarantined} records", "SELECT journal_id, segment, byte_offset, error FROM quarantine")
+        yield warn(
+            "quarantine",
+            f"{health.quarantined} records",
+            "SELECT journal_id, segment, byte_offset, error FROM quarantine",
+        )
     else:
         yield ok("quarantine", "empty")
     line = f"{health.postbacks_pending} pending, {health.postbacks_dead} given up"
@@ -202,7 +228,10 @@ async def check_leftovers(conn: Connection, found: Installation) -> AsyncIterato
         yield warn("postbacks", line, "clickedge postback list --failed")
     else:
         yield ok("postbacks", line)
-    yield ok("contents", f"{format_bytes(health.database_bytes)}, {health.conversions_waiting} conversions wait for their click")
+    yield ok(
+        "contents",
+        f"{format_bytes(health.database_bytes)}, {health.conversions_waiting} conversions wait for their click",
+    )
 
 
 async def check_zone(conn: Connection, found: Installation) -> AsyncIterator[Finding]:
@@ -230,7 +259,9 @@ async def check_backup(conn: Connection, found: Installation) -> AsyncIterator[F
     age_s = max(0.0, time.time() - last.timestamp())
     said = f"the last is {format_duration(age_s)} old, drained journals are kept for {format_duration(keep_s)}"
     if age_s > keep_s:
-        yield warn("backup", f"{said}: a restore would miss the difference", "back up more often, or raise EDGE_JOURNAL_KEEP")
+        yield warn(
+            "backup", f"{said}: a restore would miss the difference", "back up more often, or raise EDGE_JOURNAL_KEEP"
+        )
     else:
         yield ok("backup", said)
 

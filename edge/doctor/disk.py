@@ -42,7 +42,9 @@ def check_filesystem(found: Installation) -> Iterator[Finding]:
     place = found.existing_dir()
     kind = kind_of_filesystem(place)
     if kind in _IN_MEMORY:
-        yield warn("filesystem", f"{place} is {kind}: all of it is gone at the next boot", "set EDGE_DATA_DIR to a disk")
+        yield warn(
+            "filesystem", f"{place} is {kind}: all of it is gone at the next boot", "set EDGE_DATA_DIR to a disk"
+        )
     elif kind.startswith(_REMOTE):
         yield warn(
             "filesystem",

@@ -32,7 +32,9 @@ def check_geo(found: Installation) -> Iterator[Finding]:
     days = (time.time() - built.build_epoch) / _DAY_S
     said = f"{built.database_type}, {days:.0f} days old"
     if not any(word in built.database_type.lower() for word in ("city", "country", "enterprise", "location")):
-        yield warn("geo database", f"{said}: that kind may know no countries", "set EDGE_GEOIP_DB to a city or country one")
+        yield warn(
+            "geo database", f"{said}: that kind may know no countries", "set EDGE_GEOIP_DB to a city or country one"
+        )
     elif days > STALE_GEO_DAYS:
         yield warn("geo database", said, "fetch a newer one; it is taken up without a restart")
     else:
@@ -45,7 +47,9 @@ def check_datacentres(found: Installation) -> Iterator[Finding]:
     try:
         ranges = read_ranges(Path(path).read_text("utf-8-sig")) if path else packaged_ranges()
     except (OSError, ValueError) as error:
-        yield fail("data centres", f"{path}: {error}", "correct EDGE_DATACENTRE_LIST, or leave it empty for the packaged one")
+        yield fail(
+            "data centres", f"{path}: {error}", "correct EDGE_DATACENTRE_LIST, or leave it empty for the packaged one"
+        )
         return
     said = f"{len(ranges.firsts)} ranges in {path or 'the packaged list'}"
     if ranges.firsts:

@@ -25,13 +25,19 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 def check_parsers(found: Installation) -> Iterator[Finding]:
     """Whether what must be fast is the compiled kind."""
     missing = []
-    for module, name in (("aiohttp._http_parser", "HttpRequestParser"), ("httptools", "HttpRequestParser"), ("uvloop", "Loop")):
+    for module, name in (
+        ("aiohttp._http_parser", "HttpRequestParser"),
+        ("httptools", "HttpRequestParser"),
+        ("uvloop", "Loop"),
+    ):
         try:
             getattr(import_module(module), name)
         except (ImportError, AttributeError):
             missing.append(module)
     if missing:
-        yield fail("parsers", f"not compiled or not there: {', '.join(missing)}", "install the locked wheels: make setup")
+        yield fail(
+            "parsers", f"not compiled or not there: {', '.join(missing)}", "install the locked wheels: make setup"
+        )
     else:
         yield ok("parsers", "aiohttp's, httptools and uvloop are compiled")
 
@@ -40,7 +46,9 @@ def check_processors(found: Installation) -> Iterator[Finding]:
     """Whether workers share a core."""
     count, workers = processors(), found.settings.workers
     if workers > count:
-        yield warn("processors", f"{workers} workers on {count} cores: longer tails", f"set EDGE_WORKERS to {count} at most")
+        yield warn(
+            "processors", f"{workers} workers on {count} cores: longer tails", f"set EDGE_WORKERS to {count} at most"
+        )
     else:
         yield ok("processors", f"{count} for {workers} workers")
 
@@ -89,7 +97,9 @@ def check_kernel(found: Installation) -> Iterator[Finding]:
         )
         return
     migrates = {None: "not in this kernel", 0: "off", 1: "on"}.get(_read_number(_MIGRATE), "?")
-    yield ok("kernel", f"somaxconn {queue}, SO_REUSEPORT works, tcp_migrate_req {migrates} (serve's sockets outlive workers)")
+    yield ok(
+        "kernel", f"somaxconn {queue}, SO_REUSEPORT works, tcp_migrate_req {migrates} (serve's sockets outlive workers)"
+    )
 
 
 def _can_share_port() -> bool:

@@ -25,7 +25,9 @@ def _check(name: str, host_name: str, host: str, port: int, found: Installation)
     error = _try(host, port)
     if error == 0:
         if found.is_running:
-            return warn("ports", f"a serve runs on this data dir, and not on {place}", "give doctor the settings of serve")
+            return warn(
+                "ports", f"a serve runs on this data dir, and not on {place}", "give doctor the settings of serve"
+            )
         return ok("ports", f"{place} is free")
     if error == errno.EADDRINUSE:
         return _describe_holder(name, place, port, found)

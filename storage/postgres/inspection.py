@@ -61,7 +61,9 @@ async def open_for_looking(url: str) -> AsyncIterator[Connection]:
 
 async def ask_settings(conn: Connection) -> dict[str, str]:
     """The server's settings as they hold for our sessions, by name."""
-    rows = await conn.fetch("SELECT name, current_setting(name) AS value FROM pg_settings WHERE name = ANY($1)", _SETTINGS)
+    rows = await conn.fetch(
+        "SELECT name, current_setting(name) AS value FROM pg_settings WHERE name = ANY($1)", _SETTINGS
+    )
     found = {row["name"]: row["value"] for row in rows}
     # This session's own answer would be ours.
     found["default_transaction_read_only"] = await conn.fetchval(
