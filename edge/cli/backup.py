@@ -53,7 +53,7 @@ def restore(file: Path, data_dir: Path, database: str | None, *, yes: bool) -> N
     restored = _run(restore_backup(file, database, data_dir.absolute(), split_password, agree))
     for note in restored.notes:
         click.echo(note)
-    click.echo(f"restored; what the journals still have of later times is stored {'now' if database else 'by serve'}")
+    click.echo("restored; serve stores what the journals still have of later times")
     if restored.former:
         click.echo(f'the former database is kept: DROP DATABASE "{restored.former}" when you no longer want it')
 

@@ -29,8 +29,12 @@ _REMOTE = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "glusterfs", "afs")
 def check_data_dir(found: Installation) -> Iterator[Finding]:
     """Whether it is there and can be written."""
     directory, place = found.data_dir, found.existing_dir()
-    if not os.access(place, os.W_OK | os.X_OK):
-        yield fail("data dir", f"{place} cannot be written by this user", f"chown it to the user of serve: {directory}")
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        yield fail(
+            "data dir",
+            f"{place} is no directory that this user can write",
+            f"give {directory} to the user that serve runs as, or choose another EDGE_DATA_DIR",
+        )
     elif place != directory:
         yield ok("data dir", f"{directory} does not exist yet; serve makes it")
     else:
@@ -85,8 +89,8 @@ def check_space(found: Installation) -> Iterator[Finding]:
 def check_sync_speed(found: Installation) -> Iterator[Finding]:
     """Median and worst of some fsyncs, held against what is promised with them."""
     place = found.existing_dir()
-    if not os.access(place, os.W_OK | os.X_OK):
-        yield skipped("fsync", f"{place} cannot be written by this user")
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        yield skipped("fsync", f"{place} is no directory that this user can write")
         return
     took_s = time_syncs(place)
     median_s, worst_s = statistics.median(took_s), max(took_s)

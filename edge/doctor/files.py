@@ -78,6 +78,8 @@ def check_certificate(found: Installation) -> Iterator[Finding]:
     said = f"for {_names(peer)}, until {datetime.fromtimestamp(until_s, UTC):%Y-%m-%d} ({days:.0f} days)"
     if days < CERTIFICATE_WARNING_DAYS:
         yield warn("certificate", said, "renew it, then restart serve")
+    elif not peer.get("subjectAltName"):
+        yield warn("certificate", f"{said}: clients refuse one without a subjectAltName", "get one that names the host")
     else:
         yield ok("certificate", said)
 
@@ -85,7 +87,7 @@ def check_certificate(found: Installation) -> Iterator[Finding]:
 def shake_hands(certificate: str, key: str) -> dict[str, object]:
     """The certificate as a client sees it, after a handshake in memory. OSError (ssl's among them): it would not work."""
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server_context.load_cert_chain(certificate, key)
+    server_context.load_cert_chain(certificate, key, password=lambda: "none")  # else one is asked for on the terminal
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     # The chain's own first certificate is trusted: whose roots clients have is not ours to say.

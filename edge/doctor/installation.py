@@ -27,9 +27,16 @@ class Installation(NamedTuple):
         return self.settings.data_path
 
     def existing_dir(self) -> Path:
-        """The data dir, or what exists of the way to it."""
-        path = self.data_dir
-        return next(one for one in (path, *path.parents) if one.is_dir())
+        """The data dir, or what exists of the way to it: a directory, unless something else or no right is in the way."""
+        for path in (self.data_dir, *self.data_dir.parents):
+            try:
+                path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError:
+                pass
+            return path
+        return Path("/")
 
     def family(self) -> set[int]:
         """The running serve and all of its processes."""
