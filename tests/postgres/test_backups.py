@@ -1,15 +1,20 @@
 """`clickedge backup` and `restore` on real databases: all of it comes back, what came later from the journal, each once."""
 
 import asyncio
+import re
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import click
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 from edge.backups import put_files, restore_backup, take_backup
+from edge.cli.backup import backup
+from edge.cli.backup import restore as restore_command
 from edge.cli.psql import split_password
 from edge.errors import UserError
 from edge.node import claim_lease
@@ -136,6 +141,20 @@ async def test_a_database_in_use_is_not_replaced_without_consent(told: Bench, tm
         await restore_backup(tmp_path / "b", told.url, told.data_dir, split_password, refuse)
     assert asked[0].startswith(f"the database {name_of(told.url)} is replaced by the backup of 20")
     assert await told.value("SELECT count(*) FROM catalog_revisions") == 1
+
+
+def test_the_commands_say_what_they_did(database: str, tmp_path: Path) -> None:
+    """A size and a time; without --yes nothing is replaced; no password is shown; a database that is away is one line."""
+
+    def run(command: click.Command, *arguments: str) -> str:
+        done = CliRunner().invoke(command, [str(tmp_path / "b"), "--data-dir", str(tmp_path), *arguments])
+        return done.output + str(done.exception or "")
+
+    assert re.search(r"b: [0-9.]+ KiB, the database as of 20\S+\n$", run(backup, "--database", database))
+    said = run(restore_command, "--database", database)
+    assert re.fullmatch(rf"the database {name_of(database)} is replaced by the backup of \S+: say --yes to do it", said)
+    assert "no running `clickedge serve` on" in run(backup)
+    assert "hunter22" not in run(backup, "--database", "postgresql://u:hunter22@127.0.0.1:1/x")
 
 
 async def test_a_restore_that_fails_leaves_the_database_as_it_was(told: Bench, tmp_path: Path) -> None:
