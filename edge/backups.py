@@ -147,17 +147,18 @@ def _join_secrets(present: bytes, added: bytes) -> bytes:
 async def _restore(
     backup: Backup, url: str, data_dir: Path | None, split_password: SplitPassword, agree: Callable[[str], None]
 ) -> Restored:
-    """Into the database itself while it is empty, else beside it and then in its place."""
+    """Beside the database and then in its place; into the database itself where that is another server's empty one."""
     name = dump.name_of(url)
     conn = await connect(url, application_name="clickedge restore")
     try:
         major, is_empty = conn.get_server_version().major, await dump.is_empty(conn)
     finally:
         await conn.close()
-    if is_empty:
+    if is_empty and data_dir is None:
         await _fill(backup, url, data_dir, split_password, major)
         return Restored("", [])
-    agree(f"the database {name} is replaced by the backup of {backup.contents.taken_at}")
+    if not is_empty:
+        agree(f"the database {name} is replaced by the backup of {backup.contents.taken_at}")
     async with dump.open_beside(url) as beside:
         fresh = await dump.make_beside(beside, name)
         try:
@@ -166,7 +167,9 @@ async def _restore(
         except BaseException:
             await dump.drop_beside(beside, fresh)
             raise
-    return Restored(former, [])
+        if is_empty:
+            await dump.drop_beside(beside, former)
+    return Restored("" if is_empty else former, [])
 
 
 async def _fill(

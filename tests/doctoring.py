@@ -22,8 +22,8 @@ def said_by(check: Callable[[Installation], Iterator[Finding]], found: Installat
 
 def make_certificate(directory: Path, *, days: int, name: str = "edge.test") -> tuple[str, str]:
     """A self-signed certificate and its key; with fewer than 0 days it has expired."""
-    key, request, certificate, names = (directory / one for one in ("key.pem", "request.pem", "cert.pem", "names"))
-    names.write_text(f"subjectAltName=DNS:{name}\n")
+    key, request, certificate, names = (str(directory / one) for one in ("key.pem", "request.pem", "cert.pem", "names"))
+    Path(names).write_text(f"subjectAltName=DNS:{name}\n")
     new = [
         "req",
         "-newkey",
@@ -41,5 +41,5 @@ def make_certificate(directory: Path, *, days: int, name: str = "edge.test") -> 
     sign = ["x509", "-req", "-in", request, "-signkey", key, "-days", str(days), "-extfile", names, "-out", certificate]
     for arguments in (new, sign):
         subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-    key.chmod(0o600)
-    return str(certificate), str(key)
+    Path(key).chmod(0o600)
+    return certificate, key

@@ -55,14 +55,22 @@ def find_holder(lock_file: Path) -> int | None:
     The kernel's list is read rather than the lock tried: to hold it for an instant could stop a `serve` that starts.
     """
     try:
-        inode = lock_file.stat().st_ino
+        status = lock_file.stat()
+        lines = Path("/proc/locks").read_text("ascii").splitlines()
     except OSError:
         return None
-    for line in Path("/proc/locks").read_text("ascii").splitlines():
+    for line in lines:
         words = line.split()
-        if "->" not in words and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+        if "->" not in words and words[1] == "FLOCK" and _is_of(words[5], status):
             return max(0, int(words[4]))
     return None
+
+
+def _is_of(place: str, status: os.stat_result) -> bool:
+    """Whether `major:minor:inode` is that file; filesystems without a device of their own may name another one there."""
+    major, minor, inode = place.split(":")
+    is_same_device = os.makedev(int(major, 16), int(minor, 16)) == status.st_dev
+    return int(inode) == status.st_ino and (is_same_device or os.major(status.st_dev) == 0)
 
 
 def look_at(settings: Settings, config_file: Path | None) -> Installation:

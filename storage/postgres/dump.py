@@ -13,8 +13,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
 
 from storage.backup_file import copy_dump
 from storage.errors import DatabaseUnusable, StorageError
@@ -24,7 +26,8 @@ from storage.postgres.connection import Connection, connect
 _LOCK = 0x436C6B5265  # "ClkRe"
 _CHUNK_BYTES = 1 << 20
 _DEBIAN = Path("/usr/lib/postgresql")
-_CUT_OFF_S = 10.0
+_SWAP_TRIES = 5
+"""Each waits up to five seconds for the last to go."""
 
 
 class ProgramFailed(StorageError):
@@ -53,13 +56,12 @@ def dump_database(url: str, password: str, server_major: int) -> Iterator[bytes]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=_environment(password)
         )
+        output = cast("IO[bytes]", process.stdout)
         try:
-            assert process.stdout is not None  # noqa: S101 - for mypy: it is piped
-            while chunk := process.stdout.read(_CHUNK_BYTES):
+            while chunk := output.read(_CHUNK_BYTES):
                 yield chunk
         finally:
-            if process.stdout is not None:
-                process.stdout.close()
+            output.close()
             code = process.wait()
         _check("pg_dump", code, errors)
 
@@ -74,11 +76,11 @@ def fill_database(url: str, password: str, server_major: int, dump: IO[bytes]) -
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=_environment(password)
         )
+        taken = cast("IO[bytes]", process.stdin)
         try:
-            assert process.stdin is not None  # noqa: S101 - for mypy: it is piped
             with suppress(BrokenPipeError):  # it has ended, and says below why
-                copy_dump(dump, process.stdin)
-                process.stdin.close()
+                copy_dump(dump, taken)
+                taken.close()
         except BaseException:
             process.kill()
             raise
@@ -139,28 +141,24 @@ async def drop_beside(conn: Connection, name: str) -> None:
 
 
 async def swap(conn: Connection, name: str, fresh: str, at: datetime) -> str:
-    """D1, D2: `fresh` takes the name; the former database's new name. It takes no connections."""
+    """D1, D2: `fresh` takes the name; the former database's new name. DatabaseUnusable: somebody cannot be cut off."""
     former = f"{name}_before_{at:%Y%m%d_%H%M%S}"
-    await conn.execute(f"ALTER DATABASE {_quote(name)} ALLOW_CONNECTIONS false")
+    for _ in range(_SWAP_TRIES):
+        await conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        if await _rename(conn, name, former, fresh):
+            return former
+    raise DatabaseUnusable(f"somebody stays connected to {name}: end them, and try again")
+
+
+async def _rename(conn: Connection, name: str, former: str, fresh: str) -> bool:
+    """Both at once. False: somebody came back before the first of them kept newcomers waiting."""
     try:
-        await _cut_off(conn, name)
         async with conn.transaction():
             await conn.execute(f"ALTER DATABASE {_quote(name)} RENAME TO {_quote(former)}")
             await conn.execute(f"ALTER DATABASE {_quote(fresh)} RENAME TO {_quote(name)}")
-    except BaseException:
-        await conn.execute(f"ALTER DATABASE {_quote(name)} ALLOW_CONNECTIONS true")
-        raise
-    return former
-
-
-async def _cut_off(conn: Connection, name: str) -> None:
-    ended = await conn.fetch(
-        "SELECT pg_terminate_backend(pid, $2) AS done FROM pg_stat_activity WHERE datname = $1",
-        name,
-        round(_CUT_OFF_S * 1000),
-    )
-    if not all(row["done"] for row in ended):
-        raise DatabaseUnusable(f"somebody stays connected to {name}: end them, and try again")
+    except asyncpg.ObjectInUseError:
+        return False
+    return True
 
 
 def _major_of(program: str) -> int:

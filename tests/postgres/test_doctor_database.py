@@ -1,6 +1,7 @@
 """`doctor`'s look at a database: each fault is there for real, in a real one."""
 
 import re
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -215,12 +216,10 @@ async def test_a_clock_that_differs_from_the_databases_is_told(
     database: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By seconds a warning, by minutes a failure."""
-    from storage.postgres import inspection
-
-    real = inspection.time.time
+    real = time.time
     for seconds, state in ((5, "warn"), (-300, "fail")):
         with monkeypatch.context() as patch:
-            patch.setattr(inspection.time, "time", lambda seconds=seconds: real() + seconds)
+            patch.setattr(time, "time", lambda seconds=seconds: real() + seconds)
             [finding] = (await look(make_found(data_dir, database)))["clock"]
         assert finding.state == state
         found = re.fullmatch(r"the database's is ([0-9.]+) s (behind|ahead of) ours", finding.found)
