@@ -21,6 +21,7 @@ from edge.node import claim_lease
 from edge.settings import Settings
 from storage.backup_file import Backup, BackupUnusable, Contents, write_backup
 from storage.errors import DatabaseUnusable
+from storage.journal.segments import list_segments
 from storage.postgres.connection import connect
 from storage.postgres.dump import ProgramFailed, find_program, name_of, with_name
 from storage.postgres.installation import DatabaseReplaced
@@ -105,6 +106,29 @@ async def test_what_came_after_the_backup_is_stored_again_once(told: Bench, tmp_
     await told.drain()
     assert await contents(told) == after
     assert [*await differences(told.conn), *await cap_differences(told.conn)] == []
+
+
+async def test_what_the_journal_no_longer_has_is_reported_and_the_rest_stored(told: Bench, tmp_path: Path) -> None:
+    """A backup older than EDGE_JOURNAL_KEEP: the gap is in quarantine, what lies behind it is stored once."""
+    scribe = told.scribe(max_segment_bytes=4096)
+    scribe.click()
+    await told.drain()
+    await take_backup(tmp_path / "b", told.url, told.data_dir, split_password)
+    for _ in range(120):
+        scribe.click()
+    await told.drain()
+    scribe.close()
+    await restore(told, tmp_path / "b")
+    gone = [segment.path for segment in list_segments(scribe.writer.directory)][:2]
+    for path in gone:
+        path.unlink()
+    await told.drain()
+    errors = {row[0] for row in await told.rows("SELECT error FROM quarantine")}
+    assert errors == {"the segment's file is missing"}
+    kept = [one.id for one in scribe.written if one.end.segment > len(gone)]
+    assert await told.ids() == sorted([scribe.written[0].id, *kept])
+    assert len(kept) > 10
+    assert await differences(told.conn) == []
 
 
 async def test_a_running_drain_starts_afresh_on_the_restored_database(told: Bench, tmp_path: Path) -> None:
