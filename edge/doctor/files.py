@@ -27,7 +27,11 @@ def check_geo(found: Installation) -> Iterator[Finding]:
         with maxminddb.open_database(path) as reader:
             built = reader.metadata()
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
-        yield fail("geo database", f"{path}: {error}", "put a whole .mmdb file there, or leave EDGE_GEOIP_DB empty")
+        yield fail(
+            "geo database",
+            f"{path}: {getattr(error, 'strerror', None) or error}",
+            "put a whole .mmdb file there, or leave EDGE_GEOIP_DB empty",
+        )
         return
     days = (time.time() - built.build_epoch) / _DAY_S
     said = f"{built.database_type}, {days:.0f} days old"
