@@ -16,13 +16,15 @@ from storage.postgres.nodes import claim_node
 log = structlog.get_logger()
 
 _SECRET_BYTES = 32
+SECRET_FILE = "secret"  # noqa: S105  # a name, not a secret
+NODE_FILE = "node.id"
 ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105  # a name, not a secret
 
 
 def with_secrets(settings: Settings) -> Settings:
     """`settings` with the click ids' secrets and the admin token, generated into the data dir where not given."""
     data_dir = settings.data_path
-    secrets = settings.secrets or parse_secrets(load_or_create(data_dir / "secret", _SECRET_BYTES))
+    secrets = settings.secrets or parse_secrets(load_or_create(data_dir / SECRET_FILE, _SECRET_BYTES))
     token = settings.admin_token or load_or_create(data_dir / ADMIN_TOKEN_FILE, _SECRET_BYTES)
     return replace(settings, secrets=secrets, admin_token=token)
 
@@ -42,8 +44,8 @@ async def claim_lease(settings: Settings, database_url: str) -> None:
         await claim_node(
             conn,
             node_id=settings.node_id,
-            data_dir_id=load_or_create_uuid(settings.data_path / "node.id"),
-            secret_prints=[_print(secret) for secret in settings.secrets],
+            data_dir_id=load_or_create_uuid(settings.data_path / NODE_FILE),
+            secret_prints=secret_prints(settings),
         )
     finally:
         await conn.close()
@@ -60,6 +62,11 @@ async def admit_admin_token(settings: Settings, database_url: str) -> None:
         await conn.close()
     if not is_in:
         log.warning("admin_token_revoked", hint="it was revoked as a key: set another, or remove its file")
+
+
+def secret_prints(settings: Settings) -> list[str]:
+    """Fingerprints of the click ids' secrets, as the database keeps them to compare nodes."""
+    return [_print(secret) for secret in settings.secrets]
 
 
 def _marker(settings: Settings) -> Path:

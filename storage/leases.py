@@ -100,7 +100,16 @@ def _lock_and_read(path: Path, descriptor: int) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise StorageError(f"another process mints ids from {path}; stop it first") from error
-    record = os.pread(descriptor, RECORD_BYTES + 1, 0)
+    return _parse(path, os.pread(descriptor, RECORD_BYTES + 1, 0))
+
+
+def read_lease(path: Path) -> int:
+    """The last millisecond leased, for who only looks; 0: none yet. OSError, or StorageError for a damaged file."""
+    with path.open("rb") as file:
+        return _parse(path, file.read(RECORD_BYTES + 1))
+
+
+def _parse(path: Path, record: bytes) -> int:
     if not record:
         return 0
     body = record[8:]

@@ -11,8 +11,10 @@ from storage.errors import StorageError
 
 _COMMANDS = {
     "apply": "edge.cli.apply:apply",
+    "backup": "edge.cli.backup:backup",
     "cohorts": "edge.cli.cohorts:cohorts",
     "conversion": "edge.cli.conversion:conversion",
+    "doctor": "edge.cli.doctor:doctor",
     "explain": "edge.cli.explain:explain",
     "export": "edge.cli.export:export",
     "import": "edge.cli.imports:imports",
@@ -24,6 +26,7 @@ _COMMANDS = {
     "psql": "edge.cli.psql:psql",
     "replay": "edge.cli.replay:replay_command",
     "report": "edge.cli.report:report",
+    "restore": "edge.cli.backup:restore",
     "serve": "edge.cli.serve:serve",
     "statement": "edge.cli.statement:statement",
 }

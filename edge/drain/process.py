@@ -24,7 +24,7 @@ from storage.journal.reader import Batch
 from storage.journal.segments import Position
 from storage.postgres.connection import Connection, connect, is_retryable
 from storage.postgres.conversions import count_waiting, forget_decided
-from storage.postgres.installation import remember
+from storage.postgres.installation import SameDatabase, remember
 from storage.postgres.positions import PositionMoved
 
 log = structlog.get_logger()
@@ -64,6 +64,7 @@ class Drain:
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
         self._store = Store(rows, settings, history, sessions, self._uniques, counters)
         self._stop = stop_requested()
+        self._same = SameDatabase()
         self._next: dict[str, float] = {}
         self._backoff_s = FIRST_BACKOFF_S
 
@@ -77,6 +78,7 @@ class Drain:
                     command_timeout_s=STATEMENT_TIMEOUT_S,
                 )
                 try:
+                    await self._same.check(conn)
                     await remember(conn, "timezone", self._settings.timezone)
                     self._feeds.forget_all()
                     self._uniques.doubt()

@@ -25,6 +25,7 @@ from storage.errors import DatabaseUnusable, StorageError
 from storage.files import hold_lock
 from storage.postgres.catalog import load_at, load_changes, load_revision
 from storage.postgres.connection import Connection, connect, is_retryable
+from storage.postgres.installation import SameDatabase
 from storage.postgres.outbox import Attempt, Due, finish, forget, free_leases, measure, take_due
 from storage.postgres.postback_facts import PostbackFacts, find_facts
 
@@ -68,6 +69,7 @@ class Sender:
         """Ended, not yet logged. What is in here outlives a lost connection, and is logged before more is taken."""
         self._has_landed = asyncio.Event()
         self._is_first = True
+        self._same = SameDatabase()
         self._next_chores_s = 0.0
         self._backoff_s = FIRST_BACKOFF_S
 
@@ -81,6 +83,8 @@ class Sender:
                     command_timeout_s=STATEMENT_TIMEOUT_S,
                 )
                 try:
+                    # Else an answer would be written down for whatever row now has that row's number.
+                    await self._same.check(conn)
                     await self._follow(conn)
                     return
                 finally:

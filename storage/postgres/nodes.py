@@ -34,6 +34,11 @@ async def claim_node(
         )
 
 
+async def hand_over(connection: Any, former: UUID, data_dir_id: UUID) -> None:
+    """Lease what `former` has to this data dir: it was restored from that one's backup."""
+    await connection.execute("UPDATE nodes SET data_dir_id = $2 WHERE data_dir_id = $1", former, data_dir_id)
+
+
 def _taken(row: Any) -> str:
     return (
         f"node id {row['node_id']} is leased to another data dir ({row['data_dir_id']}, last started"

@@ -27,6 +27,27 @@ def test_a_first_lease_starts_at_nothing_and_covers_a_second(path: Path) -> None
     lease.close()
 
 
+def test_a_restored_older_lease_repeats_no_id_while_the_clock_is_right(path: Path) -> None:
+    """A lease of an hour ago, or none, as after a restore: ids are of now, above all that were minted since."""
+    first = IdLease.open(path, NOW_MS)
+    old = path.read_bytes()
+    ids = ClickIds(["secret"], 0, 0, first)
+    minted = {ids.mint(NOW_MS) for _ in range(5000)}
+    first.extend(NOW_MS + 3_600_000)
+    minted |= {ids.mint(NOW_MS + 3_600_000) for _ in range(5000)}
+    lost_ms = first.through_ms
+    first.close()
+    for restored in (old, b""):
+        path.write_bytes(restored)
+        second = IdLease.open(path, lost_ms + 1)
+        again = ClickIds(["secret"], 0, 0, second)
+        fresh = {again.mint(lost_ms + 1) for _ in range(5000)}
+        second.close()
+        assert len(fresh) == 5000
+        assert fresh.isdisjoint(minted)
+        assert min(fresh) > max(minted)
+
+
 def test_the_next_process_starts_above_the_last_lease(path: Path) -> None:
     """L1, L2: ids of a process that died at once, and of a clock set back an hour, are not minted again."""
     first = IdLease.open(path, NOW_MS)

@@ -285,8 +285,10 @@ def test_version_and_help_need_nothing() -> None:
     assert RELEASE.fullmatch(run("--version"))
     commands = [
         "apply",
+        "backup",
         "cohorts",
         "conversion",
+        "doctor",
         "explain",
         "export",
         "import",
@@ -298,6 +300,7 @@ def test_version_and_help_need_nothing() -> None:
         "psql",
         "replay",
         "report",
+        "restore",
         "serve",
         "statement",
     ]

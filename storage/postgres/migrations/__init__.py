@@ -65,6 +65,15 @@ async def migrate(connection: Any, migrations: Sequence[Migration] | None = None
     return [migration.name for migration in missing]
 
 
+async def find_missing(connection: Any) -> list[str]:
+    """Names of the files not yet applied; nothing is changed. DatabaseUnusable when the two do not fit."""
+    wanted = read_migrations()
+    if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
+        return [migration.name for migration in wanted]
+    applied = await connection.fetch("SELECT version, name, checksum FROM schema_migrations")
+    return [migration.name for migration in _missing(wanted, applied)]
+
+
 async def _lock(connection: Any) -> None:
     # Polled: a blocked pg_advisory_lock is one long statement, whose snapshot holds back another's CREATE INDEX
     # CONCURRENTLY, and which a command timeout would cut.
