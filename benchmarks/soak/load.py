@@ -10,6 +10,8 @@ from benchmarks.soak.node import SoakFailed, SoakNode
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 ENDS_S = 120.0
+PER_USER_PER_S = 8
+"""Requests of a user, over one connection of its own and one for its bad requests."""
 
 
 class Load:

@@ -102,6 +102,8 @@ class SoakNode(Node):
             if b"edge.child" in parts:
                 role, slot = parts[parts.index(b"edge.child") + 1 :][:2]
                 found[pid] = f"{role.decode()} {slot.decode()}"
+            elif parts[0].startswith(b"postgres: clickedge"):
+                found[pid] = "postgres: backend"
             elif parts[0].startswith(b"postgres: "):
                 found[pid] = parts[0].decode(errors="replace").strip()
             elif parts[0].endswith(b"/postgres"):

@@ -32,6 +32,7 @@ class Fault(NamedTuple):
 
 FAULTS = (
     Fault("restart", "SIGHUP: all workers replaced one by one", processes.reload_workers),
+    Fault("journal full", "PostgreSQL stopped, the journal filled to its cap", journal.fill, refused=True, dropped=True),
     Fault("drain kill", "kill -9 of a drain", processes.kill_drain),
     Fault("half-open", "1,000 connections whose request never ends", crowds.leave_half_open),
     Fault("sender kill", "kill -9 of the sender", processes.kill_sender),
@@ -41,7 +42,6 @@ FAULTS = (
     Fault("database kill", "kill -9 of PostgreSQL", database.kill_server),
     Fault("slow partner", "a partner that takes requests and does not answer", partner.hang),
     Fault("admin kill", "kill -9 of the admin process", processes.kill_admin),
-    Fault("journal full", "PostgreSQL stopped, the journal filled to its cap", journal.fill, refused=True, dropped=True),
     Fault("brute force", "wrong keys at the log-in and the API", crowds.guess_keys),
     Fault("database pause", "SIGSTOP of all of PostgreSQL", database.pause),
 )

@@ -185,7 +185,7 @@ def _bounded_faults(found: Reckoning, count: Count) -> list[str]:
     accounted = count.stored + found.forged_unstored
     if count.answered <= accounted <= count.sent - count.refused:
         return []
-    return [f"{count.answered} to {count.sent} forged ids were refused, {accounted} are stored or counted"]
+    return [f"forged ids: {count.answered} to {count.sent} were refused, {accounted} are stored or counted"]
 
 
 def _dropped_faults(found: Reckoning, entries: Mapping[str, Entry]) -> list[str]:

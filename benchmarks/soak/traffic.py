@@ -85,7 +85,7 @@ class SoakTraffic:
                 return Marked(mark, kind, "", None, raw=raw, status=400)
             case _:
                 raw = f"GET /aff_c?offer_id=1&aff_id=1&aff_sub4={mark} HTTP/3.0\r\nHost: edge.test\r\n\r\n".encode()
-                return Marked(mark, kind, "", None, raw=raw, status=505)
+                return Marked(mark, kind, "", None, raw=raw, status=400)
 
 
 def _family(plan: Plan) -> str:

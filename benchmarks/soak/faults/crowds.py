@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import aiohttp
 
-from benchmarks.soak.node import SoakFailed, SoakNode
+from benchmarks.soak.node import SoakFailed, SoakNode, eventually
 from benchmarks.soak.scene import Scene
 
 CONNECTIONS = 1_000
@@ -23,10 +23,7 @@ async def leave_half_open(scene: Scene) -> str:
     before = _descriptors(scene.node)
     streams = await asyncio.gather(*(_begin(scene.node.port, number) for number in range(CONNECTIONS)))
     try:
-        await asyncio.sleep(1)
-        held = _descriptors(scene.node) - before
-        if held < CONNECTIONS * 0.9:
-            raise SoakFailed(f"the workers hold {held} more descriptors, not {CONNECTIONS}")
+        held = await _await_held(scene.node, before)
         closed = await asyncio.gather(*(_await_end(reader) for reader, _ in streams))
     finally:
         for _, writer in streams:
@@ -34,6 +31,16 @@ async def leave_half_open(scene: Scene) -> str:
     if not all(closed):
         raise SoakFailed(f"{closed.count(False)} of {CONNECTIONS} connections were still open after {CLOSED_S:.0f} s")
     return f"{held} held, all ended by the workers"
+
+
+async def _await_held(node: SoakNode, before: int) -> int:
+    """How many more descriptors the workers have now; SoakFailed when that are too few."""
+
+    async def are_held() -> bool:
+        return _descriptors(node) - before > CONNECTIONS * 0.9
+
+    await eventually(are_held, HEAD_DEADLINE_S - 1, f"the workers do not hold {CONNECTIONS} more connections")
+    return _descriptors(node) - before
 
 
 async def _begin(port: int, number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
