@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.report import percentile
@@ -12,13 +13,16 @@ from benchmarks.soak.load import PER_USER_PER_S
 from benchmarks.soak.run import Soak, Struck
 from benchmarks.soak.watch import Life
 
-MIN_RATE_SHARE = 0.5
+MIN_RATE_SHARE = 0.1
 """Of the rate asked for, while there is no fault: a busy machine makes the load slow, and the counts no less strict."""
-MIN_LIFE_S = 90.0
-"""Who lived shorter was still filling what it holds."""
+MIN_LIFE_S, MIN_LIFE_SHARE = 180.0, 1 / 6
+"""Who lived shorter, in seconds or as a share of the soak, was still filling what it holds."""
 MAX_SLOPE_KIB_PER_MIN = 512.0
-MAX_GROWTH_KIB = 1024
-"""Growth that is still flat however steep: an arena more or less."""
+MAX_GROWTH_KIB = 2048
+"""Growth that is still flat however steep: an arena or two."""
+WINDOWS, JUMPS = 12, 2
+"""Memory is compared between so many parts of a life; so many of the steps from one to the next do not count: the first
+batch of the largest rows makes a process larger for good, and that is no leak."""
 CONNECTIONS_OF_A_USER = 2
 
 
@@ -74,11 +78,12 @@ def judge(found: Soak) -> list[str]:
 def judged_lives(found: Soak) -> list[Life]:
     """Processes that lived long enough."""
     lives = found.watch.lives.values() if found.watch else ()
-    return [life for life in lives if life.seconds[-1] - life.seconds[0] >= MIN_LIFE_S]
+    least_s = max(MIN_LIFE_S, (found.ended_s - found.began_s) * MIN_LIFE_SHARE)
+    return [life for life in lives if life.seconds[-1] - life.seconds[0] >= least_s]
 
 
 def memory_of(life: Life) -> dict[str, Any]:
-    """Of one process: what it held, and the slope of its last two thirds."""
+    """Of one process: what it held, and how it grew."""
     slope, growth = slope_of(life)
     return {
         "process": life.name,
@@ -90,11 +95,13 @@ def memory_of(life: Life) -> dict[str, Any]:
 
 
 def slope_of(life: Life) -> tuple[float, float]:
-    """(KiB per minute, KiB in all) over the last two thirds of a life, by least squares."""
+    """(KiB per minute, KiB in all) by which a process steadily grew over the last two thirds of its life."""
     first = len(life.kib) // 3
-    minutes = [(at_s - life.seconds[first]) / 60 for at_s in life.seconds[first:]]
-    slope = statistics.linear_regression(minutes, life.kib[first:]).slope
-    return slope, slope * minutes[-1]
+    later, minutes = life.kib[first:], (life.seconds[-1] - life.seconds[first]) / 60
+    levels = [statistics.median(later[len(later) * n // WINDOWS : len(later) * (n + 1) // WINDOWS]) for n in range(WINDOWS)]
+    steps = sorted(after - before for before, after in pairwise(levels))
+    growth = sum(steps[:-JUMPS]) * len(steps) / (len(steps) - JUMPS)
+    return growth / (minutes * len(steps) / WINDOWS), growth
 
 
 def memory_faults(life: Life) -> list[str]:

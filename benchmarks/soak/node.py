@@ -23,7 +23,7 @@ SETTINGS = {
     "EDGE_JOURNAL_MAX_BYTES": f"{JOURNAL_MAX_BYTES}B",
     "EDGE_TRUSTED_PROXIES": "127.0.0.0/8",
     "EDGE_POSTBACK_ALLOW": "127.0.0.0/8",
-    "EDGE_POSTBACK_TIMEOUT": "2s",
+    "EDGE_POSTBACK_TIMEOUT": "4s",
     "EDGE_POSTBACK_RETRY": "1s",
     # What fills up by design is full within the first minute, so that growth after it is a leak.
     "EDGE_SESSION_CAPACITY": "2000",

@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("restart", "SIGHUP: all workers replaced one by one", processes.reload_workers),
+    Fault("restart", "SIGHUP: every process replaced, one by one", processes.reload),
     Fault("journal full", "PostgreSQL stopped, the journal filled to its cap", journal.fill, refused=True, dropped=True),
     Fault("drain kill", "kill -9 of a drain", processes.kill_drain),
     Fault("half-open", "1,000 connections whose request never ends", crowds.leave_half_open),

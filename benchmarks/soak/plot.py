@@ -37,6 +37,7 @@ def draw(found: Soak, path: Path) -> None:
         axis.grid(visible=True, alpha=0.3)
         for one in found.struck:
             axis.axvspan(*_minutes(found, [one.began_s, one.well_s]), color="tab:red", alpha=0.12, linewidth=0)
+            axis.axvline(_minutes(found, one.began_s), color="tab:red", alpha=0.3, linewidth=0.7)
     for one in found.struck:
         at_min = _minutes(found, [one.began_s])[0]
         rate.text(at_min, 1.02, one.fault.name, rotation=60, fontsize=7, transform=rate.get_xaxis_transform())
@@ -59,8 +60,8 @@ def _draw_rate(axis: Any, found: Soak) -> None:
         counts, _ = np.histogram(moments, edges)
         axis.plot(_minutes(found, edges[:-1]), counts / BIN_S, color=colours[outcome], label=names[outcome])
     axis.axhline(found.rate_per_s, color="gray", linestyle=":", label="asked for")
-    axis.set(ylabel="requests/s", ylim=(0, None))
-    axis.legend(fontsize="small", loc="lower left", ncols=5)
+    axis.set(ylabel="requests/s", ylim=(0, found.rate_per_s * 1.4))
+    axis.legend(fontsize="small", loc="upper left", ncols=5)
 
 
 def _draw_latency(axis: Any, found: Soak) -> None:
@@ -87,8 +88,8 @@ def _draw_memory(axis: Any, found: Soak) -> None:
             label = None if role in named else role
             axis.plot(_minutes(found, life.seconds), _mib(life), color=_COLOURS[role], label=label)
             named.add(role)
-    axis.set(ylabel="own resident\nmemory, MiB", ylim=(0, None))
-    axis.legend(fontsize="small", loc="lower left", ncols=5)
+    axis.set(ylabel="own resident\nmemory, MiB", ylim=(0, 1.25 * axis.get_ylim()[1]))
+    axis.legend(fontsize="small", loc="upper left", ncols=5)
 
 
 def _edges(found: Soak) -> Any:

@@ -79,17 +79,19 @@ def test_what_fails_without_a_fault_is_one() -> None:
 
 
 def grown(kib_per_min: float, minutes: int, *, step_kib: int = 0) -> Life:
-    """A process's memory: 60 MiB, what it grows by, and a step a third of the way."""
+    """A process's memory: 60 MiB, what it grows by, and two steps on the way."""
     life, now_s = Life(1, "worker 1"), time.time()
     for second in range(minutes * 60):
         life.seconds.append(now_s + second)
-        stepped = step_kib if second > minutes * 20 else 0
+        stepped = step_kib * ((second > minutes * 30) + (second > minutes * 50))
         life.kib.append(61440 + stepped + round(kib_per_min * second / 60) + second % 3 * 40)
     return life
 
 
 def test_a_slow_leak_is_seen_and_a_plateau_is_not() -> None:
-    """Growth that goes on is a leak; what fills within the first third of a life is not."""
+    """Growth that goes on is a leak; becoming larger once or twice is not."""
     assert figures.memory_faults(grown(0, 30)) == []
     assert figures.memory_faults(grown(0, 30, step_kib=30_000)) == []
-    assert figures.memory_faults(grown(2 * figures.MAX_SLOPE_KIB_PER_MIN, 30)) != []
+    assert figures.memory_faults(grown(1.2 * figures.MAX_SLOPE_KIB_PER_MIN, 30)) != []
+    assert figures.memory_faults(grown(0.8 * figures.MAX_SLOPE_KIB_PER_MIN, 30)) == []
+    assert figures.memory_faults(grown(3 * figures.MAX_SLOPE_KIB_PER_MIN, 4, step_kib=30_000)) != []
