@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks import report as reports
 from benchmarks.soak.figures import judge, summarize
+from benchmarks.soak.node import SoakFailed
+from benchmarks.soak.plan import FAULTS
 from benchmarks.soak.report import write_report
 from benchmarks.soak.run import soak
 
@@ -23,7 +25,11 @@ def main() -> int:
     seed = arguments.seed or random.SystemRandom().randrange(1, 2**31)
     facts = {**reports.surroundings(), "minutes": arguments.minutes, "seed": seed}
     print(f"soaking for {arguments.minutes:g} minutes at {arguments.rate} requests/s, seed {seed}", flush=True)
-    found, node = asyncio.run(soak(arguments.minutes, arguments.rate, seed, arguments.directory))
+    try:
+        found, node = asyncio.run(soak(arguments.minutes, arguments.rate, seed, arguments.directory, arguments.only))
+    except SoakFailed as error:
+        print(f"cannot soak: {error}", file=sys.stderr)
+        return 2
     faults = judge(found)
     figures = {**facts, **summarize(found), "faults": faults}
     write_report(figures, found, arguments.results, is_published=arguments.publish)
@@ -42,6 +48,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30); shorter: faults come closer together")
     parser.add_argument("--rate", type=int, default=400, help="requests a second (400)")
     parser.add_argument("--seed", type=int, default=0, help="of chance; 0: another one each time (0)")
+    names = [fault.name for fault in FAULTS]
+    parser.add_argument("--only", action="append", choices=names, help="this fault; several times: these (all)")
     parser.add_argument("--directory", default="/var/tmp", help="for the database and journals: on a real disk (/var/tmp)")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "soak", help="for the report (build/soak)")
     parser.add_argument("--publish", action="store_true", help="into docs/soak.md and benchmarks/results too")

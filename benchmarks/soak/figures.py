@@ -11,6 +11,7 @@ from benchmarks.report import percentile
 from benchmarks.soak.ledger import OK, REFUSED, UNANSWERED, WRONG, Entry
 from benchmarks.soak.load import PER_USER_PER_S
 from benchmarks.soak.run import Soak, Struck
+from benchmarks.soak.scene import OWN_MARKS
 from benchmarks.soak.watch import Life
 
 MIN_RATE_SHARE = 0.1
@@ -112,11 +113,13 @@ def memory_faults(life: Life) -> list[str]:
 
 
 def _by_phase(found: Soak) -> tuple[list[Entry], list[list[Entry]]]:
-    """Requests sent while there was no fault, and those of each fault: what was under way at its beginning counts to it."""
+    """The load's requests while there was no fault, and at each fault: what was under way at its beginning counts to it."""
     quiet: list[Entry] = []
     struck: list[list[Entry]] = [[] for _ in found.struck]
     spans = [(one.began_s, one.well_s) for one in found.struck]
-    for entry in found.entries.values():
+    for mark, entry in found.entries.items():
+        if mark.startswith(OWN_MARKS):
+            continue
         ended_s = entry.sent_s if math.isnan(entry.answered_s) else entry.answered_s
         for number, (began_s, well_s) in enumerate(spans):
             if entry.sent_s <= well_s and ended_s >= began_s:

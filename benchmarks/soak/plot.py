@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.soak.ledger import OK, REFUSED, UNANSWERED, WRONG
 from benchmarks.soak.run import Soak
+from benchmarks.soak.scene import OWN_MARKS
 from benchmarks.soak.watch import Life
 
 mpl.use("Agg")
@@ -53,7 +54,7 @@ def _draw_rate(axis: Any, found: Soak) -> None:
     names = {OK: "answered", REFUSED: "503, journal full", UNANSWERED: "not answered", WRONG: "answered wrongly"}
     seconds = defaultdict(list)
     for mark, entry in found.entries.items():
-        if not mark.startswith("f-"):
+        if not mark.startswith(OWN_MARKS):
             seconds[entry.outcome].append(entry.sent_s)
     edges = _edges(found)
     for outcome, moments in seconds.items():
@@ -65,7 +66,11 @@ def _draw_rate(axis: Any, found: Soak) -> None:
 
 
 def _draw_latency(axis: Any, found: Soak) -> None:
-    answered = [(one.sent_s, one.took_ms) for one in found.entries.values() if one.outcome in (OK, REFUSED)]
+    answered = [
+        (one.sent_s, one.took_ms)
+        for mark, one in found.entries.items()
+        if one.outcome in (OK, REFUSED) and not mark.startswith(OWN_MARKS)
+    ]
     edges = _edges(found)
     bins: dict[int, list[float]] = defaultdict(list)
     for number, (_, took_ms) in zip(np.digitize([at for at, _ in answered], edges), answered, strict=True):

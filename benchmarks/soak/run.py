@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,9 +55,12 @@ class Soak:
     """Of the soak itself: a fault that was not felt, a node that did not heal or end."""
 
 
-async def soak(minutes: float, rate_per_s: int, seed: int, directory: str) -> tuple[Soak, SoakNode]:
-    """Start, load, hurt, count, end; the node's directory is left for who wants to look."""
+async def soak(
+    minutes: float, rate_per_s: int, seed: int, directory: str, only: Sequence[str] | None = None
+) -> tuple[Soak, SoakNode]:
+    """Start, load, hurt, count, end; the node's directory is left for who wants to look. `only`: names of faults."""
     found = Soak(rate_per_s)
+    faults = [fault for fault in FAULTS if not only or fault.name in only]
     async with listening_partners() as partners:
         scratch = Path(directory)
         catalog = scratch / f"soak-catalog-{seed}.toml"
@@ -66,7 +70,7 @@ async def soak(minutes: float, rate_per_s: int, seed: int, directory: str) -> tu
         try:
             await asyncio.to_thread(node.__enter__)
             try:
-                await _run(found, scene, minutes, seed)
+                await _run(found, scene, minutes, seed, faults)
             finally:
                 await asyncio.to_thread(node.__exit__)
         finally:
@@ -75,7 +79,7 @@ async def soak(minutes: float, rate_per_s: int, seed: int, directory: str) -> tu
     return found, node
 
 
-async def _run(found: Soak, scene: Scene, minutes: float, seed: int) -> None:
+async def _run(found: Soak, scene: Scene, minutes: float, seed: int, faults: Sequence[Fault]) -> None:
     node = scene.node
     await node.wait_until_well()
     found.watch = Watch(node)
@@ -86,7 +90,7 @@ async def _run(found: Soak, scene: Scene, minutes: float, seed: int) -> None:
         try:
             await asyncio.sleep(WARM_UP_S)
             found.began_s = time.time()
-            await _hurt(found, scene, load, minutes)
+            await _hurt(found, scene, load, minutes, faults)
             found.ended_s = time.time()
         finally:
             await asyncio.to_thread(load.__exit__)
@@ -101,9 +105,9 @@ async def _run(found: Soak, scene: Scene, minutes: float, seed: int) -> None:
         found.entries = found.entries or ledger.read(node.directory.glob("*.ledger"))
 
 
-async def _hurt(found: Soak, scene: Scene, load: Load, minutes: float) -> None:
+async def _hurt(found: Soak, scene: Scene, load: Load, minutes: float, faults: Sequence[Fault]) -> None:
     """One fault after the other, never two at a time; one that takes long puts off the next."""
-    possible = [fault for fault in FAULTS if fault.name != "restart" or can_reload(scene.node)]
+    possible = [fault for fault in faults if fault.name != "restart" or can_reload(scene.node)]
     found.left_out = [fault.name for fault in FAULTS if fault not in possible]
     for due_s, fault in schedule(minutes, scene.chance, possible):
         await asyncio.sleep(max(0.0, found.began_s + due_s - time.time()))

@@ -16,6 +16,8 @@ from benchmarks.soak.node import SoakFailed, SoakNode
 from benchmarks.soak.partners import Listener
 
 _ID = re.compile(r"\b[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}\b")
+OWN_MARKS = "f-"
+"""How the marks of requests begin that faults send themselves."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Scene:
     def mark(self) -> str:
         """A new one."""
         self._sent += 1
-        return f"f-{self._sent}"
+        return f"{OWN_MARKS}{self._sent}"
 
     async def click(self) -> str:
         """A click of our own over a new connection, written down like all others; its id."""

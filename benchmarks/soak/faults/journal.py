@@ -47,9 +47,9 @@ class Flood:
         ledger.sent(mark, kind, began_s, family)
         try:
             reply = await client.ask(target)
-        except (OSError, EOFError, TimeoutError):
+        except (OSError, EOFError, TimeoutError) as error:
             ledger.answered(mark, UNANSWERED, time.time(), (time.time() - began_s) * 1000)
-            return
+            raise SoakFailed(f"a request of the flood was not answered: {error!r}") from error
         took_ms = (time.time() - began_s) * 1000
         if family and reply.status == 503 and "Retry-After" in reply.headers:
             self.refused += 1
