@@ -15,7 +15,7 @@ from benchmarks.serving import Node, _command, _descendants
 from storage.journal.capacity import undrained_bytes
 
 WORKERS, DRAINS = 2, 2
-JOURNAL_MAX_BYTES = 32 * 2**20
+JOURNAL_MAX_BYTES = 16 * 2**20
 """Small enough to be filled in seconds, and an ordinary outage of some seconds is far from it."""
 SETTINGS = {
     "EDGE_WORKERS": str(WORKERS),

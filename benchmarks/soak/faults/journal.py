@@ -17,9 +17,9 @@ from tests.faults.load import Client
 CLIENTS = 16
 STEP = 8
 """Requests of a client between two looks: a worker learns but twice a second what the other has written."""
-FULL_S = 240.0
+FULL_S = 600.0
 FREED_S = 120.0
-_PADDING = "&".join(f"pad{number}={'p' * 500}" for number in range(6))
+_PADDING = "&".join(f"pad{number}={'p' * 500}" for number in range(12))
 
 
 class Flood:
