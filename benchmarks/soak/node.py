@@ -30,8 +30,8 @@ SETTINGS = {
 }
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 EXPECTED = {"worker": WORKERS, "drain": DRAINS, "sender": 1, "admin": 1}
-HEALED_S = 120.0
-_ASK_S = aiohttp.ClientTimeout(total=3)
+HEALED_S = 300.0
+_PATIENCE = aiohttp.ClientTimeout(total=15)
 
 
 class SoakFailed(Exception):
@@ -136,7 +136,7 @@ class SoakNode(Node):
 async def says_ready(origin: str) -> bool:
     """Over a connection of its own, so that on the public port any worker may be met."""
     try:
-        async with aiohttp.ClientSession() as session, session.get(f"{origin}/readyz", timeout=_ASK_S) as answer:
+        async with aiohttp.ClientSession() as session, session.get(f"{origin}/readyz", timeout=_PATIENCE) as answer:
             return answer.status == 200 and (await answer.text()).startswith("ready")
     except (aiohttp.ClientError, TimeoutError):
         return False
