@@ -56,7 +56,7 @@ def _headline(figures: Mapping[str, Any]) -> str:
     left_out = f" Left out: {', '.join(figures['left_out'])}." if figures["left_out"] else ""
     verdict = "Nothing lost, nothing doubled, memory flat." if not figures["faults"] else "; ".join(figures["faults"])
     return (
-        f"{figures['measured_at'][:10]}, commit {figures['commit']}, {figures['cores']} cores, Python {figures['python']};"
+        f"{figures['measured_at'][:10]}, commit {figures['commit']}, {figures['cores']} cores (load average before: {figures['load_before']}), Python {figures['python']};"
         f" {figures['seconds'] / 60:.1f} minutes, {figures['requests']:,} requests, {len(figures['faults_struck'])} faults,"
         f" seed {figures['seed']}.{left_out}\n\n**{verdict}**\n"
     )
