@@ -19,18 +19,20 @@ ROOT_DATA_DIR = /var/lib/clickedge/$(shell printf %s '$(ROOT)' | sha256sum | cut
 DATA_DIR ?= $(if $(IS_ROOT),$(ROOT_DATA_DIR),$(ROOT)/data)
 
 # Debian packages that tests and measurements use beside the Python ones.
-SYSTEM_PACKAGES := chromium haproxy nginx postgresql-15 prometheus systemd wrk
+SYSTEM_PACKAGES := chromium faketime haproxy nginx postgresql-15 prometheus systemd wrk
 MISSING_PACKAGES = $(shell for name in $(SYSTEM_PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done)
 
 PYTEST_ARGS ?=
 GUARD_ARGS ?=
+SOAK_MINUTES ?= 30
+SOAK_ARGS ?=
 LOCK_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench setup-peers run test test-browser test-older check system missing faults guard bench lock vendor clean
+.PHONY: help setup setup-dev setup-bench setup-peers run test test-browser test-older check system missing faults guard soak bench lock vendor clean
 
 help:  ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
@@ -102,6 +104,9 @@ faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills
 
 guard: setup-bench $(if $(IS_ROOT),system)  ## has a click become dearer, is what was sent stored: GUARD_ARGS=
 	cd '$(ROOT)' && $(BIN)/python -m benchmarks guard $(GUARD_ARGS)
+
+soak: setup-bench $(if $(IS_ROOT),system)  ## mixed load, a fault a minute, and every answer counted: SOAK_MINUTES= SOAK_ARGS=
+	cd '$(ROOT)' && $(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 bench: setup-bench $(if $(IS_ROOT),system)  ## measures; needs a quiet machine
 	@$(MAKE) -f '$(ROOT)/Makefile' setup-peers || echo 'make: the peers cannot be installed and are left out'
