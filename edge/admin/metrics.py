@@ -25,6 +25,7 @@ _NODE_WIDE = {
     "edge_conversions_waiting",
     "edge_state_published_seconds",
     "edge_rolled_up_through_seconds",
+    "edge_retention_done_seconds",
 }
 _THROUGH = cell("edge_drained_through_seconds")
 

@@ -124,7 +124,7 @@ async def _notes_on_rows(conn: Connection, steps: Iterable[Step], period: Period
 _FIRST_KEPT = """
     SELECT first_kept FROM (
         SELECT to_date(right(min(inhrelid::regclass::text), 8), 'YYYYMMDD') AS first_kept
-        FROM pg_inherits WHERE inhparent = 'clicks'::regclass
+        FROM pg_inherits WHERE inhparent = 'clicks'::regclass AND NOT inhdetachpending
     ) AS kept
     WHERE $1 < first_kept AND EXISTS (
         SELECT FROM stats_hourly WHERE hour >= $1 AND hour < first_kept AND (gross_clicks > 0 OR impressions > 0))
