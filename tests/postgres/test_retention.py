@@ -76,3 +76,106 @@ async def test_old_days_are_dropped_and_nothing_else(bench: Bench) -> None:
     assert job._cells[cell("edge_retention_done_seconds")] > now_ms() - 60_000
     assert await retention().retain(await bench.connect(), datetime.now(UTC)), "a second round finds nothing to do"
     assert await tables(bench) == left
+
+
+async def test_a_transaction_that_reads_holds_up_only_the_drop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """K4: while a long export reads, the round gives up; clicks are stored and reports answered all the while (K1)."""
+    monkeypatch.setattr("storage.postgres.retention.LOCK_TIMEOUT_MS", 300)
+    stored = await store_days(bench, 9, 8, 0)
+    reader, conn = await bench.connect(), await bench.connect()
+    transaction = reader.transaction(isolation="repeatable_read", readonly=True)
+    await transaction.start()
+    assert await reader.fetchval("SELECT count(*) FROM clicks") == 9
+    job = retention()
+    round_ = asyncio.create_task(job.retain(conn, datetime.now(UTC)))
+    await eventually(lambda: bench.value("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"), 10)
+    async with asyncio.timeout(5):
+        more = await store_days(bench, 0.01, 0)
+        assert await bench.value("SELECT count(*) FROM clicks WHERE offer_id = 17") >= 9
+    assert not await round_, "the reader is still there"
+    assert await reader.fetchval("SELECT count(*) FROM clicks") == 9, "and sees what it saw"
+    assert job._cells[cell("edge_retention_done_seconds")] == 0
+    await transaction.rollback()
+    assert await job.retain(conn, datetime.now(UTC))
+    assert await bench.ids() == sorted(stored[0] + more[0.01] + more[0])
+    assert await find_days(bench.conn, datetime.now(UTC).date() - timedelta(days=5)) == []
+
+
+async def _cut_while_waiting(bench: Bench) -> None:
+    """A detach whose session dies while it waits for a reader."""
+    reader, doomed = await bench.connect(), await bench.connect()
+    async with reader.transaction():
+        await reader.fetchval("SELECT count(*) FROM clicks")
+        pid = await doomed.fetchval("SELECT pg_backend_pid()")
+        round_ = asyncio.create_task(retention().retain(doomed, datetime.now(UTC)))
+        await eventually(lambda: bench.value("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"), 10)
+        await bench.conn.execute("SELECT pg_terminate_backend($1)", pid)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await round_
+
+
+async def test_a_round_that_was_killed_is_finished_by_the_next(bench: Bench) -> None:
+    """K2: killed while it waits, or between detaching and dropping: the next finds both, and nothing else is lost."""
+    stored = await store_days(bench, 9, 8, 7, 3)
+    await _cut_while_waiting(bench)
+    await bench.conn.execute(f"ALTER TABLE impressions DETACH PARTITION {table_of(stored[8][0], 'impressions')}")
+    left = await find_days(bench.conn, datetime.now(UTC).date() - timedelta(days=5))
+    assert [day.state for day in left] == ["pending", "attached", "attached", "detached", "attached", "attached"]
+    assert await retention().retain(await bench.connect(), datetime.now(UTC))
+    assert await bench.ids() == sorted(stored[3])
+    assert table_of(stored[8][0], "impressions") not in await tables(bench)
+    assert await bench.value("SELECT count(*) FROM impressions") == 1
+
+
+async def test_a_late_click_of_a_day_that_is_going_is_stored(bench: Bench) -> None:
+    """Its day is half detached: the drain finishes that and attaches it again, then retention drops it with all."""
+    stored = await store_days(bench, 9, 8)
+    await _cut_while_waiting(bench)
+    [late] = (await store_days(bench, 9, clicks=1))[9]
+    assert await bench.ids() == sorted([late, *stored[9], *stored[8]])
+    assert await retention().retain(await bench.connect(), datetime.now(UTC))
+    assert await bench.ids() == []
+    assert await bench.value("SELECT sum(gross_clicks) FROM stats_hourly") == 7
+
+
+async def test_drain_and_reports_go_on_while_days_are_dropped(bench: Bench) -> None:
+    """K1: COPY into today and reads over all days, all the time; no statement fails, and nothing of today is lost."""
+    await store_days(bench, *range(6, 16))
+    before = await tables(bench)
+    scribe, written, reads = bench.scribe(), [], 0
+    job, reader = retention(), await bench.connect()
+    async with bench.station().running():
+        round_ = asyncio.create_task(job.retain(await bench.connect(), datetime.now(UTC)))
+        while not round_.done():
+            written.append(scribe.click(ms=now_ms()))
+            assert await reader.fetchval("SELECT count(*) FROM clicks WHERE utm_campaign <> 'x'") >= 0
+            async with reader.transaction(isolation="repeatable_read", readonly=True):
+                assert await reader.fetchval("SELECT sum(gross_clicks) FROM stats_hourly") >= 30
+                assert await reader.fetchval("SELECT count(*) FROM clicks JOIN impressions USING (offer_id)") >= 0
+            reads += 1
+        assert await round_
+    assert reads > 3
+    assert await bench.ids() == sorted(written)
+    assert len(set(before) - set(await tables(bench))) == 20
+
+
+async def test_one_node_at_a_time(bench: Bench) -> None:
+    """K3: while another's session is at it, a round does nothing; when that session dies, its turn comes."""
+    stored = await store_days(bench, 9)
+    busy = await bench.connect()
+    assert await busy.fetchval("SELECT pg_try_advisory_lock($1)", 0x436C69636B456472)
+    assert not await retention().retain(await bench.connect(), datetime.now(UTC))
+    assert await bench.ids() == sorted(stored[9])
+    busy.terminate()
+    conn = await bench.connect()
+    await eventually(lambda: retention().retain(conn, datetime.now(UTC)), 10)
+    assert await bench.ids() == []
+
+
+async def test_a_table_of_somebody_else_is_left_alone(embedded_bench: Bench) -> None:
+    """Only tables with our CHECK are ours, whatever they are called."""
+    conn = embedded_bench.conn
+    await conn.execute("CREATE TABLE clicks_20010101 AS SELECT 1 AS one; CREATE TABLE clicks_99999999 (LIKE clicks)")
+    assert await retention().retain(await embedded_bench.connect(), datetime.now(UTC))
+    assert await embedded_bench.value("SELECT count(*) FROM clicks_20010101") == 1
+    assert await embedded_bench.value("SELECT count(*) FROM clicks_99999999") == 0
