@@ -10,11 +10,15 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from edge.admin.decisions import Decision, decide_each
 from edge.admin.retention import Retention
 from edge.counters import Counters, cell
 from edge.tracking.click_id import ms_of
 from storage.postgres.connection import Connection
 from storage.postgres.partitions import Partitions
+from storage.postgres.reports.query import parse_query
+from storage.postgres.reports.report import Report, run_report
+from storage.postgres.reports.viewer import ADMIN
 from storage.postgres.retention import find_days
 from storage.postgres.rollups import begin_rollups, pass_hours, sum_days
 from tests.node import eventually
@@ -179,3 +183,139 @@ async def test_a_table_of_somebody_else_is_left_alone(embedded_bench: Bench) -> 
     assert await retention().retain(await embedded_bench.connect(), datetime.now(UTC))
     assert await embedded_bench.value("SELECT count(*) FROM clicks_20010101") == 1
     assert await embedded_bench.value("SELECT count(*) FROM clicks_99999999") == 0
+
+
+async def fill_the_rest(conn: Connection, age: timedelta) -> None:
+    """A row of that age in each table that is emptied row by row."""
+    at = datetime.now(UTC) - age
+    old_id = UUID(int=int(at.timestamp() * 1000) << 80)
+    await conn.execute(
+        "INSERT INTO conversions_waiting (conversion_id, node_id, worker_id, id_ms, received_at, deadline, event, journal_id,"
+        " decided_at) VALUES ($1, 0, 0, 0, $2, $2, 'sent', gen_random_uuid(), $2)", uuid4(), at,
+    )  # fmt: skip
+    await conn.execute(
+        "INSERT INTO quarantine (journal_id, segment, byte_offset, error, raw, quarantined_at)"
+        " VALUES (gen_random_uuid(), 1, 0, '', 'raw', $1)", at,
+    )  # fmt: skip
+    await conn.execute(
+        "INSERT INTO conversions (conversion_id, converted_at, received_at, status, via, ip, payout)"
+        " VALUES ($1, $2, $2, 'approved', 'postback', '203.0.113.9', 5)", uuid4(), at,
+    )  # fmt: skip
+    await conn.execute(
+        "INSERT INTO imports (kind, file_name, started_at, examples) VALUES ('costs', 'costs.csv', $1, $2)", at, ["row 1"]
+    )
+    await conn.execute(
+        "INSERT INTO idempotent_answers (key_id, idempotency_key, request_hash, answered_at, status)"
+        " VALUES (1, $1, 'h', $2, 200)", uuid4().hex, at,
+    )  # fmt: skip
+    await conn.execute("INSERT INTO external_ids VALUES ($1, $2)", uuid4().hex, old_id)
+    await conn.execute(
+        "INSERT INTO converted_clicks (click_id, offer_id, clicked_at) VALUES ($1, 17, $2)", old_id, at
+    )
+    await conn.execute(
+        "INSERT INTO click_values VALUES ($1, 1, 'spring', 'USD', 1, 1, 0, 0, 0, 0, 0)", at.date()
+    )
+
+
+REST = ("converted_clicks", "click_values", "conversions_waiting", "quarantine", "external_ids", "idempotent_answers")
+
+
+async def test_old_rows_of_other_tables_go_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """K5: rows beside partitions, however many batches it takes; of conversions the address, of imports their examples."""
+    for name in ("edge.admin.retention", "storage.postgres.retention"):
+        monkeypatch.setattr(f"{name}.BATCH_ROWS", 1)
+    monkeypatch.setattr("storage.postgres.retention.BATCH_PAGES", 1)
+    for days in (400, 9, 8, 0):
+        await fill_the_rest(bench.conn, timedelta(days=days))
+    job = retention()
+    assert await job.retain(await bench.connect(), datetime.now(UTC))
+    assert {table: await bench.value(f"SELECT count(*) FROM {table}") for table in REST} == dict.fromkeys(REST, 1)
+    query = "SELECT count(*), count(ip), sum(payout) FROM conversions"
+    assert await bench.rows(query) == [(4, 1, Decimal(20))]
+    assert await bench.value("SELECT count(*) FROM imports WHERE examples = '[]'") == 3
+    counted = {table: job._cells[cell("edge_retention_rows_total", table)] for table in (*REST, "conversions.ip")}
+    assert counted == dict.fromkeys(counted, 3)
+
+
+async def test_rows_that_somebody_holds_wait_for_the_next_round(embedded_bench: Bench) -> None:
+    """K5: nobody is waited for, so nobody can wait in a ring."""
+    await fill_the_rest(embedded_bench.conn, timedelta(days=9))
+    busy, conn = await embedded_bench.connect(), await embedded_bench.connect()
+    async with busy.transaction():
+        await busy.execute("SELECT FROM conversions FOR UPDATE; SELECT FROM quarantine FOR UPDATE")
+        async with asyncio.timeout(5):
+            await retention().retain(conn, datetime.now(UTC))
+    assert await embedded_bench.value("SELECT count(ip) FROM conversions") == 1
+    await retention().retain(conn, datetime.now(UTC))
+    assert await embedded_bench.value("SELECT count(ip) FROM conversions") == 0
+    assert await embedded_bench.value("SELECT count(*) FROM quarantine") == 0
+
+
+async def test_figures_of_roll_ups_stay(embedded_bench: Bench) -> None:
+    """Reports by offer say the same before and after, in hours and in coarser sums; by sub id they say what is gone."""
+    bench = embedded_bench
+    stored = await store_days(bench, 9, 8, 3, clicks=5)
+    scribe = bench.scribe()
+    scribe.convert(stored[9][0], ms=days_ago(2))
+    await bench.drain()
+    await begin_rollups(bench.conn, "UTC", datetime.now(UTC))
+    through = None
+    while (passed := await pass_hours(bench.conn, datetime.now(UTC))) != through:
+        through = passed
+    assert through is not None
+    while await sum_days(bench.conn):
+        pass
+    by_offer = await report(bench, "offer")
+    before = await report(bench, "utm_campaign")
+    assert (figures(before)["spring"]["gross_clicks"], before.notes) == (15, [])
+    assert await retention().retain(await bench.connect(), datetime.now(UTC))
+    assert figures(await report(bench, "offer")) == figures(by_offer)
+    assert await rollup_differences(bench.conn) == []
+    after = await report(bench, "utm_campaign")
+    assert figures(after)["spring"]["gross_clicks"] == 5
+    assert figures(after)[""]["conversions"] == 1, "the sale stays, though nobody knows its campaign any more"
+    assert [note.partition(" are")[0].partition(" before")[0] for note in after.notes] == ["clicks and impressions", "clicks"]
+    assert await report_notes(bench, "offer") == []
+    async with bench.conn.transaction():
+        await bench.conn.execute("DELETE FROM click_value_days")
+    while await sum_days(bench.conn):
+        pass
+    assert figures(await report(bench, "utm_campaign")) == figures(after), "a day summed anew has no clicks"
+
+
+async def report(bench: Bench, dimension: str) -> Report:
+    """Clicks and conversions of the last twenty days, by one dimension."""
+    now = datetime.now(UTC)
+    asked = {
+        "from": f"{now - timedelta(days=20):%Y-%m-%d}", "to": f"{now:%Y-%m-%d}", "dimensions": dimension,
+        "metrics": "gross_clicks,conversions,payout",
+    }  # fmt: skip
+    return await run_report(bench.conn, parse_query(list(asked.items()), ADMIN, now), ADMIN, now)
+
+
+async def report_notes(bench: Bench, dimension: str) -> list[str]:
+    """What it says of itself."""
+    return (await report(bench, dimension)).notes
+
+
+def figures(found: Report) -> dict[Any, Any]:
+    """Its rows by the dimension's value."""
+    return {next(iter(row.dimensions.values())): row.metrics for row in found.rows}
+
+
+async def test_a_sale_outlives_its_click(embedded_bench: Bench) -> None:
+    """It keeps its money, and people can reverse it; a postback that names a click that is gone is unknown_click."""
+    bench = embedded_bench
+    stored = await store_days(bench, 9, 8)
+    scribe = bench.scribe()
+    known = scribe.convert(stored[9][0], ms=days_ago(2))
+    await bench.drain()
+    assert await retention().retain(await bench.connect(), datetime.now(UTC))
+    late = [scribe.convert(stored[9][0], status="reversed"), scribe.convert(stored[8][0])]
+    scribe.beat(now_ms())
+    await bench.drain(conversion_wait_s=0)
+    assert [await bench.verdict(one) for one in (known, *late)] == [("approved", ""), *[("rejected", "unknown_click")] * 2]
+    assert await bench.value("SELECT sum(payout) FROM stats_hourly") == 5
+    [decided] = await decide_each(bench.conn, [UUID(bytes=known)], Decision("reversed", "other"), "a person")
+    assert (decided.problem, decided.status) == ("", "reversed")
+    assert await bench.value("SELECT sum(payout) FROM stats_hourly") == 0
