@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
 from edge.counters import RETAINED, Counters, cell
 from storage.errors import StorageError
 from storage.postgres.connection import Connection, connect, is_retryable
-from storage.postgres.installation import remember
+from storage.postgres.installation import CLICKS_KEPT, remember
 from storage.postgres.partitions import PARENTS
 from storage.postgres.retention import (
     BATCH_ROWS,
@@ -29,8 +30,6 @@ AGAIN_S = 60.0
 PAUSE_S = 0.1
 """Between two batches: the drain goes first."""
 COMMAND_TIMEOUT_S = 600.0
-SETTING = "click_retention_s"
-"""Under which the database knows it, for the commands that warn of it."""
 
 _PARTITIONS = {table: cell("edge_retention_partitions_total", table) for table in PARENTS}
 _ROWS = {table: cell("edge_retention_rows_total", table) for table in RETAINED}
@@ -76,12 +75,12 @@ class Retention:
         if not await hold_alone(conn):
             return False
         try:
-            await remember(conn, SETTING, str(round(self._kept_for.total_seconds())))
+            await remember(conn, CLICKS_KEPT, str(round(self._kept_for.total_seconds())))
             before = (now - self._kept_for).replace(hour=0, minute=0, second=0, microsecond=0)
             is_done = await self._drop_days(conn, before)
             for name, batch in BATCHES.items():
-                await self._in_batches(conn, name, lambda one, batch=batch: batch(one, before))
-            await self._in_batches(conn, "idempotent_answers", forget_answers)
+                await self._in_batches(name, partial(batch, conn, before))
+            await self._in_batches("idempotent_answers", partial(forget_answers, conn))
             await self._forget_external_ids(conn, before)
         finally:
             if not conn.is_closed():
@@ -105,10 +104,10 @@ class Retention:
                 log.info("partition_held", table=day.name, hint="a transaction reads it; it is tried again in a minute")
         return not held
 
-    async def _in_batches(self, conn: Connection, name: str, batch: Callable[[Connection], Awaitable[int]]) -> None:
+    async def _in_batches(self, name: str, batch: Callable[[], Awaitable[int]]) -> None:
         total, count = 0, BATCH_ROWS
         while count >= BATCH_ROWS:
-            count = await batch(conn)
+            count = await batch()
             total += count
             self._cells[_ROWS[name]] += count
             await asyncio.sleep(self._pause_s if count >= BATCH_ROWS else 0)

@@ -17,3 +17,11 @@ async def recall(conn: asyncpg.Connection, name: str, default: str) -> str:
     """The value of that name; `default` where nobody has stored one."""
     value: str | None = await conn.fetchval("SELECT value FROM installation WHERE name = $1", name)
     return default if value is None else value
+
+
+CLICKS_KEPT = "click_retention_s"
+
+
+async def clicks_kept_s(conn: asyncpg.Connection) -> int:
+    """How long clicks are kept, in seconds, by the node that last looked; 400 days before any has."""
+    return int(await recall(conn, CLICKS_KEPT, str(400 * 86400)))

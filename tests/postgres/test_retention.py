@@ -1,7 +1,6 @@
 """What has been kept long enough is taken away: days of clicks as partitions, rows of other tables in batches."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,19 +9,19 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from edge.admin.catalog_apply import apply_text
 from edge.admin.decisions import Decision, decide_each
 from edge.admin.retention import Retention
 from edge.counters import Counters, cell
 from edge.tracking.click_id import ms_of
 from storage.postgres.connection import Connection
-from storage.postgres.partitions import Partitions
 from storage.postgres.reports.query import parse_query
 from storage.postgres.reports.report import Report, run_report
 from storage.postgres.reports.viewer import ADMIN
 from storage.postgres.retention import find_days
 from storage.postgres.rollups import begin_rollups, pass_hours, sum_days
 from tests.node import eventually
-from tests.postgres.drains import Bench, Scribe, now_ms
+from tests.postgres.drains import CATALOG, Bench, now_ms
 from tests.rollup_recount import rollup_differences
 
 DAY_MS = 86_400_000
@@ -281,6 +280,16 @@ async def test_figures_of_roll_ups_stay(embedded_bench: Bench) -> None:
     while await sum_days(bench.conn):
         pass
     assert figures(await report(bench, "utm_campaign")) == figures(after), "a day summed anew has no clicks"
+
+
+async def test_a_window_that_outlasts_the_clicks_is_warned_of(embedded_bench: Bench) -> None:
+    """`apply` says it, by what the job has last gone by; 400 days before it ever ran."""
+    text = CATALOG.replace('payout = "5.00"\n', 'payout = "5.00"\nclick_window = "6d"\nimpression_window = "0"\n')
+    assert (await apply_text(embedded_bench.conn, text, "test.toml")).warnings == []
+    await retention().retain(await embedded_bench.connect(), datetime.now(UTC))
+    text = text.replace('"6d"', '"7d"')
+    [warning] = (await apply_text(embedded_bench.conn, text, "test.toml")).warnings
+    assert warning.startswith("offers[17].click_window: is longer than EDGE_CLICK_RETENTION keeps clicks (5 days)")
 
 
 async def report(bench: Bench, dimension: str) -> Report:
