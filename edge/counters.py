@@ -55,6 +55,17 @@ class Metric(NamedTuple):
 
 KINDS = ("click", "impression", "postback", "pixel", "other")
 OUTCOMES = ("redirected", "fallback", "rejected", "recorded", "refused", "unavailable", "bad_request")
+RETAINED = (
+    "converted_clicks",
+    "click_values",
+    "conversions_waiting",
+    "quarantine",
+    "external_ids",
+    "idempotent_answers",
+    "conversions.ip",
+    "imports.examples",
+)
+"""What is deleted row by row; `table.column`: the row stays, the column is blanked."""
 
 METRICS = (
     Metric("edge_requests_total", "counter", "Requests answered.", {"kind": KINDS, "outcome": OUTCOMES}),
@@ -155,6 +166,26 @@ METRICS = (
         "edge_rolled_up_through_seconds",
         "gauge",
         "Unix time before which reports take the coarser sums; 0: they take the hours.",
+        {},
+        (),
+        1e-3,
+    ),
+    Metric(
+        "edge_retention_partitions_total",
+        "counter",
+        "Days dropped because they were older than the retention.",
+        {"table": ("clicks", "impressions")},
+    ),
+    Metric(
+        "edge_retention_rows_total",
+        "counter",
+        "Rows deleted or blanked because they were older than they may be kept.",
+        {"table": RETAINED},
+    ),
+    Metric(
+        "edge_retention_done_seconds",
+        "gauge",
+        "Unix time at which this node last found nothing more that was kept too long.",
         {},
         (),
         1e-3,

@@ -104,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Less than `full`: addresses cannot be restored later."""
     honour_gpc: bool = True
     """Off: check the law of your visitors first."""
+    honour_dnt: bool = False
+    """On: visitors whose browser still sends the older `DNT: 1` get no cookie either: their pixels find no click."""
     postback_allow: tuple[str, ...] = ()
     """CIDRs. Too wide: whoever edits a partner's address reaches what only this machine should."""
     postback_timeout_s: int = 10
@@ -382,6 +384,7 @@ _SETTINGS = {
     "click_retention": _Setting("click_retention_s", _scaled(_DURATION, 86400, _YEARS_S), "a duration from 1d"),
     "ip_storage": _Setting("ip_storage", _choice(_IP_STORAGES), "full, truncated or none"),
     "honour_gpc": _Setting("honour_gpc", _choice(_SWITCH), _SWITCHED),
+    "honour_dnt": _Setting("honour_dnt", _choice(_SWITCH), _SWITCHED),
     "postback_allow": _Setting("postback_allow", _networks, "CIDRs such as 10.1.2.0/24"),
     "postback_timeout": _Setting("postback_timeout_s", _scaled(_DURATION, 1, 60), "a duration from 1s to 60s"),
     "postback_retry": _Setting("postback_retry_s", _scaled(_DURATION, 1, 3600), "a duration from 1s to 1h"),

@@ -168,6 +168,7 @@ class Worker:
             self._counters,
             compile_template(settings.fallback_url) if settings.fallback_url else None,
             settings.honour_gpc,
+            honour_dnt=settings.honour_dnt,
             visitors=Visitors(settings.secrets[0]),
             hops=Hops(settings.secrets),
             enrichment=enricher,

@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_diff import ItemChange, describe, find_changes, find_warnings
+from edge.tracking.catalog_diff import ItemChange, describe, find_changes, find_long_windows, find_warnings
 from edge.tracking.catalog_file import read_catalog
 from storage.postgres.catalog import (
     Connection,
@@ -14,6 +14,7 @@ from storage.postgres.catalog import (
     store_revision,
     store_source_hash,
 )
+from storage.postgres.installation import clicks_kept_s
 
 
 class ApplyResult(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ async def apply_text(
         created=sum(change.before is None for change in changes),
         updated=sum(change.before is not None and change.after is not None for change in changes),
         archived=sum(change.after is None for change in changes),
-        warnings=find_warnings(document),
+        warnings=find_warnings(document) + find_long_windows(document, await clicks_kept_s(conn)),
         diff=[line for change in changes for line in describe(change)],
     )
 

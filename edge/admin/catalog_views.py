@@ -10,7 +10,7 @@ _TERMS = {"payout_type", "payout", "payout_percent"}
 _PRICES = {"revenue_type", "revenue", "revenue_percent"}
 _OFFER = {
     "id", "name", "preview_url", "status", "expires_at", "currency", "approval", "click_window", "impression_window",
-    "min_seconds_to_convert", "attribution", "duplicates", "allowed_domains", "pixels", "tracking", "time_zone", "caps",
+    "min_seconds_to_convert", "attribution", "duplicates", "allowed_domains", "pixels", "cookies", "tracking", "time_zone", "caps",
     "goals", "landing_pages", "creatives",
 }  # fmt: skip
 _PARTNERS_OFFER = _OFFER | _TERMS | {"tiers", "overrides", "promo_codes"}

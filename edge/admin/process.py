@@ -15,6 +15,7 @@ from edge.admin.console import PAGES, Console
 from edge.admin.import_queue import queue_of
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
 from edge.admin.node_watch import NodeWatch
+from edge.admin.retention import Retention
 from edge.admin.roll_up import RollUp
 from edge.admin.state_publisher import StatePublisher
 from edge.admin.traffic import count_traffic
@@ -78,7 +79,8 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     states = StatePublisher(orders.resolve_database, settings.data_path / STATE, ZoneInfo(settings.timezone), counters)
     roll_up = RollUp(orders.resolve_database, settings.timezone, counters)
     watch = NodeWatch(backend, orders.resolve_database, counters)
-    lasting = (publisher.run(), states.run(), roll_up.run(), watch.run(), queue_of(backend).run())
+    retention = Retention(orders.resolve_database, settings.click_retention_s, counters)
+    lasting = (publisher.run(), states.run(), roll_up.run(), retention.run(), watch.run(), queue_of(backend).run())
     publishing = [asyncio.create_task(one) for one in lasting]
     stopping = asyncio.create_task(stop.wait())
     log.info("admin_ready")

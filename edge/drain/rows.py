@@ -89,6 +89,8 @@ class RowMaker:
         self._is_repeat = is_repeat
         """Whether a visitor has come again; None: nobody asks."""
         self._ip_storage = settings.ip_storage
+        # A link that says an address itself says it in full.
+        self._not_extra = _NOT_EXTRA if settings.ip_storage == "full" else _NOT_EXTRA | {"ip", "session_ip"}
         # One object an hour: a datetime's hash is computed once, and its comparison with itself is free.
         self._hour = lru_cache(64)(lambda number: moment(number * HOUR_MS))
         self._visitors = Visitors(settings.secrets[0])
@@ -211,7 +213,7 @@ class RowMaker:
             event.outcome,
             event.reason,
             flags,
-            extras_of(event.params, _NOT_EXTRA),
+            extras_of(event.params, self._not_extra),
             session.revision,
             first,
         )

@@ -7,7 +7,8 @@
   var server = tag.src.replace(/\/edge\.js([?#].*)?$/, "");
   var ID = /^[A-Za-z0-9-]{1,64}$/, NUMBER = /^\d{1,10}$/;
   var PASSED = /^(source|aff_(sub\d?|click_id|unique\d)|utm_\w+|contact_id|url_id|file_id)$/;
-  var isPrivate = navigator.globalPrivacyControl;
+  // Where EDGE_HONOUR_DNT is on, the comment below is code.
+  var isPrivate = navigator.globalPrivacyControl/*dnt*/, mayKeep;
   // waiting: who waits for the id; null: consent was withdrawn, and nobody waits any more.
   var page = {}, offer, aff, waiting = [], begun, isKnown, turn = 0;
 
@@ -49,12 +50,15 @@
   });
 
   var read = quietly(function () {
-    return isPrivate ? "" : d.cookie;
+    return mayKeep ? d.cookie : "";
   });
 
-  function settle(id, kept) {
+  function keep(value) {
     var days = setting("cookie-days") || 30;
-    if (kept && !isPrivate && days > 0) write(kept, days);
+    if (mayKeep && days > 0) write(value, days);
+  }
+
+  function settle(id) {
     api.transaction_id = id;
     isKnown = true;
     waiting.splice(0).forEach(function (then) {
@@ -62,18 +66,36 @@
     });
   }
 
+  function get(path, then) {
+    var mine = turn, xhr = new XMLHttpRequest();
+    xhr.open("GET", server + path);
+    xhr.timeout = 10000;
+    xhr.onloadend = function () {
+      if (mine === turn) then(xhr.responseText);
+    };
+    xhr.send();
+  }
+
+  // Whether anything may be kept or read: asked before the first time. No answer means no.
+  function ask(then) {
+    mayKeep = !isPrivate;
+    if (!mayKeep || !offer) return then();
+    get("/edge.js/" + offer, function (text) {
+      mayKeep = /true/.test(text);
+      then();
+    });
+  }
+
   function mint() {
-    var fields = {offer_id: offer, aff_id: aff}, mine = turn, xhr = new XMLHttpRequest();
+    var fields = {offer_id: offer, aff_id: aff};
     keys(page).forEach(function (name) {
       if (PASSED.test(name.slice(1))) fields[name.slice(1)] = page[name];
     });
-    xhr.open("GET", server + "/clk?" + query(fields));
-    xhr.timeout = 10000;
-    xhr.onloadend = function () {
-      var id = (/"transaction_id":"([\w-]{1,64})"/.exec(xhr.responseText) || [])[1];
-      if (mine === turn) settle(id || "", id && [id, offer, aff].join("."));
-    };
-    xhr.send();
+    get("/clk?" + query(fields), function (text) {
+      var id = (/"transaction_id":"([\w-]{1,64})"/.exec(text) || [])[1];
+      if (id) keep([id, offer, aff].join("."));
+      settle(id || "");
+    });
   }
 
   // In this order: what the URL brings, what an earlier page kept, a session of this page's own if a partner sent it.
@@ -86,11 +108,14 @@
     var sent = (setting("param") || "transaction_id,clickid").split(",").map(function (name) {
       return page["?" + name.trim()] || "";
     }).filter(ID.test, ID)[0];
-    var kept = /(^|; )_clickedge=([A-Za-z0-9-]{1,64})(\.\d*)?(\.\d*)?(;|$)/.exec(read());
-    if (sent) settle(sent, sent);
-    else if (kept && !(NUMBER.test(page["?aff_id"]) && kept[3] + kept[4] !== "." + offer + "." + aff)) settle(kept[2]);
-    else if (offer && aff) mint();
-    else settle("");
+    if (sent) settle(sent);
+    ask(function () {
+      if (sent) return keep(sent);
+      var kept = /(^|; )_clickedge=([A-Za-z0-9-]{1,64})(\.\d*)?(\.\d*)?(;|$)/.exec(read());
+      if (kept && !(NUMBER.test(page["?aff_id"]) && kept[3] + kept[4] !== "." + offer + "." + aff)) settle(kept[2]);
+      else if (offer && aff) mint();
+      else settle("");
+    });
   }
 
   // keepalive: it goes on when the page is left, which an image does not.

@@ -25,6 +25,7 @@ _RARE_NAMES = (
     "cookie",
     "authorization",
     "sec-gpc",
+    "dnt",
     "expect",
     "upgrade",
     "x-forwarded-for",

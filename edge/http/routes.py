@@ -13,8 +13,8 @@ from aiohttp.web_protocol import RequestHandler
 from edge.http.answers import to_response
 from edge.http.client_address import client_address, is_https
 from edge.http.limits import BAD_REQUEST, HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_HEADERS, MAX_REQUEST_LINE_BYTES
+from edge.http.script import OFFER_PATH, offer_response, script_response
 from edge.http.script import PATH as SCRIPT_PATH
-from edge.http.script import script_response
 from edge.http.tracker import Tracker
 from edge.tracking.headers import read_headers
 from edge.tracking.parameters import clean_form, parse_query, split_form
@@ -75,7 +75,10 @@ class Routes:
         if path == "/readyz":
             return to_response(text(*self._readiness()))
         if path == SCRIPT_PATH:
-            return script_response(raw.method, raw.headers.get("If-None-Match"))
+            honours_dnt = self._tracker.state.honour_dnt
+            return script_response(raw.method, raw.headers.get("If-None-Match"), honours_dnt=honours_dnt)
+        if path.startswith(OFFER_PATH):
+            return offer_response(raw.method, self._tracker.state.catalog, path.removeprefix(OFFER_PATH))
         params = parse_query(query)
         if raw.method == "POST":
             refusal = await _read_body(raw, params)

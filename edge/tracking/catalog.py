@@ -141,7 +141,8 @@ _FOR_EVER_MS = 2**63
 def compile_offer(offer: Offer) -> OfferView:
     """The offer as requests need it."""
     limits, rotation = limits_of(offer), compile_rotation(offer.id, offer.landing_pages)
-    is_conditional = limits or rotation or offer.rules or offer.redirect != "302"
+    # One without cookies goes the long way too: the short one need not ask.
+    is_conditional = limits or rotation or offer.rules or offer.redirect != "302" or not offer.cookies
     return OfferView(
         **{name: getattr(offer, name) for name in offer.__struct_fields__},
         template=compile_template(offer.url),

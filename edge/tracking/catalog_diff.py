@@ -128,6 +128,17 @@ def find_warnings(document: Document) -> list[str]:
     return [*warnings, *_warn_of_postbacks(document.partners.values())]
 
 
+def find_long_windows(document: Document, kept_s: int) -> list[str]:
+    """Offers whose conversions may come when their click is not stored any more. `kept_s`: EDGE_CLICK_RETENTION."""
+    return [
+        f"offers[{offer.id}].{field}: is longer than EDGE_CLICK_RETENTION keeps clicks ({kept_s // 86400} days):"
+        " later conversions find none"
+        for offer in document.offers.values()
+        for field, window_s in (("click_window", offer.click_window_s), ("impression_window", offer.impression_window_s))
+        if window_s > kept_s
+    ]
+
+
 def _warn_of_postbacks(partners: Iterable[Partner]) -> Iterator[str]:
     """Macros that will not do what their author means."""
     for partner in partners:

@@ -226,6 +226,7 @@ class Offer(Part, frozen=True, kw_only=True):
     duplicates: Duplicates = "reject"
     allowed_domains: Domains = ()
     pixels: bool = True
+    cookies: bool = True
     tracking: Literal["transaction_id", "partner_id"] = "transaction_id"
     time_zone: TimeZone = "UTC"
     redirect: Literal["301", "302", "303", "307", "single_meta_refresh", "double_meta_refresh"] = "302"

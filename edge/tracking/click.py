@@ -10,6 +10,7 @@ from edge.tracking.catalog import OfferView
 from edge.tracking.crediting import is_external_id
 from edge.tracking.delivery import Page, Seeds, asked_page, choose_page, deliver, note_rule, partner_refusal
 from edge.tracking.macro_values import locate
+from edge.tracking.objections import forget_cookie, may_remember
 from edge.tracking.parameters import to_id
 from edge.tracking.redirects import send_to
 from edge.tracking.request import GIF, Answer, Handled, Kind, Request, text
@@ -51,9 +52,9 @@ def handle_click(state: EdgeState, request: Request, alias: str) -> Handled:
     page_id = asked_page(offer, request) if "url_id" in params else 0
     session = _open_session(state, request, offer.id, partner.id, page_id)
     id_text = session.click_id.hex()
-    first = cookies.first_click(request, offer, state.ids) if headers.cookie else b""
+    has_cookie = is_plain or may_remember(state, headers)
+    first = cookies.first_click(request, offer, state.ids) if headers.cookie and has_cookie else b""
     location = locate(offer.template_of(page_id), offer, session, id_text, request, state)
-    has_cookie = is_plain or _may_remember(state, request)
     cookie = cookies.remember(offer, first, id_text, is_https=request.is_https) if has_cookie else ""
     event = Click(session, "redirected", "", flags, alias, params, headers.referrer, headers.language, first)
     return Handled(_CLICK, "redirected", Answer(302, location=location, cookie=cookie), encode(event), True, session)
@@ -72,6 +73,7 @@ class _Sent(NamedTuple):
 
 def _handle_at_length(state: EdgeState, request: Request, alias: str) -> Handled:
     """A click of which anything may be true."""
+    request = forget_cookie(state, request)
     params, headers = request.params, request.headers
     offer_id, aff_id = to_id(params.get("offer_id", "")), to_id(params.get("aff_id", ""))
     seeds = Seeds(state, request)
@@ -103,7 +105,7 @@ def _send_on(state: EdgeState, request: Request, offer: OfferView, aff_id: int, 
     location = page.deep_link or locate(page.template, offer, session, id_text, request, state)
     first = cookies.first_click(request, offer, state.ids)
     cookie = ""
-    if _may_remember(state, request):
+    if may_remember(state, request.headers):
         cookie = cookies.remember_seed(offer, first, id_text, seed, is_https=request.is_https)
     answer = send_to(location, offer.redirect, cookie, state.hops, request.received_ms)
     return _Sent(session, "redirected", answer, first, bool(page.deep_link))
@@ -139,6 +141,7 @@ def handle_direct_click(state: EdgeState, request: Request, alias: str) -> Handl
 
 def handle_impression(state: EdgeState, request: Request, alias: str) -> Handled:
     """GET `/aff_i`: the GIF, whatever the offer; the impression is recorded with what was wrong about it."""
+    request = forget_cookie(state, request)
     params, headers = request.params, request.headers
     offer_id, aff_id = to_id(params.get("offer_id", "")), to_id(params.get("aff_id", ""))
     offer = state.catalog.offer(offer_id)
@@ -185,15 +188,11 @@ def _noted(params: dict[str, str], notes: dict[str, str] | None = None) -> dict[
     return {**(notes or {}), **{name: value for name, value in params.items() if name not in _OUR_NOTES}}
 
 
-def _may_remember(state: EdgeState, request: Request) -> bool:
-    return not (request.headers.opts_out and state.honour_gpc)
-
-
 def _flags(state: EdgeState, request: Request, *, is_deep_link: bool = False) -> list[str]:
     headers = request.headers
     flags = ["prefetch"] if headers.is_prefetch or request.method == "HEAD" else []
     if "url" in request.params and not is_deep_link:
         flags.append("deep_link_refused")
-    if headers.opts_out and state.honour_gpc:
+    if not may_remember(state, headers):
         flags.append("opted_out")
     return flags

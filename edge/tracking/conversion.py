@@ -12,6 +12,7 @@ from edge.tracking import cookies
 from edge.tracking.catalog import OfferView
 from edge.tracking.click_id import is_well_formed
 from edge.tracking.crediting import credit_without_click, is_external_id
+from edge.tracking.objections import forget_cookie
 from edge.tracking.parameters import to_id
 from edge.tracking.replies import SCRIPT, failure, success
 from edge.tracking.request import GIF, UNAVAILABLE, Answer, Handled, Kind, Request
@@ -38,7 +39,7 @@ def handle_goal_postback(state: EdgeState, request: Request, alias: str) -> Hand
 
 def handle_pixel(state: EdgeState, request: Request, alias: str) -> Handled:
     """`/aff_l`: a browser tells us; the session comes from `transaction_id`, else from the offer's cookies."""
-    params = request.params
+    request, params = forget_cookie(state, request), request.params
     offer = state.catalog.offer(to_id(params.get("offer_id", "")))
     sent = params.get("transaction_id", "")[:MAX_TRANSACTION_ID_CHARS]
     if sent:

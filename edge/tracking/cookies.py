@@ -41,7 +41,7 @@ def seed(request: Request, offer: OfferView, ids: ClickIds) -> bytes:
 
 def _value_of(request: Request, offer: OfferView) -> str:
     header = request.headers.cookie
-    if not header:
+    if not header or not offer.cookies:
         return ""
     return _value(header, offer.cookie_name)
 
@@ -55,7 +55,7 @@ def click_of(request: Request, offer: OfferView, touch: Literal["first", "last"]
 def touch_of(request: Request, offer: OfferView, touch: Literal["first", "last"], ids: ClickIds) -> bytes:
     """The click, or without one the view, that a pixel of this offer belongs to by its cookies; empty if there is none."""
     click_id = click_of(request, offer, touch, ids)
-    if click_id or not offer.impression_window_s:
+    if click_id or not offer.impression_window_s or not offer.cookies:
         return click_id
     return ids.parse(_value(request.headers.cookie, f"cv_{offer.id}=")) or b""
 
@@ -72,14 +72,18 @@ def remember(offer: OfferView, first: bytes, last: str, *, is_https: bool) -> st
 
 
 def remember_seed(offer: OfferView, first: bytes, last: str, seed: bytes, *, is_https: bool) -> str:
-    """The same, with the seed of what the visitor was shown; without one just the same."""
+    """The same, with the seed of what the visitor was shown; without one just the same. "" of an offer without cookies."""
+    if not offer.cookies:
+        return ""
     if not seed:
         return remember(offer, first, last, is_https=is_https)
     return remember(offer, first or bytes.fromhex(last), f"{last}.{seed.hex()}", is_https=is_https)
 
 
 def remember_view(offer: OfferView, impression_id: bytes, *, is_https: bool) -> str:
-    """The Set-Cookie value that makes the browser remember its last view of the offer."""
+    """The Set-Cookie value that makes the browser remember its last view of the offer; "" of one without cookies."""
+    if not offer.cookies:
+        return ""
     secure = "; SameSite=None; Secure" if is_https else ""
     return f"cv_{offer.id}={impression_id.hex()}; Max-Age={offer.impression_window_s}; Path=/; HttpOnly{secure}"
 

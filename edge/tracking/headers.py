@@ -10,9 +10,11 @@ from edge.tracking.parameters import clean
 MAX_USER_AGENT_CHARS = 512
 MAX_REFERRER_CHARS = 1024
 MAX_LANGUAGE_CHARS = 64
+GPC, DNT = 1, 2
+"""Ways to object: Global Privacy Control (`Sec-GPC: 1`), and Do Not Track (`DNT: 1`)."""
 PREFETCH_NAMES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _PREFETCH_WORDS = ("prefetch", "preview", "prerender")
-_READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", "authorization", *PREFETCH_NAMES))
+_READ = frozenset(("user-agent", "referer", "accept-language", "cookie", "sec-gpc", "dnt", "authorization", *PREFETCH_NAMES))
 
 
 @lru_cache(4096)
@@ -35,8 +37,8 @@ class Headers(msgspec.Struct, frozen=True, gc=False):
     language: str = ""
     cookie: str = ""
     is_prefetch: bool = False
-    opts_out: bool = False
-    """Global Privacy Control."""
+    opts_out: int = 0
+    """GPC, DNT, both (their sum) or 0: one number, so that the common request is asked once."""
     authorization: str = ""
     """As sent; read only where header lines are read one by one, as those of a POST are."""
 
@@ -55,6 +57,6 @@ def read_headers(pairs: Iterable[tuple[str, str]]) -> Headers:
         clean(get("accept-language", "")[:MAX_LANGUAGE_CHARS]),
         get("cookie", ""),
         any(word in sent[name].lower() for name in PREFETCH_NAMES if name in sent for word in _PREFETCH_WORDS),
-        get("sec-gpc", "") == "1",
+        GPC * (get("sec-gpc") == "1") + DNT * (get("dnt") == "1"),
         get("authorization", ""),
     )

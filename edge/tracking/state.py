@@ -32,6 +32,7 @@ class EdgeState:
     counters: Counters
     fallback: Template | None = None
     honour_gpc: bool = True
+    honour_dnt: bool = False
     capped: Capped = field(default_factory=dict)
     has_external_ids: bool = False
     """Whether any click of the network carried an id of its sender's: then a postback's id need not be ours."""

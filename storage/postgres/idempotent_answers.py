@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-_KEPT = "interval '25 hours'"
+KEPT_FOR = "interval '25 hours'"
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ async def keep_answer(conn: asyncpg.Connection, key_id: int, idempotency_key: st
     )
     await conn.execute(
         "DELETE FROM idempotent_answers WHERE ctid = ANY(ARRAY("
-        f"SELECT ctid FROM idempotent_answers WHERE answered_at < now() - {_KEPT}"
+        f"SELECT ctid FROM idempotent_answers WHERE answered_at < now() - {KEPT_FOR}"
         " ORDER BY answered_at LIMIT 100 FOR UPDATE SKIP LOCKED))"
     )
 

@@ -21,6 +21,14 @@ async def recall(conn: asyncpg.Connection, name: str, default: str) -> str:
     return default if value is None else value
 
 
+CLICKS_KEPT = "click_retention_s"
+
+
+async def clicks_kept_s(conn: asyncpg.Connection) -> int:
+    """How long clicks are kept, in seconds, by the node that last looked; 400 days before any has."""
+    return int(await recall(conn, CLICKS_KEPT, str(400 * 86400)))
+
+
 class DatabaseReplaced(StorageError):
     """The connection leads to another database than the last one did."""
 

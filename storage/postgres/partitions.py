@@ -63,18 +63,23 @@ async def _create(connection: Any, day: date) -> None:
         # Two creators would otherwise both find nothing and the second fail.
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
         for parent in PARENTS:
-            if not await _is_attached(connection, parent, day):
+            is_pending = await _is_detach_pending(connection, parent, day)
+            if is_pending:  # a retention that was cut off: it is finished before the day can come back
+                name = partition_name(parent, day)
+                await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE")
+            if is_pending is not False:
                 await connection.execute(_create_sql(parent, day))
 
 
-async def _is_attached(connection: Any, parent: str, day: date) -> bool:
-    found = await connection.fetchval(
-        "SELECT 1 FROM pg_inherits WHERE inhparent = $1::text::regclass AND inhrelid = to_regclass($2::text)"
-        " AND NOT inhdetachpending",
+async def _is_detach_pending(connection: Any, parent: str, day: date) -> bool | None:
+    """None: it is no partition, or no table at all."""
+    found: bool | None = await connection.fetchval(
+        "SELECT inhdetachpending FROM pg_inherits"
+        " WHERE inhparent = $1::text::regclass AND inhrelid = to_regclass($2::text)",
         parent,
         partition_name(parent, day),
     )
-    return found is not None
+    return found
 
 
 def _create_sql(parent: str, day: date) -> str:

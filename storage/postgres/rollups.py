@@ -216,6 +216,11 @@ async def _sum_day(conn: asyncpg.Connection, day: date) -> bool:
     return True
 
 
+async def hold_summing(conn: asyncpg.Connection) -> None:
+    """Until the transaction's end no day is summed. Taken before all other locks (R4)."""
+    await _hold_alone(conn, [_SUMMER])
+
+
 async def _hold_alone(conn: asyncpg.Connection, numbers: Sequence[int]) -> None:
     await conn.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
     await _lock(conn, numbers, is_shared=False)

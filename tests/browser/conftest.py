@@ -52,6 +52,13 @@ advertiser_id = 1
 name = "Without an id in the URL"
 url = "http://localhost:{port}/plain"
 payout = "2.00"
+[[offers]]
+id = 19
+advertiser_id = 1
+name = "Without cookies"
+url = "http://localhost:{port}/landing?transaction_id={transaction_id}"
+payout = "3.00"
+cookies = false
 """
 
 

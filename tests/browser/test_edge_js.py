@@ -95,7 +95,7 @@ async def test_before_consent_nothing_is_kept_and_nothing_is_asked(site: Site, p
     assert await page.evaluate("[document.cookie, clickedge.transaction_id]") == ["", ""]
     await visitor.calls("clickedge.consent(true)")
     assert await visitor.known_id() not in ("", minted)
-    assert [url for url in visitor.asked[asked:] if not url.startswith("/clk?")] == []
+    assert [url for url in visitor.asked[asked:] if not url.startswith(("/clk?", "/edge.js/17"))] == []
 
 
 async def test_consent_withdrawn_while_the_id_is_on_its_way_is_heeded(
@@ -199,6 +199,21 @@ async def test_with_global_privacy_control_nothing_is_kept(site: Site, pages: Pa
     await visitor.page.goto(f"{site.home}/")
     assert await visitor.known_id() != "abc"
     assert await visitor.kept() == ""
+
+
+async def test_of_an_offer_without_cookies_nothing_is_kept_or_read(site: Site, pages: Pages, visitor: Visitor) -> None:
+    """The id serves the page that it came to; what an earlier release kept is not read, and a direct link keeps nothing."""
+    pages.attributes = 'data-offer-id="19"'
+    await visitor.page.goto(f"{site.home}/?transaction_id=abc", wait_until="networkidle")
+    assert await visitor.known_id() == "abc"
+    assert await visitor.kept() == ""
+    await visitor.page.evaluate("document.cookie = '_clickedge=old;Path=/'")
+    await visitor.page.goto(f"{site.home}/?aff_id=2", wait_until="networkidle")
+    minted = await visitor.known_id()
+    assert minted not in ("", "abc", "old")
+    assert await visitor.kept() == "old"
+    await visitor.calls("clickedge.conversion({adv_sub: 'direct'})")
+    assert (await site.row(CONVERSIONS, minted))["status"] == "approved"
 
 
 @pytest.mark.parametrize(("days", "kept_s"), [("", 30 * 86400), ("7", 7 * 86400), ("0", 0), ("x", 0)])

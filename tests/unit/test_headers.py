@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edge.http import known_blocks
 from edge.http.known_blocks import Block, KnownBlocks, read_block
-from edge.tracking.headers import MAX_USER_AGENT_CHARS, Headers, read_headers
+from edge.tracking.headers import DNT, GPC, MAX_USER_AGENT_CHARS, Headers, read_headers
 
 SENT = (
     b"\r\nHost: edge.example\r\nUSER-agent:\t Mozilla/5.0 \r\nX-Forwarded-For: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\n"
@@ -32,7 +32,9 @@ def test_a_header_is_cut_and_cleaned() -> None:
     ("name", "value", "expected"),
     [
         ("cOOkie", "a=b", Headers(cookie="a=b")),
-        ("Sec-GPC", "1", Headers(opts_out=True)),
+        ("Sec-GPC", "1", Headers(opts_out=GPC)),
+        ("DNT", "1", Headers(opts_out=DNT)),
+        ("DNT", "0", Headers()),
         ("Sec-GPC", "0", Headers()),
         ("Purpose", "prefetch", Headers(is_prefetch=True)),
         ("Sec-Purpose", "Prefetch;prerender", Headers(is_prefetch=True)),

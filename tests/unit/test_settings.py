@@ -72,6 +72,7 @@ def test_an_empty_value_means_not_set_here() -> None:
         ("TRUSTED_PROXIES", "10.0.0.0/8, 2001:db8::/32", "trusted_proxies", ("10.0.0.0/8", "2001:db8::/32")),
         ("PROXY_PROTOCOL", "ON", "proxy_protocol", True),
         ("HONOUR_GPC", "off", "honour_gpc", False),
+        ("HONOUR_DNT", "on", "honour_dnt", True),
         ("IP_STORAGE", "truncated", "ip_storage", "truncated"),
         ("TIMEZONE", "Europe/Berlin", "timezone", "Europe/Berlin"),
         ("SECRET", f"{SECRET}, {SECRET}2", "secrets", (SECRET, SECRET + "2")),

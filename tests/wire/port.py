@@ -199,7 +199,12 @@ class Unbounded:
 
 
 def build_state(
-    catalog: Catalog | str = CATALOG, lease: Lease | None = None, *, fallback: str = "", honour_gpc: bool = True
+    catalog: Catalog | str = CATALOG,
+    lease: Lease | None = None,
+    *,
+    fallback: str = "",
+    honour_gpc: bool = True,
+    honour_dnt: bool = False,
 ) -> EdgeState:
     """What handlers share: worker 1 of node 3, with sessions and counters of its own."""
     return EdgeState(
@@ -209,6 +214,7 @@ def build_state(
         Counters.private(),
         compile_template(fallback) if fallback else None,
         honour_gpc,
+        honour_dnt=honour_dnt,
         visitors=Visitors(SECRET),
         hops=Hops((SECRET,)),
     )
@@ -380,6 +386,7 @@ async def serving(
     catalog: str = CATALOG,
     fallback: str = "",
     honour_gpc: bool = True,
+    honour_dnt: bool = False,
     trusted: str = "",
     durable_clicks: bool = False,
     durable_conversions: bool = True,
@@ -400,7 +407,7 @@ async def serving(
     journal = GroupCommit(
         writer, max_bytes=max_bytes, fsync_interval_ms=50, observe_sync=lambda _: None, on_broken=broken.append
     )
-    state = build_state(catalog, lease, fallback=fallback, honour_gpc=honour_gpc)
+    state = build_state(catalog, lease, fallback=fallback, honour_gpc=honour_gpc, honour_dnt=honour_dnt)
     port = Port(state, journal, writer.directory, broken)
     public = PublicPort(
         state,

@@ -74,6 +74,7 @@ SECTIONS: dict[Kind, Sequence[Section]] = {
                 Field("impression_window", "Impression window", hint="0: views earn nothing"),
                 Field("min_seconds_to_convert", "Least seconds to convert", "number"),
                 Field("pixels", "Browser pixels count", "flag"),
+                Field("cookies", "Cookies", "flag", "off: none is set or read, and edge.js keeps nothing"),
             ),
         ),
     ),

@@ -1,5 +1,6 @@
 """What a query asks of the sources: its plan, and what has to be said of figures that nobody knows."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ async def ask(
     question = Question(query, viewer, period, grouped, filters, steps)
     if any(step.source is COST_ROWS for step in steps) and not await _has_costs(conn, question):
         question = question._replace(steps=[step for step in steps if step.source is not COST_ROWS])
-    notes = _notes(asked, components) + await _notes_on_rows(conn, steps, period)
+    notes = _notes(asked, components) + await notes_on_rows(conn, steps, asked, period)
     if missing and await _has_costs(conn, question):
         whole_steps, unknown = make_plan(need._replace(dimensions=_asked((), filters)), [COST_ROWS])
         totals = [Step(step.source, tuple(name for name in step.components if name in missing)) for step in whole_steps]
@@ -108,24 +109,47 @@ def _notes(asked: Iterable[Dimension], components: Iterable[str]) -> list[str]:
     return []
 
 
-async def _notes_on_rows(conn: Connection, steps: Iterable[Step], period: Period) -> list[str]:
-    """What is counted from rows is counted only as long as they are kept; roll-ups stay."""
-    if not any(step.source.ids or " FROM clicks " in step.source.table for step in steps):
+async def notes_on_rows(
+    conn: Connection, steps: Sequence[Step], asked: Sequence[Dimension], period: Period
+) -> list[str]:
+    """What is counted from rows is counted only as long as they are kept; roll-ups and conversions stay."""
+    of_clicks = any(step.source.ids or _READS_CLICKS(step.source.table) for step in steps)
+    of_touches = any(_needs_touch(step.source, asked) for step in steps)
+    if not of_clicks and not of_touches:
         return []
-    first: Any = await conn.fetchval(_FIRST_KEPT, period.starts_at)
-    if first is None:
+    row: Any = await conn.fetchrow(_FIRST_KEPT, period.starts_at, period.ends_at, of_clicks, of_touches)
+    if row is None:
         return []
-    return [
-        f"clicks and impressions before {first:%Y-%m-%d} are kept by offer, partner and the like only: none is counted"
-    ]
+    first = f"{row['first_kept']:%Y-%m-%d}"
+    notes = []
+    if row["has_lost_clicks"]:
+        notes.append(f"clicks and impressions before {first} are kept by offer, partner and the like only: none is counted")
+    if row["has_lost_touches"]:
+        notes.append(f"clicks before {first} are not kept: their conversions stand where what only the click knew is empty")
+    return notes
 
 
-# The first day that still has its rows, where the period has older roll-ups.
+_READS_CLICKS = re.compile(r" FROM click(s|_values) ").search
+
+
+def _needs_touch(source: Source, asked: Iterable[Dimension]) -> bool:
+    """Whether it looks the conversions' clicks up."""
+    joins = {join for one in asked if source.has(one) for join in source.column(one).joins}
+    return not joins.isdisjoint(("touch", "first")) or (bool(source.joins) and "last" not in source.touches)
+
+
+# The first day that still has its rows: where the period has older roll-ups, or conversions of older clicks. The latter
+# are looked for only so far beyond it as windows mostly are long: not in each report for ever.
 _FIRST_KEPT = """
-    SELECT first_kept FROM (
-        SELECT to_date(right(min(inhrelid::regclass::text), 8), 'YYYYMMDD') AS first_kept
-        FROM pg_inherits WHERE inhparent = 'clicks'::regclass
-    ) AS kept
-    WHERE $1 < first_kept AND EXISTS (
-        SELECT FROM stats_hourly WHERE hour >= $1 AND hour < first_kept AND (gross_clicks > 0 OR impressions > 0))
+    SELECT first_kept,
+        $3 AND $1 < first_kept AND EXISTS (
+            SELECT FROM stats_hourly WHERE hour >= $1 AND hour < least(first_kept, $2)
+            AND (gross_clicks > 0 OR impressions > 0)) AS has_lost_clicks,
+        $4 AND $1 < first_kept + interval '90 days' AND EXISTS (
+            SELECT FROM conversions WHERE received_at >= $1 AND received_at < first_kept + interval '90 days'
+            AND touched_at < least(first_kept, $2) AND click_id IS NOT NULL) AS has_lost_touches
+    FROM (
+        SELECT to_date(right(min(inhrelid::regclass::text), 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS first_kept
+        FROM pg_inherits WHERE inhparent = 'clicks'::regclass AND NOT inhdetachpending
+    ) AS kept WHERE first_kept IS NOT NULL
 """

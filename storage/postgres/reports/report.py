@@ -117,7 +117,8 @@ async def _run(
     previous_period = None
     if query.compare:
         previous_period = query.period.previous(now)
-        answer = await _compare(conn, answer, question, previous_period, sources)
+        answer, before = await _compare(conn, answer, question, previous_period, sources)
+        notes.extend(f"of the time before: {note}" for note in before if note not in notes)
     if answer.is_split:
         notes.append("money of several currencies is never added: totals stand by currency")
     has_more = len(answer.rows) > query.limit
@@ -187,12 +188,12 @@ def _has_money(name: str) -> bool:
 
 async def _compare(
     conn: Connection, answer: _Answer, question: statement.Question, period: Period, sources: Sequence[Source]
-) -> _Answer:
-    """The answer with what each figure was in that period beside it."""
+) -> tuple[_Answer, list[str]]:
+    """The answer with what each figure was in that period beside it, and notes on those."""
     query = question.query
     keys = [tuple(row.dimensions[name] for name in query.dimensions) for row in answer.rows]
     everything = msgspec.structs.replace(query, offset=0, limit=statement.ALL_ROWS)
-    asked, _ = await ask(conn, everything, question.viewer, period, sources, is_comparison=True)
+    asked, notes = await ask(conn, everything, question.viewer, period, sources, is_comparison=True)
     before = await _fetch(conn, asked._replace(is_split=answer.is_split), keys)
     if not answer.is_split and len({*answer.currencies, *before.currencies}) > 1:
         # One currency now and another then: neither may be measured by the other.
@@ -206,7 +207,7 @@ async def _compare(
     by_currency = {row.dimensions[statement.CURRENCY]: row.metrics for row in before.by_currency}
     for row in answer.by_currency:
         _set_previous(row, by_currency.get(row.dimensions[statement.CURRENCY], nothing))
-    return answer
+    return answer, notes
 
 
 def _nothing(query: ReportQuery) -> Figures:
