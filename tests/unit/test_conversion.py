@@ -10,7 +10,7 @@ from edge.tracking.click import handle_click
 from edge.tracking.conversion import handle_goal_postback, handle_pixel, handle_postback
 from edge.tracking.dialects import dispatch
 from edge.tracking.request import GIF, UNAVAILABLE, Handled, Kind
-from edge.tracking.state import REFUSALS_BURST, UNVERIFIED_BURST, UNVERIFIED_PER_S, EdgeState
+from edge.tracking.state import ALL_REFUSALS_BURST, REFUSALS_BURST, UNVERIFIED_BURST, UNVERIFIED_PER_S, EdgeState
 from storage.journal.events import Conversion, decode, decode_session
 from tests.wire.port import NOW_MS, build_catalog, build_state, request_of
 
@@ -134,6 +134,21 @@ def test_forged_ids_are_stored_at_a_bounded_rate_and_counted_beyond() -> None:
     assert stored(50, NOW_MS - 4000) == 10
     assert stored(500, NOW_MS + 3_600_000) == REFUSALS_BURST
     assert counted(state) == (0, 0, 900, 900 - 100 - 10 - 10 - 100)
+
+
+def test_who_floods_with_forged_ids_does_not_hide_what_others_send() -> None:
+    """Each sender's network has its own rate, all together twice that; beyond it nothing is made of the request."""
+    state = build_state(CATALOG)
+
+    def stored(ip: str, count: int) -> int:
+        request = replace(request_of("transaction_id=forged"), client_ip=ip)
+        return sum(bool(handle_postback(state, request, "").event) for _ in range(count))
+
+    assert stored("198.51.100.1", 10_000) == REFUSALS_BURST
+    assert stored("198.51.100.77", 10) == 0
+    assert stored("203.0.113.9", 60) == 60
+    assert sum(stored(f"10.{number}.0.1", 5) for number in range(100)) == ALL_REFUSALS_BURST - REFUSALS_BURST - 60
+    assert counted(state)[2:] == (10_570, 10_570 - ALL_REFUSALS_BURST)
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,42 @@ async def test_connections_beyond_the_limit_are_closed_at_once(tmp_path: Path) -
         await eventually(has_room, 10)
 
 
+@pytest.mark.parametrize("trusted", ["", "127.0.0.0/8"])
+async def test_a_client_has_so_many_connections_and_a_trusted_proxy_any_number(tmp_path: Path, trusted: str) -> None:
+    """On the lane or handed over; the next one of its own is closed unanswered, and room is made by each that ends."""
+    async with serving(tmp_path, client_connections=2, trusted=trusted) as port:
+        async with port.wire() as first, port.wire() as second:
+            first.get("/aff_c?offer_id=17&aff_id=2")
+            second.send(b"POST /aff_lsr HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")  # aiohttp's, until its body is there
+            assert (await first.reply()).status == 302
+            for _ in range(3):
+                assert bool(await port.try_get("/livez")) is bool(trusted)
+            second.send(b"amount=10")
+            assert (await second.reply()).status == 200
+
+        async def has_room() -> bool:
+            return await port.try_get("/livez") == 200
+
+        await eventually(has_room, 10)
+
+
+async def test_behind_a_balancer_the_clients_are_counted(tmp_path: Path) -> None:
+    """By the PROXY protocol's header, not by the balancer's address."""
+    async with serving(tmp_path, client_connections=1, has_proxy=True) as port, port.wire() as first:
+        first.send(proxied("203.0.113.9"))
+        first.get("/aff_c?offer_id=17&aff_id=2")
+        assert (await first.reply()).status == 302
+        for address, is_served in (("203.0.113.9", False), ("203.0.113.10", True)):
+            async with port.wire() as wire:
+                wire.send(proxied(address))
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                if is_served:
+                    assert (await wire.reply()).status == 302
+                else:
+                    assert await wire.is_closed()
+        assert len(port.events()) == 2
+
+
 async def test_a_closed_connection_waits_for_no_collector(tmp_path: Path) -> None:
     """Answered here or handed over, it is gone when it is closed: memory does not wait for a full collection."""
 
