@@ -74,10 +74,12 @@ test: setup-dev $(if $(IS_ROOT),system)  ## runs the tests: PYTEST_ARGS=
 	@for name in $(MISSING_PACKAGES); do echo "make: without Debian's $$name its tests are left out; as root: make system"; done
 	cd '$(ROOT)' && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
-check: setup-dev  ## lints, checks types and the layers
+check: setup-dev  ## lints, checks types, the layers, and dependencies: licences, known vulnerabilities
 	cd '$(ROOT)' && $(BIN)/ruff check .
 	cd '$(ROOT)' && $(BIN)/mypy
 	cd '$(ROOT)' && $(BIN)/python -m pytest --quiet tests/test_layers.py
+	cd '$(ROOT)' && $(BIN)/python .ci/licences.py
+	cd '$(ROOT)' && $(BIN)/python .ci/audit.py
 
 missing:
 	@echo $(MISSING_PACKAGES)
