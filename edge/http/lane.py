@@ -250,14 +250,17 @@ class Lane(asyncio.Protocol):
             return False
         block = read_block(sent, is_hot=self._is_complete, is_last=not self._parser.should_keep_alive())
         if not line.endswith(_VERSION):
-            if line.endswith(b" HTTP/1.0"):
+            if line.endswith(b" HTTP/1.0") and b"\ntransfer-encoding:" not in sent.lower():  # RFC 9112 6.1: faulty
                 return True
-            self._refuse(NO_SUCH_VERSION)
+            self._refuse(BAD_REQUEST if line.endswith(b" HTTP/1.0") else NO_SUCH_VERSION)
             return False
         if not block.has_one_host:
             self._refuse(BAD_REQUEST)
             return False
         method, _, target = line[: -len(_VERSION)].partition(b" ")
+        if _SPACE in target:  # llhttp takes more than one blank between the words
+            self._refuse(BAD_REQUEST)
+            return False
         is_here = block.is_hot and self.port.is_on and method in (b"GET", b"HEAD")
         if not (is_here and self._answer(method.decode(), target, block)):
             return True

@@ -43,6 +43,7 @@ async def stored_clicks(url: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.reliability(number=13)
 async def test_a_minute_without_postgres_costs_neither_a_redirect_nor_a_row(
     make_gated: MakeNode, gate: Gate, say: Say
 ) -> None:
@@ -79,6 +80,7 @@ async def test_a_minute_without_postgres_costs_neither_a_redirect_nor_a_row(
     assert await node.stop() == 0
 
 
+@pytest.mark.reliability(number=16)
 async def test_a_node_that_held_its_lease_redirects_at_once_without_postgres(
     make_gated: MakeNode, make_client: MakeClient, gate: Gate, say: Say
 ) -> None:

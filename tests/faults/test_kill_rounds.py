@@ -50,6 +50,7 @@ async def partners() -> AsyncIterator[PartnerServer]:
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kinds", [INSIDE, WHOLE], ids=["one_process", "whole_node"])
+@pytest.mark.reliability(number=1)
 async def test_nothing_answered_is_lost_or_doubled_by_kills(
     make_node: Callable[..., Node], tmp_path: Path, partners: PartnerServer, say: Say, kinds: list[str]
 ) -> None:

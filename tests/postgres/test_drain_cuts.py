@@ -61,6 +61,7 @@ async def is_at_end(bench: Bench, scribe: Scribe) -> bool:
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", CUTS)
 @pytest.mark.timeout(120)
+@pytest.mark.reliability(number=11)
 async def test_a_cut_wire_neither_loses_nor_doubles_anything(bench: Bench, kind: str) -> None:
     """Cut before, within and after a message, its reply lost: what is stored is what lies before the position."""
     scribe = bench.scribe()

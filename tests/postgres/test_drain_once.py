@@ -173,6 +173,7 @@ async def test_segments_are_kept_as_long_as_asked(bench: Bench) -> None:
     assert names(scribe) == before != []
 
 
+@pytest.mark.reliability(number=14)
 async def test_a_restored_database_is_caught_up_from_the_journal(bench: Bench) -> None:
     """Restored to an older state, Postgres gets what came since from drained segments: once, roll-ups and all."""
     scribe = bench.scribe(max_segment_bytes=SMALL_SEGMENT)

@@ -113,6 +113,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("url", REFUSED)
+@pytest.mark.reliability(number=25)
 def test_a_link_that_is_not_certain_is_refused(url: str) -> None:
     """User parts, backslashes, encoded dots, other alphabets, other schemes, ports that are none, endless paths."""
     assert find_location(url, DOMAINS) == ""
@@ -138,6 +139,7 @@ def test_what_is_read_away_hides_no_host(query: str) -> None:
     assert "evil.example/" not in location
 
 
+@pytest.mark.reliability(number=25)
 def test_without_domains_nothing_is_followed() -> None:
     """The default."""
     assert find_location("https://shop.example.com/", ()) == ""
@@ -157,6 +159,7 @@ PIECES = st.sampled_from(
 
 @given(st.one_of(st.lists(PIECES, max_size=8).map("".join), st.text(max_size=40).map("https://shop.example.com".__add__)))
 @example("https://shop.example.com\\@evil.example")
+@pytest.mark.reliability(number=25)
 def test_no_link_leads_off_the_list(url: str) -> None:
     """Whatever is put together: other parsers find an allowed host in what is sent, and nothing that a header must not hold."""
     location = find_location(url, DOMAINS)

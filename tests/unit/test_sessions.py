@@ -35,6 +35,7 @@ def test_a_small_memory_is_an_exact_lru(capacity: int, steps: list[tuple[bool, i
 
 
 @pytest.mark.parametrize("capacity", [SHARD_ENTRIES, SHARD_ENTRIES + 1, 1000, 4321])
+@pytest.mark.reliability(number=18)
 def test_there_are_never_more_entries_than_the_capacity(capacity: int) -> None:
     """Five times as many puts as places; what is left is nearly all of the capacity."""
     sessions = Sessions[bytes](capacity)

@@ -63,6 +63,7 @@ def test_upper_case_hex_is_right_too() -> None:
         ({"timestamp": str(NOW_S + 1)}, "the signature is wrong"),
     ],
 )
+@pytest.mark.reliability(number=26)
 def test_whatever_was_changed_after_signing_is_found(changes: dict[str, str], fault: str) -> None:
     """A parameter changed, added or taken away; a signature or timestamp that is none."""
     assert find_fault(sent(signed(**changes)), SIGNING) == fault

@@ -245,6 +245,7 @@ class GatedDisk(Filesystem):
 
 
 @pytest.mark.parametrize("is_durable", [False, True])
+@pytest.mark.reliability(number=2)
 async def test_a_slow_fsync_holds_back_answers_in_disk_mode_only(tmp_path: Path, is_durable: bool) -> None:
     """`process` answers while the disk is busy; `disk` says nothing until it is done, and serves others meanwhile."""
     disk = GatedDisk()
@@ -269,6 +270,7 @@ async def test_a_slow_fsync_holds_back_answers_in_disk_mode_only(tmp_path: Path,
             disk.gate.set()
 
 
+@pytest.mark.reliability(number=6)
 async def test_a_full_disk_costs_a_count_and_no_redirect(tmp_path: Path) -> None:
     """ENOSPC or a short write: 302 all the same, counted exactly; the next click is journalled, with no restart."""
     disk = FaultyDisk()
@@ -313,6 +315,7 @@ async def test_a_journal_near_its_cap_drops_clicks_and_keeps_conversions(
 
 
 @pytest.mark.parametrize("is_durable", [False, True])
+@pytest.mark.reliability(number=7)
 async def test_after_a_failed_fsync_nothing_is_answered(tmp_path: Path, is_durable: bool) -> None:
     """What the kernel still holds is unknown: the worker is told to end, and confirms nothing until it has."""
     disk = FaultyDisk()

@@ -172,6 +172,7 @@ async def test_a_pipeline_is_answered_in_its_order_cold_requests_last(tmp_path: 
             disk.gate.set()
 
 
+@pytest.mark.reliability(number=22)
 async def test_ten_thousand_pipelined_clicks_are_answered_and_recorded(tmp_path: Path) -> None:
     """At most 32 at a time; none is lost, doubled or out of order."""
     async with serving(tmp_path) as port, port.wire() as wire:
