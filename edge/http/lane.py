@@ -102,6 +102,7 @@ class Lane(asyncio.Protocol):
         "_spare",
         "_tell_spare",
         "_transport",
+        "_wants_close",
         "_wants_proxy",
         "deadline_s",
         "port",
@@ -148,8 +149,9 @@ class Lane(asyncio.Protocol):
         del self._parser, self._spare, self._tell_spare
 
     def on_message_complete(self) -> None:
-        """llhttp: the head that was fed is a whole request."""
+        """llhttp: the head that was fed is a whole request. Only now does it know whether it is the last one."""
         self._is_complete = True
+        self._wants_close = not self._parser.should_keep_alive()
 
     def data_received(self, data: bytes) -> None:
         if not (
@@ -248,7 +250,7 @@ class Lane(asyncio.Protocol):
         if fault is not None:
             self._refuse(fault)
             return False
-        block = read_block(sent, is_hot=self._is_complete, is_last=not self._parser.should_keep_alive())
+        block = read_block(sent, is_hot=self._is_complete, is_last=self._wants_close)
         if not line.endswith(_VERSION):
             if line.endswith(b" HTTP/1.0") and b"\ntransfer-encoding:" not in sent.lower():  # RFC 9112 6.1: faulty
                 return True
@@ -269,7 +271,7 @@ class Lane(asyncio.Protocol):
 
     def _find_fault(self, head: bytes, line: bytes) -> Answer | None:
         """The refusal of this head, if there must be one: what llhttp says, then what it does not look at."""
-        self._is_complete = False
+        self._is_complete = self._wants_close = False
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:

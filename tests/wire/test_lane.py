@@ -185,6 +185,20 @@ async def test_ten_thousand_pipelined_clicks_are_answered_and_recorded(tmp_path:
         assert [event.params["aff_sub1"] for event in clicks] == [str(number) for number in range(count)]
 
 
+async def test_who_asks_for_the_close_gets_it(tmp_path: Path) -> None:
+    """RFC 9112 9.6: after the answer, whether the header is new or known; what comes behind it is not looked at."""
+    async with serving(tmp_path) as port:
+        for _ in range(3):
+            async with port.wire() as wire:
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                wire.get("/aff_c?offer_id=17&aff_id=2", "Connection: close")
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                assert (await wire.reply()).get("connection") == ""
+                assert (await wire.reply()).get("connection") == "close"
+                assert await wire.is_closed()
+        assert len(port.events()) == 6
+
+
 async def test_connections_beyond_the_limit_are_closed_at_once(tmp_path: Path) -> None:
     """So that a journal can still be rotated; who is in is served, and who leaves makes room."""
     async with serving(tmp_path, max_connections=2) as port:
