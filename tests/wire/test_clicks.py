@@ -10,17 +10,18 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from storage.journal.events import Click
 from storage.journal.filesystem import Filesystem
 from tests.journal_disk import FaultyDisk
 from tests.node import eventually
-from tests.wire.port import Port, serving, session_of
+from tests.wire.port import Port, logged, serving, session_of
 
 pytestmark = pytest.mark.both_loops
 
 AGENT = "User-Agent: Mozilla/5.0"
-SILENCE_S = 0.3
+SILENCE_S = 0.5
 
 
 async def test_a_click_is_redirected_byte_for_byte_and_journalled(tmp_path: Path) -> None:
@@ -337,3 +338,18 @@ async def unanswered(port: Port, target: str) -> None:
     async with port.wire() as wire:
         wire.get(target)
         assert await wire.is_silent(SILENCE_S), target
+
+
+@pytest.mark.reliability(number=6)
+async def test_a_disk_that_stays_full_is_counted_and_not_logged(tmp_path: Path) -> None:
+    """Three hundred failed writes: as many counts, no line; ready all the while, since clicks are answered."""
+    disk = FaultyDisk()
+    async with serving(tmp_path, disk=disk) as port:
+        disk.short_writes.extend([(0, errno.ENOSPC)] * 300)
+        with capture_logs() as lines, logged() as others:
+            for _ in range(300):
+                assert (await port.get("/aff_c?offer_id=17&aff_id=2")).status == 302
+            assert (await port.get("/readyz")).status == 200
+        assert (lines, others, port.count("edge_events_dropped_total")) == ([], [], 300)
+        assert (await port.get("/aff_c?offer_id=17&aff_id=2")).status == 302
+        assert len(port.events()) == 1

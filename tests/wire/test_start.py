@@ -251,6 +251,7 @@ async def test_sigterm_while_starting_ends_everything(make_node: Callable[..., N
     assert "Traceback" not in node.log_path.read_text()
 
 
+@pytest.mark.reliability(number=16)
 async def test_sigterm_while_the_database_is_away_ends_everything(make_node: Callable[..., Node]) -> None:
     """A first start waits for its database and says so; it can be stopped meanwhile."""
     node = mark(make_node(EDGE_DATABASE_URL=f"postgresql://u:hunter22@127.0.0.1:{free_port()}/x", **EXTERNAL))
@@ -316,6 +317,7 @@ async def test_a_request_that_never_ends_delays_the_end_by_ten_seconds_at_most(
     assert "child_killed" not in node.log_path.read_text()
 
 
+@pytest.mark.reliability(number=15)
 async def test_while_the_drain_finishes_new_clients_are_refused(make_node: Callable[..., Node], database: str) -> None:
     """Not left waiting in a queue that nobody serves; the admin port says that no worker runs."""
     node = await make_node(EDGE_DATABASE_URL=database, **EXTERNAL).start()
