@@ -78,7 +78,7 @@ STRICT = {
     "a length with a comma": POST + b"Content-Length: 5, 5\r\n\r\nabcde",
     "a length with a blank within": POST + b"Content-Length: 4 2\r\n\r\n",
     "a length that is empty": POST + b"Content-Length:\r\n\r\n",
-    "a length in other digits": POST + "Content-Length: ٥\r\n\r\nabcde".encode(),
+    "a length in other digits": POST + "Content-Length: \u0665\r\n\r\nabcde".encode(),
     "the same length twice": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
     "chunks, then a length": POST + CHUNKED + b"Content-Length: 5\r\n\r\n" + LAST_CHUNK,
     "chunked, but not last": POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n" + LAST_CHUNK,
@@ -143,7 +143,7 @@ ACCEPTED = {
     "a body of its length": (POSTED, 200),
     "a body in chunks": (IN_CHUNKS, 200),
     "a wish to be asked first": (CLICK + HOST + b"Expect: 100-continue\r\n\r\n", 302),
-    "an unknown header": (CLICK + HOST + b"X-Anything: at all; really=\"yes\"\r\n\r\n", 302),
+    "an unknown header": (CLICK + HOST + b'X-Anything: at all; really="yes"\r\n\r\n', 302),
     "an empty body": (POST + b"Content-Length: 0\r\n\r\n", 200),
 }  # fmt: skip
 
