@@ -1,5 +1,7 @@
 """What users bring: catalogs, tables to import, address lists, geo databases, questions to reports."""
 
+import atexit
+import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.fuzz.harness import as_text, target
 from tests.wire.port import CATALOG
 
 FOLDER = Path(tempfile.mkdtemp(prefix="clickedge-fuzz-", dir="/var/tmp"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TABLE = b"transaction_id,offer_id,affiliate_id,datetime,ip\nabc,17,2,2026-11-20 10:00:00,203.0.113.9\n"
 ENRICHER = Enricher(FOLDER / "geo.mmdb", lambda: 0.0)

@@ -1,5 +1,7 @@
 """What the product wrote itself, and disks, restores or clients may have changed: records, snapshots, cursors, cookies."""
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from storage.state_file import PublishedState, StateDamaged, read_state, write_s
 from tests.fuzz.harness import as_text, target
 
 FOLDER = Path(tempfile.mkdtemp(prefix="clickedge-fuzz-", dir="/var/tmp"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 SEED = make_seed(UUID(int=7), 1)
 FRAMES = frame_batch([b"first", b"second" * 9], SEED, 0)
 SIGNER = Signer("a secret of the tests' own")
