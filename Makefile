@@ -26,13 +26,15 @@ PYTEST_ARGS ?=
 GUARD_ARGS ?=
 SOAK_MINUTES ?= 30
 SOAK_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 LOCK_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench setup-peers run test test-browser test-older check system missing faults guard soak bench lock vendor clean
+.PHONY: help setup setup-dev setup-bench setup-peers run test test-browser test-older check system missing faults guard soak bench lock vendor clean fuzz
 
 help:  ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
@@ -60,6 +62,10 @@ $(VENV)/.bench-installed: $(ROOT)/requirements/bench.txt $(VENV)/.run-installed
 	$(PIP_INSTALL) --require-hashes -r '$(ROOT)/requirements/bench.txt'
 	@touch '$@'
 
+$(VENV)/.fuzz-installed: $(ROOT)/requirements/fuzz.txt $(VENV)/.dev-installed
+	$(PIP_INSTALL) --require-hashes -r '$(ROOT)/requirements/fuzz.txt'
+	@touch '$@'
+
 # The servers that ours is measured beside; their versions need not fit ours.
 setup-peers: $(PEERS_VENV)/.installed
 
@@ -76,10 +82,12 @@ test: setup-dev $(if $(IS_ROOT),system)  ## runs the tests: PYTEST_ARGS=
 	@for name in $(MISSING_PACKAGES); do echo "make: without Debian's $$name its tests are left out; as root: make system"; done
 	cd '$(ROOT)' && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
-check: setup-dev  ## lints, checks types and the layers
+check: setup-dev  ## lints, checks types, the layers, and dependencies: licences, known vulnerabilities
 	cd '$(ROOT)' && $(BIN)/ruff check .
 	cd '$(ROOT)' && $(BIN)/mypy
 	cd '$(ROOT)' && $(BIN)/python -m pytest --quiet tests/test_layers.py
+	cd '$(ROOT)' && $(BIN)/python .ci/licences.py
+	cd '$(ROOT)' && $(BIN)/python .ci/audit.py
 
 missing:
 	@echo $(MISSING_PACKAGES)
@@ -102,6 +110,15 @@ test-older: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of PostgreSQL a
 faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills disks, and counts what arrived
 	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
 
+fuzz: $(VENV)/.fuzz-installed  ## fuzzes every parser, guided by coverage: FUZZ_SECONDS= for each, FUZZ_TARGETS=
+	@mkdir -p '$(ROOT)/build/fuzz'
+	@set -e; export PYTHONPATH='$(ROOT)'; cd '$(ROOT)/build/fuzz'; \
+	for name in $(or $(FUZZ_TARGETS),$$($(BIN)/python -m tests.fuzz)); do \
+		echo "fuzz: $$name for $(FUZZ_SECONDS) s"; \
+		$(BIN)/python -m tests.fuzz $$name $(FUZZ_SECONDS) >$$name.log 2>&1 || { tail -40 $$name.log; exit 1; }; \
+		grep 'stat::number_of_executed_units' $$name.log; \
+	done
+
 guard: setup-bench $(if $(IS_ROOT),system)  ## has a click become dearer, is what was sent stored: GUARD_ARGS=
 	cd '$(ROOT)' && $(BIN)/python -m benchmarks guard $(GUARD_ARGS)
 
@@ -117,6 +134,7 @@ lock: $(VENV)/.run-installed  ## resolves requirements/*.txt anew: LOCK_ARGS=--u
 	$(LOCK) pyproject.toml --output-file requirements/run.txt
 	$(LOCK) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra bench --constraints requirements/run.txt --output-file requirements/bench.txt
+	$(LOCK) pyproject.toml --extra fuzz --extra dev --constraints requirements/dev.txt --output-file requirements/fuzz.txt
 	$(LOCK) --group pyproject.toml:peers --output-file requirements/peers.txt
 
 vendor: setup  ## fetches the console's browser libraries again, as pinned (needs npm)

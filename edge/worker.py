@@ -184,6 +184,7 @@ class Worker:
             is_lane_on=settings.lane,
             has_proxy=settings.proxy_protocol,
             max_connections=max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS),
+            client_connections=settings.client_connections,
         )
 
     async def _finish(self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]) -> None:

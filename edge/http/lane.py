@@ -8,7 +8,7 @@ N1  An answer is written only after its event is journalled, and answers leave i
 N2  A connection reads no further while 32 of its requests are unanswered, or while its peer does not read.
 N3  What is handed over goes once all earlier answers are written; aiohttp answers it and closes the connection.
 N4  A connection has 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
-N5  Connections are limited, so that the process keeps descriptors for its journal.
+N5  Connections are limited, in all and of one client (`places`).
 N6  A malformed request gets one 4xx (501, 505) and a close, and no event.
 """
 
@@ -31,9 +31,11 @@ from edge.http.limits import (
     find_fault_in_part,
     is_too_large,
 )
+from edge.http.places import Place, Places
 from edge.http.proxy_protocol import read_proxy_header
 from edge.http.routes import ConnectionFactory
 from edge.http.tracker import Tracker
+from edge.http.unanswered import Unanswered
 from edge.tracking.dialects import HOT_PATHS, is_pattern
 from edge.tracking.parameters import parse_clean_query
 from edge.tracking.request import Answer, Handled, Kind, Request
@@ -57,14 +59,14 @@ class LanePort:
         trusted: tuple[IPv4Network | IPv6Network, ...],
         is_on: bool,
         has_proxy: bool,
-        max_connections: int,
+        places: Places,
     ) -> None:
         self.tracker = tracker
         self.cold = cold
         self.trusted = trusted
         self.is_on = is_on
         self.has_proxy = has_proxy
-        self.max_connections = max_connections
+        self.places = places
         self.dated = Dated()
         self.clock = Clock(self.dated.refresh)
         self.blocks = KnownBlocks()
@@ -81,29 +83,6 @@ class LanePort:
             connection.abort()
 
 
-class _Unanswered:
-    """A request whose answer waits for the journal, or for the answers before it."""
-
-    __slots__ = ("answer", "handled", "is_head", "is_last", "lane")
-
-    answer: bytes
-    """What to write; empty while the journal has not spoken."""
-    handled: Handled
-    is_head: bool
-    is_last: bool
-
-    def __init__(self, lane: "Lane") -> None:
-        self.lane = lane
-
-    def done(self, is_written: bool) -> None:
-        """The journal has the event, or never will."""
-        lane = self.lane
-        port = lane.port
-        answer = port.tracker.settle(self.handled, is_written)
-        self.answer = port.dated.to_bytes(answer, self.is_head, self.is_last)
-        lane.release()
-
-
 class Lane(asyncio.Protocol):
     """One connection."""
 
@@ -118,10 +97,12 @@ class Lane(asyncio.Protocol):
         "_is_write_paused",
         "_parser",
         "_peer",
+        "_place",
         "_queue",
         "_spare",
         "_tell_spare",
         "_transport",
+        "_wants_close",
         "_wants_proxy",
         "deadline_s",
         "port",
@@ -130,9 +111,9 @@ class Lane(asyncio.Protocol):
     def __init__(self, port: LanePort) -> None:
         self.port = port
         self._parser = httptools.HttpRequestParser(self)
-        self._queue: deque[_Unanswered] = deque()
+        self._queue: deque[Unanswered] = deque()
         # Most connections have one request at a time, and so need one of these.
-        self._spare = _Unanswered(self)
+        self._spare = Unanswered(self)
         self._tell_spare = self._spare.done
         self._buffer = b""
         self._handover = b""
@@ -149,13 +130,15 @@ class Lane(asyncio.Protocol):
         self._client_ip = client_address(self._peer, None, ())
         self._wants_proxy = self.port.has_proxy
         self.deadline_s = self.port.clock.now_s + HEAD_S
-        if len(self.port.connections) + len(self.port.cold.connections) >= self.port.max_connections:
+        self._place = Place(self.port.places)
+        if not (self._place.is_granted and (self._wants_proxy or self._place.name(self._peer))):
             self._is_last = True
             self.port.tracker.turn_away(transport)
         self.port.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.port.connections.discard(self)
+        self._place.leave()
         self._is_lost = self._is_last = True
         self._buffer = b""
         self._queue.clear()
@@ -166,8 +149,9 @@ class Lane(asyncio.Protocol):
         del self._parser, self._spare, self._tell_spare
 
     def on_message_complete(self) -> None:
-        """llhttp: the head that was fed is a whole request."""
+        """llhttp: the head that was fed is a whole request. Only now does it know whether it is the last one."""
         self._is_complete = True
+        self._wants_close = not self._parser.should_keep_alive()
 
     def data_received(self, data: bytes) -> None:
         if not (
@@ -266,16 +250,19 @@ class Lane(asyncio.Protocol):
         if fault is not None:
             self._refuse(fault)
             return False
-        block = read_block(sent, is_hot=self._is_complete, is_last=not self._parser.should_keep_alive())
+        block = read_block(sent, is_hot=self._is_complete, is_last=self._wants_close)
         if not line.endswith(_VERSION):
-            if line.endswith(b" HTTP/1.0"):
+            if line.endswith(b" HTTP/1.0") and b"\ntransfer-encoding:" not in sent.lower():  # RFC 9112 6.1: faulty
                 return True
-            self._refuse(NO_SUCH_VERSION)
+            self._refuse(BAD_REQUEST if line.endswith(b" HTTP/1.0") else NO_SUCH_VERSION)
             return False
         if not block.has_one_host:
             self._refuse(BAD_REQUEST)
             return False
         method, _, target = line[: -len(_VERSION)].partition(b" ")
+        if _SPACE in target:  # llhttp takes more than one blank between the words
+            self._refuse(BAD_REQUEST)
+            return False
         is_here = block.is_hot and self.port.is_on and method in (b"GET", b"HEAD")
         if not (is_here and self._answer(method.decode(), target, block)):
             return True
@@ -284,7 +271,7 @@ class Lane(asyncio.Protocol):
 
     def _find_fault(self, head: bytes, line: bytes) -> Answer | None:
         """The refusal of this head, if there must be one: what llhttp says, then what it does not look at."""
-        self._is_complete = False
+        self._is_complete = self._wants_close = False
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -317,7 +304,7 @@ class Lane(asyncio.Protocol):
         self._is_last = self._is_last or block.is_last
         unanswered, done = self._spare, self._tell_spare
         if self._queue:
-            unanswered = _Unanswered(self)
+            unanswered = Unanswered(self)
             done = unanswered.done
         unanswered.answer = b""
         unanswered.handled = handled
@@ -333,7 +320,7 @@ class Lane(asyncio.Protocol):
     def _refuse(self, answer: Answer) -> None:
         """One short answer after those before it, then close (N6)."""
         self._is_last = True
-        refused = _Unanswered(self)
+        refused = Unanswered(self)
         refused.answer, refused.handled = b"", Handled(Kind.OTHER, "bad_request", answer)
         refused.is_head, refused.is_last = False, True
         self._queue.append(refused)
@@ -351,6 +338,7 @@ class Lane(asyncio.Protocol):
         self._is_last = True
         self.port.connections.discard(self)
         cold = self.port.cold()
+        cold.place = self._place
         if self.port.has_proxy:
             cold.proxied_address = self._peer
         self._break_cycles()
@@ -396,4 +384,7 @@ class Lane(asyncio.Protocol):
         if address:
             self._peer = address
             self._client_ip = client_address(address, None, ())
+        if not self._place.name(self._peer):
+            self._is_last = True
+            self.port.tracker.turn_away(self._transport)
         return data[consumed:]

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from edge.http.deadlines import sweep
 from edge.http.lane import Lane, LanePort
+from edge.http.places import Places
 from edge.http.routes import Routes
 from edge.http.tracker import Tracker
 from edge.tracking.state import EdgeState
@@ -28,6 +29,7 @@ class PublicPort:
         is_lane_on: bool = True,
         has_proxy: bool = False,
         max_connections: int,
+        client_connections: int = 0,
     ) -> None:
         tracker = Tracker(
             state,
@@ -43,7 +45,7 @@ class PublicPort:
             trusted=trusted,
             is_on=is_lane_on,
             has_proxy=has_proxy,
-            max_connections=max_connections,
+            places=Places(max_connections, client_connections, trusted),
         )
 
     def __call__(self) -> Lane:
@@ -52,7 +54,7 @@ class PublicPort:
     @property
     def connection_count(self) -> int:
         """Connections open now."""
-        return len(self._lane.connections) + len(self._lane.cold.connections)
+        return len(self._lane.places)
 
     async def watch(self) -> None:
         """Expire connections that take too long, for ever."""

@@ -13,6 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 from edge.http.answers import to_response
 from edge.http.client_address import client_address, is_https
 from edge.http.limits import BAD_REQUEST, HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_HEADERS, MAX_REQUEST_LINE_BYTES
+from edge.http.places import Place
 from edge.http.script import OFFER_PATH, offer_response, script_response
 from edge.http.script import PATH as SCRIPT_PATH
 from edge.http.tracker import Tracker
@@ -156,6 +157,14 @@ class _Connection(RequestHandler):
     """Whose connection it is, where a balancer passed it on."""
     refuse: Callable[[Answer], Answer]
     """Counts a refusal."""
+    place: Place | None = None
+    """What it leaves when it ends."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.place:
+            self.place.leave()
+            self.place = None
+        super().connection_lost(exc)
 
     def handle_error(
         self,

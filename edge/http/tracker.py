@@ -51,7 +51,7 @@ class Tracker:
         self._is_durable = (durable_clicks, durable_clicks, durable_conversions, durable_conversions, False)
 
     def turn_away(self, transport: asyncio.Transport) -> None:
-        """Close a connection that there is no descriptor for, and count it."""
+        """Close a connection that there is no place for, and count it."""
         self.state.counters.cells[_TURNED_AWAY] += 1
         transport.abort()
 

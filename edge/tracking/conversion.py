@@ -113,7 +113,9 @@ def _goal_id(offer: OfferView | None, params: dict[str, str]) -> int:
 def _may_store(state: EdgeState, request: Request, *, is_forged: bool) -> bool:
     cells = state.counters.cells
     cells[FORGED] += is_forged
-    if state.refusals.take(request.received_ms):
+    now_ms = request.received_ms
+    # The sender's first: what it may not store costs the others nothing.
+    if state.refusals_of.take(request.client_ip, now_ms) and state.refusals.take(now_ms):
         return True
     cells[UNSTORED] += 1
     return False

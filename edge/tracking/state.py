@@ -17,6 +17,10 @@ from storage.journal.events import Session
 
 REFUSALS_PER_S = 10
 REFUSALS_BURST = 100
+"""Of one sender's network."""
+ALL_REFUSALS_PER_S = 2 * REFUSALS_PER_S
+ALL_REFUSALS_BURST = 2 * REFUSALS_BURST
+"""Of all together: who floods from one place does not keep out of the database what others send wrongly."""
 UNVERIFIED_PER_S = 100
 UNVERIFIED_BURST = 10_000
 """As many come at once when an advertiser sends a day's conversions again."""
@@ -40,7 +44,9 @@ class EdgeState:
     visitors: Visitors = field(default_factory=lambda: Visitors(secrets.token_hex()))
     hops: Hops = field(default_factory=lambda: Hops([secrets.token_hex()]))
     enrichment: Enrichment = field(default_factory=NoEnrichment)
-    refusals: Allowance = field(default_factory=lambda: Allowance(REFUSALS_PER_S, REFUSALS_BURST))
+    refusals: Allowance = field(default_factory=lambda: Allowance(ALL_REFUSALS_PER_S, ALL_REFUSALS_BURST))
     """How many forged or session-less conversions are stored; the others are counted."""
+    refusals_of: SenderAllowances = field(default_factory=lambda: SenderAllowances(REFUSALS_PER_S, REFUSALS_BURST))
+    """How many of them of one sender."""
     unverified: SenderAllowances = field(default_factory=lambda: SenderAllowances(UNVERIFIED_PER_S, UNVERIFIED_BURST))
     """How many postbacks that name no click of ours are taken; the others are to be sent again later."""

@@ -21,6 +21,7 @@ CONNECTIONS = 250
 
 
 @pytest.mark.parametrize("drains", ["1", "2"])
+@pytest.mark.reliability(number=26)
 async def test_of_a_thousand_simultaneous_postbacks_one_is_approved(
     make_node: Callable[..., Node], make_client: MakeClient, catalog: Path, drains: str
 ) -> None:

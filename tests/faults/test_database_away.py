@@ -12,10 +12,11 @@ import pytest
 from tests.faults.arrivals import wait_until_stored
 from tests.faults.gate import Gate
 from tests.faults.load import MakeClient, Say, id_in, paced_clicks
+from tests.faults.scale import SCALE
 from tests.node import Node, eventually
 from tests.recount import differences
 
-AWAY_S = 60
+AWAY_S = 60 * SCALE
 CLICKS_PER_S = 2000
 BEFORE_S = 8
 MAX_GROWTH_KIB = 8 * 1024
@@ -42,7 +43,8 @@ async def stored_clicks(url: str) -> list[tuple[str, str]]:
         await conn.close()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(400 * SCALE)
+@pytest.mark.reliability(number=13)
 async def test_a_minute_without_postgres_costs_neither_a_redirect_nor_a_row(
     make_gated: MakeNode, gate: Gate, say: Say
 ) -> None:
@@ -61,7 +63,7 @@ async def test_a_minute_without_postgres_costs_neither_a_redirect_nor_a_row(
     assert before.others == away.others == []
     await gate.open()
     began_s = time.monotonic()
-    await wait_until_stored(node, gate.behind, 150)
+    await wait_until_stored(node, gate.behind, 150 * SCALE)
     drained_s = time.monotonic() - began_s
     clicks = before.clicks | away.clicks
     say(
@@ -79,6 +81,7 @@ async def test_a_minute_without_postgres_costs_neither_a_redirect_nor_a_row(
     assert await node.stop() == 0
 
 
+@pytest.mark.reliability(number=16)
 async def test_a_node_that_held_its_lease_redirects_at_once_without_postgres(
     make_gated: MakeNode, make_client: MakeClient, gate: Gate, say: Say
 ) -> None:
@@ -102,6 +105,7 @@ async def test_a_node_that_held_its_lease_redirects_at_once_without_postgres(
     for number in range(50):
         mark = f"m{number}"
         clicks[mark] = id_in(await client.ask(f"/aff_c?offer_id=1&aff_id=1&aff_sub={mark}"))
+    assert [(await client.ask(path)).status for path in ("/livez", "/readyz")] == [200, 200]
     postback = await client.ask(f"/aff_lsr?transaction_id={clicks['m0']}&adv_sub=x")
     assert postback.body == b"success=true;"
     assert "database_away" in node.describe()

@@ -155,6 +155,7 @@ async def make_sender() -> AsyncIterator[Callable[[Node], Sender]]:
         sender.close()
 
 
+@pytest.mark.reliability(number=9)
 async def test_a_full_journal_drops_counted_clicks_and_refuses_conversions(
     make_gated: MakeNode, make_sender: MakeSender, gate: Gate, say: Say
 ) -> None:
@@ -207,6 +208,7 @@ def fill(disk: Path, spare_bytes: int) -> Path:
 
 @pytest.mark.root
 @pytest.mark.parametrize("small_disk", ["6m"], indirect=True)
+@pytest.mark.reliability(number=6)
 async def test_a_full_disk_drops_counted_clicks_and_recovers(
     small_disk: Path, make_gated: MakeNode, make_sender: MakeSender, gate: Gate, say: Say
 ) -> None:

@@ -33,6 +33,7 @@ while True:
 
 
 @pytest.mark.parametrize("kill_after", [1, 2_000, 30_000])
+@pytest.mark.reliability(number=1)
 def test_a_follower_gets_every_answered_record_of_a_killed_writer(tmp_path: Path, kill_after: int) -> None:
     """Across rotations and after kill -9: an unbroken sequence, through the last count the writer gave out."""
     root = Path(__file__).parents[2]

@@ -47,6 +47,7 @@ def test_a_drain_ahead_of_the_disk_comes_to_the_journals_end(tmp_path: Path, mar
         assert read_from(writer.directory, Position(1, 0))[0] == synced
 
 
+@pytest.mark.reliability(number=3)
 def test_what_was_synced_survives_every_power_cut(tmp_path: Path) -> None:
     """J8: two hundred cuts with random survivors, torn and zeroed tails: every synced record is there, in order."""
     chance = random.Random(11)

@@ -24,6 +24,7 @@ from storage.state_file import read_state
 from tests.faults.arrivals import faults_in, wait_until_stored, wait_until_told
 from tests.faults.load import Say
 from tests.faults.offers import RULED_OFFER, catalog_text
+from tests.faults.scale import SCALE
 from tests.faults.traffic import Ledger, Traffic
 from tests.node import Node, eventually, is_running
 from tests.partners import LOOPBACK, PartnerServer
@@ -48,8 +49,9 @@ async def partners() -> AsyncIterator[PartnerServer]:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 * SCALE)
 @pytest.mark.parametrize("kinds", [INSIDE, WHOLE], ids=["one_process", "whole_node"])
+@pytest.mark.reliability(number=1)
 async def test_nothing_answered_is_lost_or_doubled_by_kills(
     make_node: Callable[..., Node], tmp_path: Path, partners: PartnerServer, say: Say, kinds: list[str]
 ) -> None:
@@ -67,17 +69,17 @@ async def test_nothing_answered_is_lost_or_doubled_by_kills(
     ledger = Ledger()
     traffic = Traffic(node.port, ledger, seed)
     began_s = time.monotonic()
-    for number, kind in enumerate(chance.sample(kinds, len(kinds)), 1):
+    for number, kind in enumerate(chance.sample(kinds * SCALE, len(kinds) * SCALE), 1):
         await play_round(node, traffic, kind, chance)
         faults = await count(node, ledger, {one.query["id"] for one in partners.heard})
         assert not faults, f"seed {seed}, round {number}, {kind}:\n" + "\n".join(faults) + "\n" + node.describe()
     hits, misses = [await node.metric("edge_session_lookups_total", result=result) for result in ("hit", "miss")]
     say(
-        f"{len(kinds)} rounds in {time.monotonic() - began_s:.0f} s, kills {dict(Counter(kinds))}; {ledger.sent} requests"
+        f"{len(kinds) * SCALE} rounds in {time.monotonic() - began_s:.0f} s, kills {dict(Counter(kinds))}; {ledger.sent} requests"
         f" {dict(traffic.kinds)}, {ledger.unanswered} of them unanswered; 0 lost, 0 doubled, roll-ups equal;"
         f" session hits {hits:.0f}, misses {misses:.0f} since the last start"
     )
-    assert ledger.sent > 100 * len(kinds)
+    assert ledger.sent > 100 * len(kinds) * SCALE
     await expect_variety(node)
     assert await node.fetch("SELECT FROM stats_rollups WHERE gross_clicks > 0 AND payout > 0 LIMIT 1")
     assert await node.stop() == 0

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from storage.postgres.connection import Connection
+from tests.faults.scale import SCALE
 from tests.postgres.drains import Bench, Scribe, compare, until
 from tests.recount import differences
 from tests.wire_proxy import Cut, Portion, WireProxy
@@ -60,7 +61,8 @@ async def is_at_end(bench: Bench, scribe: Scribe) -> bool:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", CUTS)
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * SCALE)
+@pytest.mark.reliability(number=11)
 async def test_a_cut_wire_neither_loses_nor_doubles_anything(bench: Bench, kind: str) -> None:
     """Cut before, within and after a message, its reply lost: what is stored is what lies before the position."""
     scribe = bench.scribe()
@@ -70,13 +72,13 @@ async def test_a_cut_wire_neither_loses_nor_doubles_anything(bench: Bench, kind:
     ):
         scribble(scribe)
         await until(lambda: is_registered(bench.conn, scribe))
-        for cut in CUTS[kind]:
+        for cut in CUTS[kind] * SCALE:
             proxy.arm(cut)
             scribble(scribe)
             await proxy.wait_cut()
             await assert_exact(bench, scribe)
             await until(lambda: is_at_end(bench, scribe))
-        assert proxy.cuts == len(CUTS[kind])
+        assert proxy.cuts == len(CUTS[kind]) * SCALE
         await assert_exact(bench, scribe)
 
 

@@ -173,6 +173,7 @@ async def test_segments_are_kept_as_long_as_asked(bench: Bench) -> None:
     assert names(scribe) == before != []
 
 
+@pytest.mark.reliability(number=14)
 async def test_a_restored_database_is_caught_up_from_the_journal(bench: Bench) -> None:
     """Restored to an older state, Postgres gets what came since from drained segments: once, roll-ups and all."""
     scribe = bench.scribe(max_segment_bytes=SMALL_SEGMENT)
@@ -196,3 +197,25 @@ async def test_a_restored_database_is_caught_up_from_the_journal(bench: Bench) -
         await bench.conn.close()
         await admin.execute(f"DROP DATABASE {name}_restored WITH (FORCE)")
         await admin.close()
+
+
+@pytest.mark.reliability(number=14)
+async def test_a_segment_read_again_adds_no_row(bench: Bench) -> None:
+    """The position set back to the beginning, by whatever hand: no second row, no second cent in any sum; the repeats lie in quarantine, as what they are."""
+    scribe = bench.scribe(max_segment_bytes=SMALL_SEGMENT)
+    write_some(scribe, 6)
+    await bench.drain()
+    before = await rows_of_all_tables(bench)
+    await bench.conn.execute("UPDATE journal_positions SET segment = 1, byte_offset = 0")
+    await bench.drain()
+    assert await rows_of_all_tables(bench) == before
+    errors = {row[0] for row in await bench.rows("SELECT error FROM quarantine")}
+    assert all("duplicate key" in error for error in errors)
+    assert await bench.position(scribe) == scribe.writer.appended
+    assert await differences(bench.conn) == []
+
+
+async def rows_of_all_tables(bench: Bench) -> dict[str, int]:
+    """How many rows what is counted and paid by has."""
+    tables = ("clicks", "impressions", "conversions", "conversion_keys", "conversion_changes", "stats_hourly")
+    return {table: await bench.value(f"SELECT count(*) FROM {table}") for table in tables}

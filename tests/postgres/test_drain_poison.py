@@ -53,6 +53,7 @@ def poisonous(scribe: Scribe, kind: str) -> bytes:
         ("conversion in the year 10000", 500),
     ],
 )
+@pytest.mark.reliability(number=12)
 async def test_one_bad_record_of_a_thousand_costs_itself_only(bench: Bench, kind: str, place: int) -> None:
     """999 stored, one in quarantine with its bytes and place, at most 21 transactions more than without it."""
     scribe = bench.scribe()

@@ -1,5 +1,6 @@
 """edge/tracking/conversion.py: what the edge knows alone about a conversion, and what it leaves to the drain."""
 
+import random
 from uuid import UUID
 
 import pytest
@@ -7,12 +8,13 @@ from msgspec.structs import replace
 
 from edge.counters import cell
 from edge.tracking.click import handle_click
+from edge.tracking.click_id import ClickIds
 from edge.tracking.conversion import handle_goal_postback, handle_pixel, handle_postback
 from edge.tracking.dialects import dispatch
 from edge.tracking.request import GIF, UNAVAILABLE, Handled, Kind
-from edge.tracking.state import REFUSALS_BURST, UNVERIFIED_BURST, UNVERIFIED_PER_S, EdgeState
+from edge.tracking.state import ALL_REFUSALS_BURST, REFUSALS_BURST, UNVERIFIED_BURST, UNVERIFIED_PER_S, EdgeState
 from storage.journal.events import Conversion, decode, decode_session
-from tests.wire.port import NOW_MS, build_catalog, build_state, request_of
+from tests.wire.port import NOW_MS, Unbounded, build_catalog, build_state, request_of
 
 CATALOG = build_catalog()
 SUCCESS = b"success=true;"
@@ -134,6 +136,21 @@ def test_forged_ids_are_stored_at_a_bounded_rate_and_counted_beyond() -> None:
     assert stored(50, NOW_MS - 4000) == 10
     assert stored(500, NOW_MS + 3_600_000) == REFUSALS_BURST
     assert counted(state) == (0, 0, 900, 900 - 100 - 10 - 10 - 100)
+
+
+def test_who_floods_with_forged_ids_does_not_hide_what_others_send() -> None:
+    """Each sender's network has its own rate, all together twice that; beyond it nothing is made of the request."""
+    state = build_state(CATALOG)
+
+    def stored(ip: str, count: int) -> int:
+        request = replace(request_of("transaction_id=forged"), client_ip=ip)
+        return sum(bool(handle_postback(state, request, "").event) for _ in range(count))
+
+    assert stored("198.51.100.1", 10_000) == REFUSALS_BURST
+    assert stored("198.51.100.77", 10) == 0
+    assert stored("203.0.113.9", 60) == 60
+    assert sum(stored(f"10.{number}.0.1", 5) for number in range(100)) == ALL_REFUSALS_BURST - REFUSALS_BURST - 60
+    assert counted(state)[2:] == (10_570, 10_570 - ALL_REFUSALS_BURST)
 
 
 @pytest.mark.parametrize(
@@ -360,3 +377,23 @@ def test_guesses_at_our_ids_are_counted_where_other_ids_are_taken_too() -> None:
     assert handle_postback(state, request_of(f"transaction_id={guess}"), "").outcome == "recorded"
     assert handle_postback(state, request_of("transaction_id=TUNE-1"), "").outcome == "recorded"
     assert counted(state)[2] == 1
+
+
+@pytest.mark.reliability(number=26)
+def test_of_ten_thousand_forged_ids_none_is_accepted() -> None:
+    """Made up, signed by another secret, or a true one with one bit changed: none becomes a click's."""
+    state, chance = build_state(CATALOG), random.Random(26)
+    true_id, other = state.ids.mint(NOW_MS), ClickIds(("another secret",), 3, 1, Unbounded())
+    accepted = []
+    for number in range(10_000):
+        if number % 3 == 0:
+            sent = chance.randbytes(16)
+        elif number % 3 == 1:
+            sent = other.mint(NOW_MS)
+        else:
+            sent = (int.from_bytes(true_id) ^ 1 << chance.randrange(128)).to_bytes(16)
+        handled = handle_postback(state, request_of(f"transaction_id={sent.hex()}"), "")
+        if handled.outcome != "refused" or (handled.event and converted(handled).click_id):
+            accepted.append(sent.hex())
+    assert accepted == []
+    assert counted(state)[2] == 10_000

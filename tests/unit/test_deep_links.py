@@ -113,6 +113,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("url", REFUSED)
+@pytest.mark.reliability(number=25)
 def test_a_link_that_is_not_certain_is_refused(url: str) -> None:
     """User parts, backslashes, encoded dots, other alphabets, other schemes, ports that are none, endless paths."""
     assert find_location(url, DOMAINS) == ""
@@ -138,6 +139,7 @@ def test_what_is_read_away_hides_no_host(query: str) -> None:
     assert "evil.example/" not in location
 
 
+@pytest.mark.reliability(number=25)
 def test_without_domains_nothing_is_followed() -> None:
     """The default."""
     assert find_location("https://shop.example.com/", ()) == ""
@@ -157,6 +159,7 @@ PIECES = st.sampled_from(
 
 @given(st.one_of(st.lists(PIECES, max_size=8).map("".join), st.text(max_size=40).map("https://shop.example.com".__add__)))
 @example("https://shop.example.com\\@evil.example")
+@pytest.mark.reliability(number=25)
 def test_no_link_leads_off_the_list(url: str) -> None:
     """Whatever is put together: other parsers find an allowed host in what is sent, and nothing that a header must not hold."""
     location = find_location(url, DOMAINS)
@@ -164,3 +167,27 @@ def test_no_link_leads_off_the_list(url: str) -> None:
         assert is_allowed(location)
         assert IS_SENDABLE(location)
         assert location.lower().startswith(("https://", "http://"))
+
+
+EVIL = ["evil.example", "shop.example.com.evil.example", "evilshop.example.com.", "127.0.0.1", "[::1]", "0x7f000001", "xn--e1awd7f.com"]
+WAYS = [
+    "//{0}/", "///{0}/", "////{0}/", "/\\{0}/", "\\\\{0}/", "\\/{0}/", "https:{0}", "https:/{0}/", "https:///{0}/", "https:\\\\{0}/",
+    "https://{0}/", "http://{0}:80/", "HTTPS://{0}/", "https://shop.example.com@{0}/", "https://shop.example.com:pw@{0}/",
+    "https://{0}\\@shop.example.com/", "https://{0}#@shop.example.com/", "https://{0}?@shop.example.com/",
+    "https://{0}/\\shop.example.com", "https://{0}%2f.shop.example.com/", "https://{0}%00.shop.example.com/",
+    "https://{0}\t.shop.example.com/", "https://\t{0}/", "ht\ttps://{0}/", "https://{0}\r\n.shop.example.com/", " https://{0}/",
+    "https://{0} .shop.example.com/", "https://{0}\u3002shop.example.com/", "https://{0}\uff0fshop.example.com/",
+    "https://{0};shop.example.com/", "https://{0},shop.example.com/", "https://{0}&shop.example.com/",
+    "javascript:location='https://{0}'", "javascript://shop.example.com/%0alocation='{0}'", "data:text/html,<a href=//{0}>",
+]  # fmt: skip
+
+
+@pytest.mark.reliability(number=25)
+def test_two_hundred_ways_off_the_list_lead_nowhere() -> None:
+    """Slashes, backslashes, users, tabs, dots, other schemes, each to seven hosts: none is followed off the list, and none by an empty one."""
+    urls = [way.format(host) for way in WAYS for host in EVIL]
+    assert len(set(urls)) >= 200
+    for url in urls:
+        location = find_location(url, DOMAINS)
+        assert location == "" or is_allowed(location), url
+        assert find_location(url, ()) == ""

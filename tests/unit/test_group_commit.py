@@ -143,6 +143,7 @@ async def test_in_process_mode_the_event_is_in_the_file_when_its_answer_may_leav
     await journal.commit.close()
 
 
+@pytest.mark.reliability(number=2)
 async def test_in_disk_mode_the_answer_waits_for_the_fsync(tmp_path: Path) -> None:
     """C1: written at once, answered only when a power cut could not take it any more."""
     disk = SlowDisk()
@@ -230,6 +231,7 @@ async def test_whatever_comes_when_is_answered_once_and_only_when_it_is_safe(tmp
     assert not journal.broken
 
 
+@pytest.mark.reliability(number=3)
 async def test_what_nobody_waits_for_is_synced_once_an_interval(tmp_path: Path) -> None:
     """A power cut costs `process` mode an interval and an fsync; an idle journal costs no fsync at all."""
     disk = FaultyDisk()

@@ -98,6 +98,7 @@ def test_a_seek_reads_a_batch_again(tmp_path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.reliability(number=4)
 def test_the_last_record_cut_at_every_byte_is_a_torn_tail(tmp_path: Path) -> None:
     """J9: the journal ends before it; all earlier records come, and nothing is called damage."""
     writer = write_segments(tmp_path, PAYLOADS)
@@ -113,6 +114,7 @@ def test_the_last_record_cut_at_every_byte_is_a_torn_tail(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("alive", [True, False])
+@pytest.mark.reliability(number=5)
 def test_every_bit_of_a_middle_record_flipped_is_one_damaged_region(tmp_path: Path, alive: bool) -> None:
     """J3: length, CRC, version or payload, under a living writer or an ended one: exactly that record is reported."""
     writer = write_segments(tmp_path, PAYLOADS, alive=alive)

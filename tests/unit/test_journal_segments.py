@@ -83,6 +83,7 @@ def test_a_journal_is_alive_as_long_as_its_writer(tmp_path: Path) -> None:
     assert not is_alive(tmp_path / uuid4().hex)
 
 
+@pytest.mark.reliability(number=8)
 def test_a_second_holder_is_refused(tmp_path: Path) -> None:
     """J5: the lock of a living journal cannot be taken."""
     writer = create(tmp_path)

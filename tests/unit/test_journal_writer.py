@@ -50,6 +50,7 @@ def test_a_batch_is_one_system_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [0, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.reliability(number=6)
 def test_a_write_cut_at_any_byte_keeps_its_whole_frames(tmp_path: Path, code: int) -> None:
     """J7: whole frames stay and count, the fragment goes, and the next write goes through without a restart."""
     disk = FaultyDisk()
@@ -103,6 +104,7 @@ def test_a_fragment_that_cannot_be_cut_off_ends_its_segment(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("call", ["sync_data", "sync_directory"])
+@pytest.mark.reliability(number=7)
 def test_a_failed_fsync_is_the_end(tmp_path: Path, call: str) -> None:
     """J8: the sync raises, and so does every write and sync after it, although the disk works again."""
     disk = FaultyDisk()

@@ -123,6 +123,7 @@ def test_an_empty_file_was_never_leased_from(path: Path) -> None:
     lease.close()
 
 
+@pytest.mark.reliability(number=8)
 def test_a_second_process_on_the_same_slot_is_refused(path: Path) -> None:
     """L5: the lock belongs to the open file; it is free again when that is closed."""
     lease = IdLease.open(path, NOW_MS)

@@ -31,6 +31,7 @@ PUBLIC = """
 
 
 @pytest.mark.parametrize("address", REFUSED)
+@pytest.mark.reliability(number=27)
 def test_an_address_that_is_not_the_open_internet_is_refused(address: str) -> None:
     """Loopback, private, link-local, shared, documentation, multicast, reserved; and IPv6 that wraps or tunnels them."""
     assert not is_public(ip_address(address))
@@ -97,6 +98,7 @@ async def ask(url: str, *, allowed: tuple[str, ...] = (), resolver: AbstractReso
     ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.1",
      "0", "[::]", "[0:0:0:0:0:ffff:7f00:1]", "127.0.0.1.", "LOCALHOST", "①②⑦.0.0.1"],
 )  # fmt: skip
+@pytest.mark.reliability(number=27)
 async def test_no_way_of_writing_this_machine_gets_through(host: str) -> None:
     """A server listens there, and hears nothing."""
     async with PartnerServer().listening() as partner:
@@ -113,6 +115,7 @@ async def test_the_refusal_says_what_it_is_about() -> None:
     assert "refused: 127.0.0.1 is no public address (EDGE_POSTBACK_ALLOW)" in said
 
 
+@pytest.mark.reliability(number=27)
 async def test_a_name_that_changes_its_address_is_checked_where_it_connects() -> None:
     """DNS rebinding: public when asked first, this machine when asked again; and both at once."""
     async with PartnerServer().listening() as partner:
@@ -126,6 +129,7 @@ async def test_a_name_that_changes_its_address_is_checked_where_it_connects() ->
         assert await ask(f"http://partner.example:{port}/", allowed=(LOOPBACK,), resolver=rebinding) == 200
 
 
+@pytest.mark.reliability(number=27)
 async def test_a_redirect_to_this_machine_is_not_followed() -> None:
     """Nor is any other: 3xx is the answer."""
     async with PartnerServer().listening() as inside, PartnerServer("127.0.0.2").listening() as partner:

@@ -1,6 +1,7 @@
 """The session memory: bounded, least recently used first out, invisible to the garbage collector."""
 
 import gc
+import time
 from collections import OrderedDict
 
 import pytest
@@ -35,6 +36,7 @@ def test_a_small_memory_is_an_exact_lru(capacity: int, steps: list[tuple[bool, i
 
 
 @pytest.mark.parametrize("capacity", [SHARD_ENTRIES, SHARD_ENTRIES + 1, 1000, 4321])
+@pytest.mark.reliability(number=18)
 def test_there_are_never_more_entries_than_the_capacity(capacity: int) -> None:
     """Five times as many puts as places; what is left is nearly all of the capacity."""
     sessions = Sessions[bytes](capacity)
@@ -69,3 +71,25 @@ def test_a_capacity_below_one_is_refused() -> None:
     """A memory of nothing is a fault of settings."""
     with pytest.raises(ValueError, match="capacity"):
         Sessions(0)
+
+
+@pytest.mark.reliability(number=18)
+def test_a_million_sessions_never_hold_an_access_up() -> None:
+    """A million distinct ids through the default capacity: never more entries than that, and none is ever looked through as a whole.
+
+    At most three accesses above 1 ms of CPU, none above 5 ms: a busy machine's page faults; a scan of all would take longer.
+    """
+    sessions, capacity = Sessions[bytes](200_000), 200_000
+    slow_ns = []
+    gc.collect()
+    for number in range(1_000_000):
+        session_id = key(number)
+        began_ns = time.thread_time_ns()
+        sessions.put(session_id, b"session")
+        if (took_ns := time.thread_time_ns() - began_ns) > 1_000_000:
+            slow_ns.append(took_ns)
+        if number % 10_000 == 0:
+            assert len(sessions) <= capacity
+    assert len(sessions) <= capacity
+    assert len(slow_ns) <= 3
+    assert max(slow_ns, default=0) <= 5_000_000

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import random
 from typing import Any
 from urllib.parse import quote
 
@@ -63,6 +64,7 @@ def test_upper_case_hex_is_right_too() -> None:
         ({"timestamp": str(NOW_S + 1)}, "the signature is wrong"),
     ],
 )
+@pytest.mark.reliability(number=26)
 def test_whatever_was_changed_after_signing_is_found(changes: dict[str, str], fault: str) -> None:
     """A parameter changed, added or taken away; a signature or timestamp that is none."""
     assert find_fault(sent(signed(**changes)), SIGNING) == fault
@@ -92,3 +94,23 @@ def test_no_parameters_make_it_fail(params: dict[str, str]) -> None:
     """Whatever a client sends has a verdict, and never passes unsigned."""
     assert find_fault(sent(params), SIGNING)
     assert canonical(params).isascii()
+
+
+@pytest.mark.reliability(number=26)
+def test_of_ten_thousand_expired_or_altered_postbacks_none_is_right() -> None:
+    """Too old, from the future, a digit of the signature changed, a parameter changed by one character."""
+    chance, wrong = random.Random(26), []
+    for number in range(10_000):
+        params, received_s = signed(), NOW_S
+        if number % 3 == 0:
+            received_s += chance.choice((-1, 1)) * chance.randrange(301, 10**9)
+        elif number % 3 == 1:
+            place = chance.randrange(64)
+            digit = "0" if params["signature"][place] != "0" else "1"
+            params["signature"] = params["signature"][:place] + digit + params["signature"][place + 1 :]
+        else:
+            name = chance.choice(("transaction_id", "amount", "adv_sub1"))
+            params[name] = chance.choice((params[name] + "0", params[name][:-1], "1" + params[name]))
+        if find_fault(sent(params, received_s=received_s), SIGNING) == "":
+            wrong.append((params, received_s))
+    assert wrong == []

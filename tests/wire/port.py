@@ -395,6 +395,7 @@ async def serving(
     is_lane_on: bool = True,
     has_proxy: bool = False,
     max_connections: int = 1000,
+    client_connections: int = 1000,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Port]:
     """A port that answers from `catalog`; its journal and lease stand in `directory`."""
@@ -420,6 +421,7 @@ async def serving(
         is_lane_on=is_lane_on,
         has_proxy=has_proxy,
         max_connections=max_connections,
+        client_connections=client_connections,
     )
     port.public = public
     watching = asyncio.create_task(public.watch())

@@ -124,6 +124,7 @@ MALFORMED = {
 
 @both_loops
 @pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED.keys())
+@pytest.mark.reliability(number=19)
 async def test_what_is_no_proper_request_gets_one_plain_refusal_and_a_close(
     tmp_path: Path, request_bytes: bytes
 ) -> None:
@@ -290,6 +291,7 @@ _HEADER_VALUES = st.one_of(
 _HEADERS = st.lists(st.tuples(_HEADER_NAMES, _HEADER_VALUES), max_size=5)
 
 
+@pytest.mark.reliability(number=24)
 def test_no_query_and_no_header_does_harm() -> None:
     """Never 5xx, never a Location beyond the catalog's hosts, never a header or control byte too many."""
     with fuzzed() as (port, exchange):

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from storage.journal.events import Click
 from storage.journal.filesystem import Filesystem
 from tests.journal_disk import FaultyDisk
 from tests.node import eventually
-from tests.wire.port import Port, serving, session_of
+from tests.wire.port import Port, logged, serving, session_of
 
 pytestmark = pytest.mark.both_loops
 
 AGENT = "User-Agent: Mozilla/5.0"
-SILENCE_S = 0.3
+SILENCE_S = 0.5
 
 
 async def test_a_click_is_redirected_byte_for_byte_and_journalled(tmp_path: Path) -> None:
@@ -245,6 +246,7 @@ class GatedDisk(Filesystem):
 
 
 @pytest.mark.parametrize("is_durable", [False, True])
+@pytest.mark.reliability(number=2)
 async def test_a_slow_fsync_holds_back_answers_in_disk_mode_only(tmp_path: Path, is_durable: bool) -> None:
     """`process` answers while the disk is busy; `disk` says nothing until it is done, and serves others meanwhile."""
     disk = GatedDisk()
@@ -269,6 +271,7 @@ async def test_a_slow_fsync_holds_back_answers_in_disk_mode_only(tmp_path: Path,
             disk.gate.set()
 
 
+@pytest.mark.reliability(number=6)
 async def test_a_full_disk_costs_a_count_and_no_redirect(tmp_path: Path) -> None:
     """ENOSPC or a short write: 302 all the same, counted exactly; the next click is journalled, with no restart."""
     disk = FaultyDisk()
@@ -313,6 +316,7 @@ async def test_a_journal_near_its_cap_drops_clicks_and_keeps_conversions(
 
 
 @pytest.mark.parametrize("is_durable", [False, True])
+@pytest.mark.reliability(number=7)
 async def test_after_a_failed_fsync_nothing_is_answered(tmp_path: Path, is_durable: bool) -> None:
     """What the kernel still holds is unknown: the worker is told to end, and confirms nothing until it has."""
     disk = FaultyDisk()
@@ -334,3 +338,18 @@ async def unanswered(port: Port, target: str) -> None:
     async with port.wire() as wire:
         wire.get(target)
         assert await wire.is_silent(SILENCE_S), target
+
+
+@pytest.mark.reliability(number=6)
+async def test_a_disk_that_stays_full_is_counted_and_not_logged(tmp_path: Path) -> None:
+    """Three hundred failed writes: as many counts, no line; ready all the while, since clicks are answered."""
+    disk = FaultyDisk()
+    async with serving(tmp_path, disk=disk) as port:
+        disk.short_writes.extend([(0, errno.ENOSPC)] * 300)
+        with capture_logs() as lines, logged() as others:
+            for _ in range(300):
+                assert (await port.get("/aff_c?offer_id=17&aff_id=2")).status == 302
+            assert (await port.get("/readyz")).status == 200
+        assert (lines, others, port.count("edge_events_dropped_total")) == ([], [], 300)
+        assert (await port.get("/aff_c?offer_id=17&aff_id=2")).status == 302
+        assert len(port.events()) == 1

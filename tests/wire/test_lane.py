@@ -172,6 +172,7 @@ async def test_a_pipeline_is_answered_in_its_order_cold_requests_last(tmp_path: 
             disk.gate.set()
 
 
+@pytest.mark.reliability(number=22)
 async def test_ten_thousand_pipelined_clicks_are_answered_and_recorded(tmp_path: Path) -> None:
     """At most 32 at a time; none is lost, doubled or out of order."""
     async with serving(tmp_path) as port, port.wire() as wire:
@@ -182,6 +183,20 @@ async def test_ten_thousand_pipelined_clicks_are_answered_and_recorded(tmp_path:
             assert (await wire.reply()).get("location").endswith(f"&s={number}")
         clicks = [event for event in port.events() if isinstance(event, Click)]
         assert [event.params["aff_sub1"] for event in clicks] == [str(number) for number in range(count)]
+
+
+async def test_who_asks_for_the_close_gets_it(tmp_path: Path) -> None:
+    """RFC 9112 9.6: after the answer, whether the header is new or known; what comes behind it is not looked at."""
+    async with serving(tmp_path) as port:
+        for _ in range(3):
+            async with port.wire() as wire:
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                wire.get("/aff_c?offer_id=17&aff_id=2", "Connection: close")
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                assert (await wire.reply()).get("connection") == ""
+                assert (await wire.reply()).get("connection") == "close"
+                assert await wire.is_closed()
+        assert len(port.events()) == 6
 
 
 async def test_connections_beyond_the_limit_are_closed_at_once(tmp_path: Path) -> None:
@@ -200,6 +215,42 @@ async def test_connections_beyond_the_limit_are_closed_at_once(tmp_path: Path) -
             return await port.try_get("/livez") == 200
 
         await eventually(has_room, 10)
+
+
+@pytest.mark.parametrize("trusted", ["", "127.0.0.0/8"])
+async def test_a_client_has_so_many_connections_and_a_trusted_proxy_any_number(tmp_path: Path, trusted: str) -> None:
+    """On the lane or handed over; the next one of its own is closed unanswered, and room is made by each that ends."""
+    async with serving(tmp_path, client_connections=2, trusted=trusted) as port:
+        async with port.wire() as first, port.wire() as second:
+            first.get("/aff_c?offer_id=17&aff_id=2")
+            second.send(b"POST /aff_lsr HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")  # aiohttp's, until its body is there
+            assert (await first.reply()).status == 302
+            for _ in range(3):
+                assert bool(await port.try_get("/livez")) is bool(trusted)
+            second.send(b"amount=10")
+            assert (await second.reply()).status == 200
+
+        async def has_room() -> bool:
+            return await port.try_get("/livez") == 200
+
+        await eventually(has_room, 10)
+
+
+async def test_behind_a_balancer_the_clients_are_counted(tmp_path: Path) -> None:
+    """By the PROXY protocol's header, not by the balancer's address."""
+    async with serving(tmp_path, client_connections=1, has_proxy=True) as port, port.wire() as first:
+        first.send(proxied("203.0.113.9"))
+        first.get("/aff_c?offer_id=17&aff_id=2")
+        assert (await first.reply()).status == 302
+        for address, is_served in (("203.0.113.9", False), ("203.0.113.10", True)):
+            async with port.wire() as wire:
+                wire.send(proxied(address))
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                if is_served:
+                    assert (await wire.reply()).status == 302
+                else:
+                    assert await wire.is_closed()
+        assert len(port.events()) == 2
 
 
 async def test_a_closed_connection_waits_for_no_collector(tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ async def test_a_catalog_with_faults_stops_the_start_and_changes_nothing(
     assert said == "cannot read /no/catalog.toml: No such file or directory\n"
 
 
+@pytest.mark.reliability(number=8)
 async def test_a_running_node_is_not_disturbed_by_a_second_one(make_node: Callable[..., Node]) -> None:
     """Its data dir and both its ports are refused to another `serve`, each in one line; it stays ready."""
     node = await make_node().start()
@@ -250,6 +251,7 @@ async def test_sigterm_while_starting_ends_everything(make_node: Callable[..., N
     assert "Traceback" not in node.log_path.read_text()
 
 
+@pytest.mark.reliability(number=16)
 async def test_sigterm_while_the_database_is_away_ends_everything(make_node: Callable[..., Node]) -> None:
     """A first start waits for its database and says so; it can be stopped meanwhile."""
     node = mark(make_node(EDGE_DATABASE_URL=f"postgresql://u:hunter22@127.0.0.1:{free_port()}/x", **EXTERNAL))
@@ -264,6 +266,7 @@ async def test_sigterm_while_the_database_is_away_ends_everything(make_node: Cal
     assert "hunter22" not in node.log_path.read_text()
 
 
+@pytest.mark.reliability(number=15)
 async def test_sigterm_under_load_loses_no_answered_click(make_node: Callable[..., Node], database: str) -> None:
     """Not ready, then refused; exit code 0 within 30 s, and every click that was answered is in the database."""
     node = await mark(make_node(EDGE_DATABASE_URL=database, **EXTERNAL)).start()
@@ -297,6 +300,7 @@ async def test_sigterm_under_load_loses_no_answered_click(make_node: Callable[..
 
 
 @pytest.mark.faults
+@pytest.mark.reliability(number=15)
 async def test_a_request_that_never_ends_delays_the_end_by_ten_seconds_at_most(
     make_node: Callable[..., Node], database: str
 ) -> None:
@@ -313,6 +317,7 @@ async def test_a_request_that_never_ends_delays_the_end_by_ten_seconds_at_most(
     assert "child_killed" not in node.log_path.read_text()
 
 
+@pytest.mark.reliability(number=15)
 async def test_while_the_drain_finishes_new_clients_are_refused(make_node: Callable[..., Node], database: str) -> None:
     """Not left waiting in a queue that nobody serves; the admin port says that no worker runs."""
     node = await make_node(EDGE_DATABASE_URL=database, **EXTERNAL).start()
