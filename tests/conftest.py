@@ -23,7 +23,8 @@ pytest_plugins = ["tests.loops", "tests.node"]
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 CHROMIUM = Path("/usr/bin/chromium")
-DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres", "chromium": CHROMIUM}
+PROMETHEUS = Path("/usr/bin/prometheus")
+DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres", "chromium": CHROMIUM, "prometheus": PROMETHEUS}
 _TEMPLATE = "migrated_template"
 _left_out: dict[str, int] = {}
 
