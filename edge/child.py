@@ -1,5 +1,6 @@
 """A child process of the supervisor: reads its orders from stdin and becomes what they say."""
 
+import asyncio
 import gc
 import importlib
 import sys
@@ -12,6 +13,7 @@ from edge.counters import Counters
 from edge.errors import UserError
 from edge.logs import configure_logs
 from edge.processes import ChildOrders, read_orders
+from edge.vitals import Vitals
 from storage.errors import StorageError
 
 Role = Callable[[ChildOrders, Counters], Awaitable[None]]
@@ -44,7 +46,13 @@ def main() -> int:
 
 
 async def _run(role: Role, orders: ChildOrders, counters: Counters) -> None:
-    await role(orders, counters)
+    vitals = Vitals(counters)
+    watching = asyncio.create_task(vitals.watch())
+    try:
+        await role(orders, counters)
+    finally:
+        watching.cancel()
+        vitals.close()
 
 
 if __name__ == "__main__":

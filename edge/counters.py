@@ -17,6 +17,11 @@ HANDLING_BUCKETS_US = (10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 5
 SYNC_BUCKETS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000)
 BATCH_BUCKETS_US = (1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000)
 
+GENERATIONS = ("0", "1", "2")
+ROLES = ("worker", "drain", "sender", "admin", "supervisor")
+CLIENT_ROLES = ("drain", "sender", "admin")
+"""Those that ask PostgreSQL."""
+
 
 class Metric(NamedTuple):
     """A family: its Prometheus name, help, label values (all combinations exist) and, for a histogram, bucket edges."""
@@ -27,6 +32,11 @@ class Metric(NamedTuple):
     labels: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - never mutated
     buckets_us: tuple[int, ...] = ()
     scale: float = 1.0
+    across: Literal["sum", "max", "oldest", "role", "process"] = "sum"
+    """How the processes' cells become lines of the page: added up; the greatest, where each measures the same; the least
+    that is not 0; added up for each role; a line for each process."""
+    roles: tuple[str, ...] = ROLES
+    """Which of them have a line of their own."""
 
     @property
     def width(self) -> int:
@@ -60,11 +70,27 @@ METRICS = (
     ),
     Metric("edge_events_journalled_total", "counter", "Events written to a journal."),
     Metric("edge_journal_bytes_total", "counter", "Bytes appended to the journals."),
-    Metric("edge_journal_undrained_bytes", "gauge", "Journal bytes of this node that Postgres does not have yet."),
+    Metric("edge_journal_undrained_bytes", "gauge", "Journal bytes of this node that Postgres does not have yet.", across="max"),
+    Metric("edge_journal_max_bytes", "gauge", "EDGE_JOURNAL_MAX_BYTES."),
+    Metric("edge_journal_disk_free_bytes", "gauge", "Free bytes of the disk that the journals are on."),
+    Metric("edge_journal_rotations_total", "counter", "Segments begun because the one before was full."),
+    Metric("edge_journal_corrupt_records_total", "counter", "Damaged places found in journals; they are in quarantine."),
     Metric("edge_journal_write_errors_total", "counter", "Journal writes that failed or were cut short."),
     Metric("edge_journal_sync_seconds", "histogram", "Duration of a journal fsync.", {}, SYNC_BUCKETS_US),
-    Metric("edge_loop_lag_seconds", "gauge", "Worst delay of a worker's event loop in its last second.", {}, (), 1e-6),
-    Metric("edge_catalog_revision", "gauge", "Catalog revision in force."),
+    Metric(
+        "edge_loop_lag_seconds",
+        "gauge",
+        "Worst delay of a worker's event loop in its last second.",
+        {},
+        (),
+        MICROSECONDS,
+        "process",
+        ("worker",),
+    ),
+    Metric("edge_connections", "gauge", "Connections open on the public port."),
+    Metric("edge_connections_refused_total", "counter", "Connections closed at once: no descriptor was left for them."),
+    Metric("edge_catalog_revision", "gauge", "Catalog revision in force.", {}, (), 1.0, "process", ("worker",)),
+    Metric("edge_catalog_published_seconds", "gauge", "Unix time of the newest catalog revision."),
     Metric("edge_catalog_loads_total", "counter", "Catalog snapshots taken into use.", {"result": ("ok", "failed")}),
     Metric(
         "edge_drain_rows_total",
@@ -86,7 +112,14 @@ METRICS = (
     ),
     Metric("edge_drain_batch_seconds", "histogram", "One drain transaction, decoding included.", {}, BATCH_BUCKETS_US),
     Metric(
-        "edge_drained_through_seconds", "gauge", "Unix time up to which journalled events are stored.", {}, (), 1e-3
+        "edge_drained_through_seconds",
+        "gauge",
+        "Unix time up to which journalled events are stored.",
+        {},
+        (),
+        1e-3,
+        "process",
+        ("drain",),
     ),
     Metric("edge_visits_held", "gauge", "Entries in the drains' memory of visits; a click adds up to two."),
     Metric(
@@ -95,7 +128,7 @@ METRICS = (
         "Entries that left the memory of visits before their time: it was full.",
     ),
     Metric("edge_drain_errors_total", "counter", "Drain transactions that failed and were tried again."),
-    Metric("edge_conversions_waiting", "gauge", "Conversions waiting for their click."),
+    Metric("edge_conversions_waiting", "gauge", "Conversions waiting for their click.", {}, (), 1.0, "max"),
     Metric("edge_capped_pairs", "gauge", "Offers, and partners in offers, that have reached a cap."),
     Metric(
         "edge_state_published_seconds",
@@ -122,11 +155,41 @@ METRICS = (
     ),
     Metric("edge_postbacks_pending", "gauge", "Partner postbacks not yet answered with 2xx, of all nodes."),
     Metric("edge_postbacks_oldest_seconds", "gauge", "Age of the oldest pending partner postback."),
-    Metric("edge_process_starts_total", "counter", "Processes started, first starts included."),
-    Metric("edge_process_up", "gauge", "1 while the slot's process runs."),
+    Metric("edge_geoip_built_seconds", "gauge", "When the geo database was built; 0: none.", across="oldest"),
+    Metric("edge_database_up", "gauge", "1 while the admin process's queries are answered."),
+    Metric("edge_database_errors_total", "counter", "Failed queries and connections.", across="role", roles=CLIENT_ROLES),
+    Metric(
+        "edge_database_pool_connections",
+        "gauge",
+        "The admin process's connections for the API and the console.",
+        {"state": ("idle", "used")},
+    ),
+    Metric("edge_partitions_ahead", "gauge", "Daily partitions of clicks that are ready beyond today."),
+    Metric(
+        "edge_process_starts_total", "counter", "Processes started, first starts included.", across="process"
+    ),
+    Metric("edge_process_up", "gauge", "1 while the slot's process runs.", across="process"),
+    Metric("edge_process_resident_memory_bytes", "gauge", "Resident memory.", across="process"),
+    Metric("edge_process_open_fds", "gauge", "Open descriptors.", across="process"),
+    Metric("edge_process_max_fds", "gauge", "Descriptors that the process may open.", across="process"),
+    Metric("edge_process_cpu_seconds_total", "counter", "Processor time.", {}, (), 1e-9, "process"),
+    Metric(
+        "edge_process_gc_collections_total",
+        "counter",
+        "Runs of Python's garbage collector.",
+        {"generation": GENERATIONS},
+        across="process",
+    ),
 )
-
-_BY_NAME = {metric.name: metric for metric in METRICS}
+OF_A_LIVING_PROCESS = (
+    "edge_sessions",
+    "edge_connections",
+    "edge_loop_lag_seconds",
+    "edge_visits_held",
+    "edge_process_resident_memory_bytes",
+    "edge_process_open_fds",
+)
+"""Gauges that nothing is left of when their process ends."""
 
 
 def _lay_out() -> tuple[dict[tuple[str, ...], int], int]:

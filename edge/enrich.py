@@ -34,6 +34,7 @@ CACHED_USER_AGENTS = 20_000
 CACHED_PLACES = 100_000
 CHECK_INTERVAL_S = 1.0
 LOG_INTERVAL_S = 60.0
+LATEST_S = 1 << 40
 
 _TELEVISION = re.compile(
     r"smart-?tv|\btv\b|appletv|googletv|hbbtv|web0s|bravia|crkey|roku|\baft[a-z]|playstation|xbox|nintendo",
@@ -121,6 +122,12 @@ class Enricher:
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
             self._log.warning("geoip database unusable", path=str(path), error=str(error))
             return FoundDatabase(self._geoip, stamp)
+
+    @property
+    def geoip_built_s(self) -> int:
+        """When the geo database in use says it was built, Unix seconds; 0: there is none, or it does not say."""
+        built_s: object = self._geoip.metadata().build_epoch if self._geoip else 0
+        return min(max(built_s, 0), LATEST_S) if isinstance(built_s, int) else 0
 
     def take(self, found: FoundDatabase | None) -> None:
         """Use what `look` found: in the thread that asks."""

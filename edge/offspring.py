@@ -9,7 +9,7 @@ import time
 import msgspec
 import structlog
 
-from edge.counters import Counters, cell
+from edge.counters import OF_A_LIVING_PROCESS, Counters, cell
 from edge.processes import ChildOrders, die_with_parent
 
 log = structlog.get_logger()
@@ -20,6 +20,7 @@ STEADY_AFTER_S = 10.0
 
 _STARTS = cell("edge_process_starts_total")
 _UP = cell("edge_process_up")
+_GONE = [_UP, *map(cell, OF_A_LIVING_PROCESS)]
 
 
 class Child:
@@ -89,7 +90,8 @@ class Child:
             await self._process.communicate(msgspec.msgpack.encode(orders))
             return await self._process.wait()
         finally:
-            self._cells[_UP] = 0
+            for place in _GONE:
+                self._cells[place] = 0
             self._process = None
 
     def _signal(self, number: signal.Signals) -> None:

@@ -16,13 +16,14 @@ import structlog
 
 from edge.admin.catalog_publisher import publish_catalog
 from edge.catalog_follower import SNAPSHOT
-from edge.counters import Counters, new_block
+from edge.counters import Counters, cell, new_block
 from edge.errors import UserError
 from edge.http.tls import load_tls
 from edge.node import admit_admin_token, claim_lease, with_secrets
 from edge.offspring import Child
 from edge.processes import ChildOrders, stop_requested
 from edge.settings import Settings
+from edge.vitals import Vitals
 from storage.errors import DatabaseUnusable
 from storage.files import hold_lock
 from storage.postgres.catalog import CatalogMoved
@@ -66,11 +67,12 @@ class Supervisor:
         self.admin_address: tuple[str, int] = self._admin.getsockname()[:2]
         """Host and port of the admin listener."""
         self._roles = _roles(settings)
-        self._blocks = {role: new_block() for role in self._roles}
+        self._blocks = {role: new_block() for role in [*self._roles, ("supervisor", 0)]}
         self._children: dict[str, list[Child]] = {"worker": [], "drain": [], "sender": [], "admin": []}
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
+        watching = self._watch_itself()
         try:
             self._start("worker")
             serving = asyncio.create_task(self._serve())
@@ -82,6 +84,12 @@ class Supervisor:
             await asyncio.gather(serving, return_exceptions=True)
         finally:
             await self._end()
+            watching.cancel()
+
+    def _watch_itself(self) -> asyncio.Task[None]:
+        counters = Counters.of_fd(self._blocks["supervisor", 0])
+        counters.cells[cell("edge_process_up")] = counters.cells[cell("edge_process_starts_total")] = 1
+        return asyncio.create_task(Vitals(counters).watch())
 
     async def _serve(self) -> None:
         """Bring the database up, prepare it, start the rest; then keep the embedded server running."""

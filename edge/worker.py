@@ -44,6 +44,8 @@ NOT_READY_S = 0.5
 FINISH_S = 10.0
 SPARE_DESCRIPTORS = 128
 """Kept from connections, for the journal, the lease and the catalog."""
+UNUSABLE_GEOIP_S = 1
+"""Built in 1970, as it were: whoever waits for an old geo database hears of one that cannot be read, too."""
 MAX_SEGMENT_BYTES = 64 * 2**20
 BROKEN_EXIT = 70
 
@@ -53,6 +55,9 @@ _JOURNALLED = cell("edge_events_journalled_total")
 _BYTES = cell("edge_journal_bytes_total")
 _WRITE_ERRORS = cell("edge_journal_write_errors_total")
 _LAG = cell("edge_loop_lag_seconds")
+_ROTATIONS = cell("edge_journal_rotations_total")
+_CONNECTIONS = cell("edge_connections")
+_GEOIP_BUILT = cell("edge_geoip_built_seconds")
 _REVISION = cell("edge_catalog_revision")
 _LOADS = cell("edge_catalog_loads_total", "ok")
 _FAILED_LOADS = cell("edge_catalog_loads_total", "failed")
@@ -145,6 +150,7 @@ class Worker:
         except OSError as error:
             raise StorageError(f"cannot begin a journal in {root}: {error.strerror}") from error
         self._journal_id = writer.journal_id.hex
+        self._writer, self._counted_segment = writer, writer.appended.segment
         self._journal = GroupCommit(
             writer,
             max_bytes=settings.journal_max_bytes,
@@ -227,6 +233,7 @@ class Worker:
     async def _follow_geoip(self, enricher: Enricher) -> None:
         """The database is looked at and opened beside the loop, and used from one click to the next."""
         while self._settings.geoip_db:
+            self._counters.cells[_GEOIP_BUILT] = enricher.geoip_built_s or UNUSABLE_GEOIP_S
             await asyncio.sleep(CHECK_INTERVAL_S)
             enricher.take(await asyncio.get_running_loop().run_in_executor(self._threads, enricher.look))
 
@@ -253,6 +260,10 @@ class Worker:
         cells = self._counters.cells
         cells[_SESSIONS] = len(self._state.sessions)
         cells[_REVISION] = self._state.catalog.revision
+        cells[_CONNECTIONS] = self._port.connection_count
+        segment = self._writer.appended.segment
+        cells[_ROTATIONS] += segment - self._counted_segment
+        self._counted_segment = segment
 
     def _count_write(self, events: int, byte_count: int, errors: int) -> None:
         cells = self._counters.cells

@@ -9,6 +9,7 @@ from typing import Any
 from edge.admin.authentication import KeyRing
 from edge.admin.catalog_cache import CatalogCache
 from edge.admin.metrics import Slot
+from edge.counters import Counters, cell
 from edge.errors import UserError
 from edge.settings import Settings
 from storage.errors import StorageError
@@ -19,6 +20,7 @@ MAX_SLOW = 5
 """So many connections may be busy with reports, lists and exports; the others stay for log-ins, health and changes."""
 _WAIT_S = 10.0
 _COMMAND_TIMEOUT_S = 60.0
+_ERRORS = cell("edge_database_errors_total")
 _bound: ContextVar[tuple[asyncio.Task[Any] | None, Connection] | None] = ContextVar("bound", default=None)
 
 
@@ -29,10 +31,17 @@ class DatabaseAway(UserError):
 class Backend:
     """One for the admin process. The database may come later than the process, and go and return."""
 
-    def __init__(self, settings: Settings, resolve_database: Callable[[], str], slots: Sequence[Slot] = ()) -> None:
-        """`resolve_database`: where the database is now; asked when connections are opened."""
+    def __init__(
+        self,
+        settings: Settings,
+        resolve_database: Callable[[], str],
+        slots: Sequence[Slot] = (),
+        counters: Counters | None = None,
+    ) -> None:
+        """`resolve_database`: where the database is now; asked when connections are opened. `counters`: this process's."""
         self.settings = settings
         self.slots = slots
+        self._cells = (counters or Counters.private()).cells
         self.catalogs = CatalogCache()
         self.keys = KeyRing()
         self._resolve_database = resolve_database
@@ -67,9 +76,15 @@ class Backend:
         except Exception as error:
             if not (isinstance(error, StorageError | OSError | TimeoutError) or is_retryable(error)):
                 raise
+            self._cells[_ERRORS] += 1
             raise DatabaseAway("the database does not answer") from error
         try:
             yield conn
+        except Exception as error:
+            # A reader that went away says ConnectionError too.
+            is_reader_s = isinstance(error, ConnectionError) and not conn.is_closed()
+            self._cells[_ERRORS] += is_retryable(error) and not is_reader_s
+            raise
         finally:
             await pool.release(conn)
 
@@ -83,6 +98,14 @@ class Backend:
                 yield conn
             finally:
                 _bound.reset(mark)
+
+    def count_connections(self) -> tuple[int, int]:
+        """Open connections: idle ones, and those in use."""
+        pool = self._pool
+        if pool is None:
+            return 0, 0
+        idle = pool.get_idle_size()
+        return idle, pool.get_size() - idle
 
     async def close(self) -> None:
         """Close all connections, at once."""

@@ -1,7 +1,9 @@
 """`/metrics`: all processes in one page, summed over the slots' cells."""
 
+import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -11,22 +13,9 @@ from prometheus_client.registry import Collector
 from edge.counters import METRICS, MICROSECONDS, Counters, Metric, cell
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# Summing these over processes would mean nothing.
-_PER_PROCESS = {
-    "edge_loop_lag_seconds",
-    "edge_catalog_revision",
-    "edge_process_starts_total",
-    "edge_process_up",
-    "edge_drained_through_seconds",
-}
-# Each drain measures the same disk and table; one process publishes.
-_NODE_WIDE = {
-    "edge_journal_undrained_bytes",
-    "edge_conversions_waiting",
-    "edge_state_published_seconds",
-    "edge_rolled_up_through_seconds",
-}
 _THROUGH = cell("edge_drained_through_seconds")
+_BUILD = GaugeMetricFamily("edge_build_info", "What runs here; always 1.", labels=["version", "python"])
+_BUILD.add_metric([version("clickedge"), platform.python_version()], 1)
 
 
 class Slot:
@@ -60,21 +49,29 @@ class SlotCollector(Collector):
             "Age of the oldest journalled event not yet in Postgres.",
             drain_lag_s(self._slots),
         )
+        yield _BUILD
 
     def _plain(self, metric: Metric) -> Family:
-        per_process = metric.name in _PER_PROCESS
-        names = [*metric.labels, *(("role", "slot") if per_process else ())]
+        own_labels = {"process": ["role", "slot"], "role": ["role"]}.get(metric.across, [])
         family_type = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-        family = family_type(metric.name, metric.help, labels=names)
+        family = family_type(metric.name, metric.help, labels=[*metric.labels, *own_labels])
         for values in metric.combinations():
-            index = cell(metric.name, *values)
-            cells = [slot.cells[index] * metric.scale for slot in self._slots]
-            if per_process:
-                for slot, value in zip(self._slots, cells, strict=True):
-                    family.add_metric([*values, *slot.labels], value)
-            else:
-                family.add_metric(list(values), max(cells) if metric.name in _NODE_WIDE else sum(cells))
+            for own_values, number in self._lines(metric, cell(metric.name, *values)):
+                family.add_metric([*values, *own_values], number * metric.scale)
         return family
+
+    def _lines(self, metric: Metric, index: int) -> Iterator[tuple[tuple[str, ...], int]]:
+        """The values of the labels that name processes, and the number."""
+        slots = self._slots
+        if metric.across == "process":
+            for slot in slots:
+                if slot.labels[0] in metric.roles:
+                    yield slot.labels, slot.cells[index]
+        elif metric.across == "role":
+            for role in metric.roles:
+                yield (role,), sum(slot.cells[index] for slot in slots if slot.labels[0] == role)
+        else:
+            yield (), _combine(metric, [slot.cells[index] for slot in slots])
 
     def _histogram(self, metric: Metric) -> Family:
         family = HistogramMetricFamily(metric.name, metric.help, labels=list(metric.labels))
@@ -87,6 +84,14 @@ class SlotCollector(Collector):
                 buckets.append(("+Inf" if edge_us is None else f"{edge_us * MICROSECONDS:g}", float(total)))
             family.add_metric(list(values), buckets, counts[-1] * MICROSECONDS)
         return family
+
+
+def _combine(metric: Metric, numbers: list[int]) -> int:
+    if metric.across == "max":
+        return max(numbers, default=0)
+    if metric.across == "oldest":
+        return min(filter(None, numbers), default=0)
+    return sum(numbers)
 
 
 def render(slots: Sequence[Slot]) -> bytes:

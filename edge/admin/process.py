@@ -14,6 +14,7 @@ from edge.admin.catalog_publisher import CatalogPublisher
 from edge.admin.console import PAGES, Console
 from edge.admin.import_queue import queue_of
 from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
+from edge.admin.node_watch import NodeWatch
 from edge.admin.roll_up import RollUp
 from edge.admin.state_publisher import StatePublisher
 from edge.catalog_follower import SNAPSHOT
@@ -63,7 +64,7 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     stop = stop_requested()
     slots = [Slot(role, number, Counters.of_fd(fd)) for role, number, fd in orders.slots]
     settings = orders.settings
-    backend = Backend(settings, orders.resolve_database, slots)
+    backend = Backend(settings, orders.resolve_database, slots, counters)
     app = Admin(slots).app
     app.add_subapp("/api/", make_api(backend, OPERATIONS))
     app.add_routes(Console(backend, PAGES).routes())
@@ -74,7 +75,8 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     publisher = CatalogPublisher(orders.resolve_database, settings.data_path / SNAPSHOT)
     states = StatePublisher(orders.resolve_database, settings.data_path / STATE, ZoneInfo(settings.timezone), counters)
     roll_up = RollUp(orders.resolve_database, settings.timezone, counters)
-    lasting = (publisher.run(), states.run(), roll_up.run(), queue_of(backend).run())
+    watch = NodeWatch(backend, orders.resolve_database, counters)
+    lasting = (publisher.run(), states.run(), roll_up.run(), watch.run(), queue_of(backend).run())
     publishing = [asyncio.create_task(one) for one in lasting]
     stopping = asyncio.create_task(stop.wait())
     log.info("admin_ready")

@@ -25,6 +25,7 @@ LONGEST_WAIT = timedelta(days=1)
 """For journals that are behind."""
 
 _THROUGH = cell("edge_rolled_up_through_seconds")
+_ERRORS = cell("edge_database_errors_total")
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ class RollUp:
             except Exception as error:
                 if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
                     raise
+                self._cells[_ERRORS] += 1
                 log.warning("not_rolled_up", error=str(error), kind=type(error).__name__)
             await asyncio.sleep(LONGEST_PAUSE_S)
 

@@ -31,6 +31,7 @@ FORGET_AFTER = timedelta(days=400)
 
 _PUBLISHED = cell("edge_state_published_seconds")
 _CAPPED = cell("edge_capped_pairs")
+_ERRORS = cell("edge_database_errors_total")
 
 log = structlog.get_logger()
 
@@ -69,6 +70,7 @@ class StatePublisher:
             except Exception as error:
                 if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
                     raise
+                self._cells[_ERRORS] += not isinstance(error, OSError)  # the disk's, or a connection that `NodeWatch` misses too
                 log.warning("state_not_published", error=str(error), kind=type(error).__name__)
             if time.monotonic() - started_s > LONGEST_PAUSE_S:
                 pause_s = SHORTEST_PAUSE_S

@@ -20,7 +20,6 @@ from edge.processes import ChildOrders, stop_requested
 from edge.tracking.sessions import Sessions
 from storage.errors import DatabaseUnusable, StorageError
 from storage.files import hold_lock
-from storage.journal.capacity import undrained_bytes
 from storage.journal.reader import Batch
 from storage.journal.segments import Position
 from storage.postgres.connection import Connection, connect, is_retryable
@@ -43,8 +42,9 @@ OVERTAKEN_WITHIN = timedelta(minutes=5)
 """Longer than any transaction lasts, and many times the chores' interval."""
 
 _ERRORS = cell("edge_drain_errors_total")
+_DATABASE_ERRORS = cell("edge_database_errors_total")
+_CORRUPT = cell("edge_journal_corrupt_records_total")
 _THROUGH = cell("edge_drained_through_seconds")
-_UNDRAINED = cell("edge_journal_undrained_bytes")
 _WAITING = cell("edge_conversions_waiting")
 
 
@@ -90,6 +90,7 @@ class Drain:
                 if not (is_retryable(error) or isinstance(error, DatabaseUnusable)):
                     raise
                 self._counters.cells[_ERRORS] += 1
+                self._counters.cells[_DATABASE_ERRORS] += 1
                 quietly.warning("drain_interrupted", error=str(error), kind=type(error).__name__)
             if self._stop.is_set():
                 return
@@ -109,8 +110,6 @@ class Drain:
             self._counters.cells[_THROUGH] = min((feed.through_ms for feed in self._feeds), default=0)
             if self._is_due("chores", CHORES_S):
                 await self._do_chores(conn)
-            if self._is_due("measure", 1.0):
-                self._counters.cells[_UNDRAINED] = undrained_bytes(self._feeds.root)
             if is_last_round and not stored:
                 return
             if not any(feed.is_behind for feed in self._feeds):
@@ -123,6 +122,7 @@ class Drain:
         entries = _in_order(batch)
         if entries or batch.end != feed.position:
             await self._store_batch(conn, feed, entries, batch.end)
+            self._counters.cells[_CORRUPT] += len(batch.damaged)
         feed.is_behind = len(entries) >= self._settings.batch_rows or batch.size_bytes >= MAX_BATCH_BYTES
         feed.through_ms = self._store.watermark_ms if feed.is_behind else started_ms
         if batch.finished:

@@ -151,7 +151,7 @@ class Lane(asyncio.Protocol):
         self.deadline_s = self.port.clock.now_s + HEAD_S
         if len(self.port.connections) + len(self.port.cold.connections) >= self.port.max_connections:
             self._is_last = True
-            transport.abort()
+            self.port.tracker.turn_away(transport)
         self.port.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

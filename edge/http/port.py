@@ -49,6 +49,11 @@ class PublicPort:
     def __call__(self) -> Lane:
         return Lane(self._lane)
 
+    @property
+    def connection_count(self) -> int:
+        """Connections open now."""
+        return len(self._lane.connections) + len(self._lane.cold.connections)
+
     async def watch(self) -> None:
         """Expire connections that take too long, for ever."""
         await sweep(self._lane.clock, self._lane.connections)

@@ -21,6 +21,7 @@ MAX_CONTACT_CHARS = 256
 
 _REQUESTS = [{outcome: cell("edge_requests_total", kind, outcome) for outcome in OUTCOMES} for kind in KINDS]
 _HANDLING = [cell("edge_handling_seconds", kind) for kind in KINDS]
+_TURNED_AWAY = cell("edge_connections_refused_total")
 _DROPPED = cell("edge_events_dropped_total")
 
 
@@ -48,6 +49,11 @@ class Tracker:
         self._quietly = RateLimited(structlog.get_logger(), 5.0)
         # By Kind: click, impression, postback, pixel, other.
         self._is_durable = (durable_clicks, durable_clicks, durable_conversions, durable_conversions, False)
+
+    def turn_away(self, transport: asyncio.Transport) -> None:
+        """Close a connection that there is no descriptor for, and count it."""
+        self.state.counters.cells[_TURNED_AWAY] += 1
+        transport.abort()
 
     def begin_turn(self) -> int:
         """The first request of a loop turn: the clock is read for all of them. Unix milliseconds."""

@@ -45,6 +45,7 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 
 _ENDED = {outcome: cell("edge_postbacks_total", outcome) for outcome in ("delivered", "failed", "dead")}
+_ERRORS = cell("edge_database_errors_total")
 _PENDING = cell("edge_postbacks_pending")
 _OLDEST = cell("edge_postbacks_oldest_seconds")
 
@@ -85,6 +86,7 @@ class Sender:
                 # A DatabaseUnusable passes too: the embedded server may be starting again.
                 if not (is_retryable(error) or isinstance(error, DatabaseUnusable)):
                     raise
+                self._cells[_ERRORS] += 1
                 quietly.warning("sender_interrupted", error=str(error), kind=type(error).__name__)
             if self._stop.is_set():
                 return
