@@ -12,11 +12,17 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Literal, NamedTuple
 
+from edge.tracking.status_codes import REJECTIONS
+
 MICROSECONDS = 1e-6
 HANDLING_BUCKETS_US = (10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000)
 SYNC_BUCKETS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000)
+ADMIN_BUCKETS_US = (1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 10_000_000, 60_000_000)
+POSTBACK_BUCKETS_US = (10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000)
 BATCH_BUCKETS_US = (1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000)
 
+ADMIN_PARTS = ("api", "console", "metrics", "health")
+ADMIN_CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 GENERATIONS = ("0", "1", "2")
 ROLES = ("worker", "drain", "sender", "admin", "supervisor")
 CLIENT_ROLES = ("drain", "sender", "admin")
@@ -60,6 +66,7 @@ METRICS = (
         HANDLING_BUCKETS_US,
     ),
     Metric("edge_sessions", "gauge", "Sessions held in the workers' memory."),
+    Metric("edge_sessions_max", "gauge", "Sessions that the workers have room for."),
     Metric("edge_session_lookups_total", "counter", "Session look-ups by postbacks.", {"result": ("hit", "miss")}),
     Metric("edge_forged_ids_total", "counter", "Conversions whose id is malformed or forged, stored or not."),
     Metric("edge_unstored_refusals_total", "counter", "Forged or session-less conversions beyond the stored rate."),
@@ -103,6 +110,12 @@ METRICS = (
         "counter",
         "Conversions by the drain's verdict.",
         {"status": ("approved", "pending", "rejected")},
+    ),
+    Metric(
+        "edge_conversions_rejected_total",
+        "counter",
+        "Conversions that the drain rejected, by reason.",
+        {"reason": REJECTIONS},
     ),
     Metric(
         "edge_conversion_changes_total",
@@ -153,8 +166,23 @@ METRICS = (
         "Attempts to tell a partner, by how they ended.",
         {"result": ("delivered", "failed", "dead")},
     ),
+    Metric("edge_postback_seconds", "histogram", "Until a partner's answer, or none.", {}, POSTBACK_BUCKETS_US),
+    Metric("edge_postbacks_in_flight", "gauge", "Partner postbacks that wait for an answer now."),
     Metric("edge_postbacks_pending", "gauge", "Partner postbacks not yet answered with 2xx, of all nodes."),
     Metric("edge_postbacks_oldest_seconds", "gauge", "Age of the oldest pending partner postback."),
+    Metric(
+        "edge_admin_requests_total",
+        "counter",
+        "Requests answered on the admin port.",
+        {"part": ADMIN_PARTS, "code": ADMIN_CODES},
+    ),
+    Metric(
+        "edge_admin_answer_seconds",
+        "histogram",
+        "Until an answer on the admin port begins.",
+        {"part": ADMIN_PARTS},
+        ADMIN_BUCKETS_US,
+    ),
     Metric("edge_geoip_built_seconds", "gauge", "When the geo database was built; 0: none.", across="oldest"),
     Metric("edge_database_up", "gauge", "1 while the admin process's queries are answered."),
     Metric("edge_database_errors_total", "counter", "Failed queries and connections.", across="role", roles=CLIENT_ROLES),
@@ -186,6 +214,7 @@ OF_A_LIVING_PROCESS = (
     "edge_connections",
     "edge_loop_lag_seconds",
     "edge_visits_held",
+    "edge_postbacks_in_flight",
     "edge_process_resident_memory_bytes",
     "edge_process_open_fds",
 )

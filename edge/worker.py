@@ -51,6 +51,7 @@ BROKEN_EXIT = 70
 
 _SYNC = cell("edge_journal_sync_seconds")
 _SESSIONS = cell("edge_sessions")
+_MOST_SESSIONS = cell("edge_sessions_max")
 _JOURNALLED = cell("edge_events_journalled_total")
 _BYTES = cell("edge_journal_bytes_total")
 _WRITE_ERRORS = cell("edge_journal_write_errors_total")
@@ -159,6 +160,7 @@ class Worker:
             on_broken=self._break,
             observe_write=self._count_write,
         )
+        self._counters.cells[_MOST_SESSIONS] = settings.session_capacity
         self._state = EdgeState(
             Catalog.empty(),
             ClickIds(settings.secrets, settings.node_id, self._slot, self._lease),

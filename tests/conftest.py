@@ -23,8 +23,8 @@ pytest_plugins = ["tests.loops", "tests.node"]
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 CHROMIUM = Path("/usr/bin/chromium")
-PROMETHEUS = Path("/usr/bin/prometheus")
-DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres", "chromium": CHROMIUM, "prometheus": PROMETHEUS}
+PROMTOOL = Path("/usr/bin/promtool")
+DEBIAN_PACKAGES = {"postgresql-15": DEBIAN_POSTGRES / "postgres", "chromium": CHROMIUM, "prometheus": PROMTOOL}
 _TEMPLATE = "migrated_template"
 _left_out: dict[str, int] = {}
 

@@ -251,6 +251,13 @@ CONVERSIONS = (
         ),
     ),
     Panel(
+        "Rejected, by reason",
+        "What each reason means is in docs/status-codes.md.",
+        "cps",
+        (_query("{{reason}}", "sum by (reason) (rate(edge_conversions_rejected_total{}[rate])) > 0"),),
+        "stacked",
+    ),
+    Panel(
         "Ids that are not ours, clicks that are known",
         "Postbacks with a forged or malformed id, a second; and the share of the others whose click was in a worker's memory "
         "(the drain finds the rest).",

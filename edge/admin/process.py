@@ -17,6 +17,7 @@ from edge.admin.metrics import CONTENT_TYPE, Slot, drain_lag_s, render
 from edge.admin.node_watch import NodeWatch
 from edge.admin.roll_up import RollUp
 from edge.admin.state_publisher import StatePublisher
+from edge.admin.traffic import count_traffic
 from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, cell
 from edge.processes import ChildOrders, stop_requested
@@ -66,6 +67,7 @@ async def run_admin(orders: ChildOrders, counters: Counters) -> None:
     settings = orders.settings
     backend = Backend(settings, orders.resolve_database, slots, counters)
     app = Admin(slots).app
+    count_traffic(app, counters)
     app.add_subapp("/api/", make_api(backend, OPERATIONS))
     app.add_routes(Console(backend, PAGES).routes())
     runner = web.AppRunner(app, access_log=None)

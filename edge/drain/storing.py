@@ -20,6 +20,7 @@ from edge.drain.matching import Received, received_again
 from edge.drain.rows import RowMaker
 from edge.drain.settle import Decided, Settled
 from edge.drain.settlement import Settlement
+from edge.drain.tally import count_verdict
 from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
@@ -70,7 +71,6 @@ _STORED = {
     table: cell("edge_drain_rows_total", table)
     for table in ("clicks", "impressions", "conversions", "conversions_waiting", "quarantine")
 }
-_DECIDED = {status: cell("edge_conversions_decided_total", status) for status in ("approved", "pending", "rejected")}
 _CHANGED = {kind: cell("edge_conversion_changes_total", kind) for kind in get_args(Kind)}
 
 
@@ -379,7 +379,7 @@ class Store:
         cells[_STORED["conversions"]] += len(settled.new)
         cells[_STORED["conversions_waiting"]] += len(settled.waiting)
         for one in decided:
-            cells[_DECIDED[one.verdict.status]] += 1
+            count_verdict(self._counters, one.verdict)
         for change in settled.changes:
             if change.kind != "decided":
                 cells[_CHANGED[change.kind]] += 1

@@ -56,6 +56,7 @@ class Routes:
             access_log=None,
             auto_decompress=False,
         )
+        self.server.refuse = tracker.refuse
 
     async def _answer(self, raw: web.BaseRequest) -> web.Response:
         response = await self._respond(raw)
@@ -64,7 +65,7 @@ class Routes:
 
     async def _respond(self, raw: web.BaseRequest) -> web.Response:
         if _is_head_too_large(raw):
-            return to_response(HEAD_TOO_LARGE)
+            return to_response(self._tracker.refuse(HEAD_TOO_LARGE))
         target = raw.raw_path
         if not target.startswith("/"):
             target = _ORIGIN.sub("", target, 1)
@@ -79,7 +80,7 @@ class Routes:
         if raw.method == "POST":
             refusal = await _read_body(raw, params)
             if refusal:
-                return to_response(refusal)
+                return to_response(self._tracker.refuse(refusal))
         return to_response(await self._track(raw, path, params))
 
     async def _track(self, raw: web.BaseRequest, path: str, params: dict[str, str]) -> Answer:
@@ -150,6 +151,8 @@ class _Connection(RequestHandler):
 
     proxied_address = ""
     """Whose connection it is, where a balancer passed it on."""
+    refuse: Callable[[Answer], Answer]
+    """Counts a refusal."""
 
     def handle_error(
         self,
@@ -160,7 +163,7 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         if status >= 500 and not isinstance(exc, _CLIENT_FAULTS):
             return super().handle_error(request, status, exc, message)
-        response = to_response(BAD_REQUEST)
+        response = to_response(self.refuse(BAD_REQUEST))
         response.force_close()
         return response
 
@@ -168,5 +171,9 @@ class _Connection(RequestHandler):
 class ConnectionFactory(web.Server):
     """Makes aiohttp's connections."""
 
+    refuse: Callable[[Answer], Answer]
+
     def __call__(self) -> _Connection:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        connection = _Connection(self, loop=self._loop, **self._kwargs)
+        connection.refuse = self.refuse
+        return connection

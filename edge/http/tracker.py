@@ -55,6 +55,10 @@ class Tracker:
         self.state.counters.cells[_TURNED_AWAY] += 1
         transport.abort()
 
+    def refuse(self, answer: Answer) -> Answer:
+        """`answer`, counted as one to a malformed request."""
+        return self.settle(Handled(Kind.OTHER, "bad_request", answer), True)
+
     def begin_turn(self) -> int:
         """The first request of a loop turn: the clock is read for all of them. Unix milliseconds."""
         self._began_ns = time.perf_counter_ns()

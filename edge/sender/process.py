@@ -15,7 +15,7 @@ from uuid import UUID
 import aiohttp
 import structlog
 
-from edge.counters import Counters, cell
+from edge.counters import POSTBACK_BUCKETS_US, Counters, cell
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
 from edge.sender.delivery import deliver, open_client
@@ -46,6 +46,8 @@ MAX_BACKOFF_S = 5.0
 
 _ENDED = {outcome: cell("edge_postbacks_total", outcome) for outcome in ("delivered", "failed", "dead")}
 _ERRORS = cell("edge_database_errors_total")
+_SECONDS = cell("edge_postback_seconds")
+_IN_FLIGHT = cell("edge_postbacks_in_flight")
 _PENDING = cell("edge_postbacks_pending")
 _OLDEST = cell("edge_postbacks_oldest_seconds")
 
@@ -56,6 +58,7 @@ class Sender:
     def __init__(self, orders: ChildOrders, counters: Counters, client: aiohttp.ClientSession) -> None:
         self._orders = orders
         self._settings = orders.settings
+        self._counters = counters
         self._cells = counters.cells
         self._client = client
         self._stop = stop_requested()
@@ -102,6 +105,7 @@ class Sender:
             is_stopping = self._stop.is_set()
             self._has_landed.clear()
             await self._write_down(conn)
+            self._cells[_IN_FLIGHT] = len(self._flights)
             self._backoff_s = FIRST_BACKOFF_S
             if is_stopping and not self._flights:
                 return
@@ -167,6 +171,8 @@ class Sender:
             del self._ended[: len(ended)]
             for attempt in ended:
                 self._cells[_ENDED[attempt.outcome]] += 1
+                if attempt.url:  # else it was given up without asking
+                    self._counters.observe(_SECONDS, POSTBACK_BUCKETS_US, attempt.duration_ms * 1000)
 
     async def _follow_catalog(self, conn: Connection) -> None:
         """The catalog in force: names and signing secrets are today's, addresses are as they were queued."""
