@@ -113,12 +113,13 @@ def unknown_selectors(expressions: Iterable[str], known: Samples) -> list[str]:
     return [
         selector
         for expression in expressions
-        for selector, name, matchers in _selectors(expression)
+        for selector, name, matchers in selectors(expression)
         if not any(_fits(labels, matchers) for labels in known.get(name, []))
     ]
 
 
-def _selectors(expression: str) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
+def selectors(expression: str) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
+    """Those of our names: each as it stands, its name and its matchers (label, operator, value)."""
     for found in _SELECTOR.finditer(expression):
         matchers = [matcher for matcher in _MATCHER.findall(found[2] or "") if matcher[0] not in _SET_BY_PROMETHEUS]
         yield found[0], found[1], matchers
