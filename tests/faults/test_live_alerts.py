@@ -9,9 +9,10 @@ import math
 import os
 import resource
 import signal
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import asyncpg
@@ -19,6 +20,7 @@ import pytest
 
 from benchmarks.prometheus import Alert, Prometheus, fill
 from deploy.grafana.panels import FIRING, RELEASES, panels
+from edge.worker import SPARE_DESCRIPTORS
 from storage.journal.segments import list_journal_paths, list_segments
 from tests.faults.gate import Gate
 from tests.faults.load import Client, Say
@@ -33,7 +35,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.debian("prometheus"), pytest.mark.
 
 MIB = 2**20
 ROOM = 6 * MIB
-PADDING = "p" * 900
+FEW_DESCRIPTORS = SPARE_DESCRIPTORS + 60
+BIG_CLICK = "/aff_c?offer_id=1&aff_id=1" + "".join(f"&aff_sub{number}={'p' * 900}" for number in range(2, 6))
 SEEN_S = 30.0
 RATE_INTERVAL = "10s"
 MAY_BE_EMPTY = {"starts of {{role}} {{slot}}", "{{reason}}"}
@@ -187,28 +190,42 @@ def missing_operands(prometheus: Prometheus) -> list[str]:
 
 async def break_beside_the_database(node: Node, gate: Gate, watch: Watch) -> None:
     """Descriptors, the published catalog, the tables of the coming days, the disk's room, and a worker that stands still."""
-    [worker] = node.pids("worker")
-    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
-    resource.prlimit(worker, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{worker}/fd")) + 4, limits[1]))
-    writers = [writer for _, writer in [await connect(node.port) for _ in range(12)]]
+    await use_up_descriptors(node, watch)
     (node.data_dir / "catalog.snapshot").write_bytes(b"no snapshot")
     await drop_coming_partitions(gate.behind)
     ballast = await fill_disk(node.data_dir / "ballast")
-    await watch.sees("EdgeConnectionsRefused", "EdgeFdsNearLimit", "EdgeSnapshotRefused", "EdgePartitionMissing")
-    for writer in writers:
-        writer.close()
-    resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
-    await watch.sees("EdgeDiskFilling", "EdgePostbacksFailing")
+    await watch.sees("EdgeSnapshotRefused", "EdgePartitionMissing", "EdgeDiskFilling", "EdgePostbacksFailing")
     ballast.unlink()
+    [worker] = node.pids("worker")
     os.kill(worker, signal.SIGSTOP)
     await asyncio.sleep(6)  # the fault itself
     os.kill(worker, signal.SIGCONT)
     await watch.sees("EdgeLoopLag")
 
 
-async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection that asks nothing."""
-    return await asyncio.open_connection("127.0.0.1", port)
+async def use_up_descriptors(node: Node, watch: Watch) -> None:
+    """A worker that starts with few is asked for more connections than that; and then its limit is lowered once more."""
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, FEW_DESCRIPTORS))
+    killed = node.kill("worker")
+
+    async def has_another() -> bool:
+        return node.pids("worker") not in ([], [killed])
+
+    await eventually(has_another, SEEN_S, node.describe)
+    with ExitStack() as stack:
+
+        async def is_seen() -> bool:
+            with suppress(OSError):
+                stack.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=1))
+            return "EdgeConnectionsRefused" in watch.states
+
+        await eventually(is_seen, SEEN_S, node.describe)
+        [worker] = node.pids("worker")
+        limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        used = len(os.listdir(f"/proc/{worker}/fd"))
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 4, limits[1]))
+        await watch.sees("EdgeFdsNearLimit")
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
 
 
 async def drop_coming_partitions(url: str) -> None:
@@ -235,18 +252,17 @@ async def fill_disk(path: Path) -> Path:
 
 async def break_the_database(node: Node, gate: Gate, watch: Watch) -> None:
     """No way to PostgreSQL until the journal is full and damaged; a file that may not grow; then the way is free again."""
-    client = Client(node.port)
+    clients = [Client(node.port) for _ in range(8)]
     await gate.shut()
 
     async def is_full() -> bool:
-        for number in range(50):
-            await client.ask(f"/aff_c?offer_id=1&aff_id=1&aff_sub=f{number}&aff_sub2={PADDING}")
-            await client.ask(f"/aff_lsr?transaction_id=x&adv_sub={PADDING}")
+        await asyncio.gather(*map(send_big_clicks, clients))
         return {"EdgeEventsDropped", "EdgeJournalNearlyFull", "EdgeBacklogGrowing"} <= set(watch.states)
 
-    await eventually(is_full, 60, node.describe)
+    await eventually(is_full, 90, lambda: str(dict(watch.states)))
     await watch.sees("EdgeDatabaseDown", "EdgeAvailabilityBurn")
-    client.close()
+    for client in clients:
+        client.close()
     damage(node)
     await gate.open()
     await watch.sees("EdgeCorruptRecords", "EdgeQuarantine")
@@ -257,10 +273,16 @@ async def break_the_database(node: Node, gate: Gate, watch: Watch) -> None:
     resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
 
 
+async def send_big_clicks(client: Client) -> None:
+    """Ten, of 4 kB each."""
+    for _ in range(10):
+        await client.ask(BIG_CLICK)
+
+
 def damage(node: Node) -> None:
     """One bit, near the end of what the drain has not read."""
-    [directory] = list_journal_paths(node.data_dir / "journal")
-    segment = list_segments(directory)[-1].path
+    lasts = [list_segments(directory)[-1].path for directory in list_journal_paths(node.data_dir / "journal")]
+    segment = max(lasts, key=lambda path: path.stat().st_mtime_ns)
     place = segment.stat().st_size - 64 * 1024
     with segment.open("r+b") as file:
         file.seek(place)
