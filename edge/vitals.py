@@ -1,6 +1,6 @@
 """What a process tells of itself: memory, descriptors, processor time, collections. Looked at once a second.
 
-A look costs about 0.05 ms. Totals are added to the slot's cells, so that they go on from the slot's earlier processes.
+A look took 0.014 ms (2 shared, busy cores, 2026-11-22). Totals are added to the slot's cells, so that they go on from the slot's earlier processes.
 """
 
 import asyncio

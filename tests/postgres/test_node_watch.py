@@ -18,7 +18,7 @@ from storage.postgres.connection import connect
 from storage.postgres.partitions import Partitions, partition_name
 from storage.postgres.watch import look
 from tests.node import eventually
-from tests.postgres.drains import Bench
+from tests.postgres.drains import Bench, Scribe
 
 NOW = datetime.now(UTC)
 UP, ERRORS = cell("edge_database_up"), cell("edge_database_errors_total")
@@ -91,21 +91,23 @@ async def test_the_newest_revision_s_time_is_told(bench: Bench) -> None:
     assert (await look(bench.conn, NOW.date())).catalog_published_s == 0
 
 
-async def test_the_journals_disk_is_measured_while_the_database_is_away(tmp_path: Path) -> None:
+async def test_the_journals_disk_is_measured_while_the_database_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The backlog grows just then; what the journals may take is there beside it."""
-    scribe_room = tmp_path / "journal" / ("0" * 32)
-    scribe_room.mkdir(parents=True)
-    (scribe_room / "00000001.seg").write_bytes(b"x" * 4_321)
+    monkeypatch.setattr(node_watch, "DISK_INTERVAL_S", 0.05)
+    scribe = Scribe(tmp_path)
     desk = Desk("postgresql://nobody@127.0.0.1:1/nowhere", tmp_path)
     async with desk.running():
         await desk.until(cell("edge_journal_max_bytes"), 12_345_678)
 
-        async def is_measured() -> bool:
-            return desk.value(FREE) > 0
-
-        await eventually(is_measured, 20)
+        for _ in range(2):
+            scribe.click()
+            await desk.until(UNDRAINED, scribe.writer.appended.byte_offset)
         await eventually_counts(desk)
+    scribe.close()
     assert desk.value(UP) == 0
+    assert desk.value(FREE) > 0
 
 
 async def eventually_counts(desk: Desk) -> None:

@@ -1,8 +1,11 @@
 """edge/admin/metrics.py: one page for all processes, as Prometheus reads it."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from itertools import pairwise
 
 import pytest
@@ -20,6 +23,7 @@ SESSIONS = cell("edge_sessions")
 HIT, MISS = cell("edge_session_lookups_total", "hit"), cell("edge_session_lookups_total", "miss")
 THROUGH = cell("edge_drained_through_seconds")
 UNDRAINED = cell("edge_journal_undrained_bytes")
+ERRORS = "edge_database_errors_total"
 
 
 @pytest.fixture
@@ -114,6 +118,68 @@ def test_what_is_one_process_s_own_names_it(slots: list[Slot]) -> None:
     assert value(samples, "edge_process_up", role="drain", slot="1") == 1
     assert value(samples, "edge_process_up", role="admin", slot="0") == 0
     assert value(samples, "edge_drained_through_seconds", role="drain", slot="1") == 1_700_000_000.5
+
+
+def test_a_process_s_own_lines_are_of_those_that_measure_it(slots: list[Slot]) -> None:
+    """Else the least catalog revision would be a drain's, which has none, and the mean lag of loops nobody's."""
+    samples = scrape(slots)
+    roles: dict[str, set[str]] = {}
+    for name, labels in samples:
+        if "slot" in dict(labels):
+            roles.setdefault(name, set()).add(dict(labels)["role"])
+    everybody = {"worker", "drain", "admin"}
+    assert roles.pop("edge_loop_lag_seconds") == roles.pop("edge_catalog_revision") == {"worker"}
+    assert roles.pop("edge_drained_through_seconds") == {"drain"}
+    assert roles
+    assert all(found == everybody for found in roles.values())
+
+
+def test_failed_queries_are_added_up_for_each_role_that_asks(slots: list[Slot]) -> None:
+    """Two drains are one line; workers, which never ask, have none, and the sender has one before it runs."""
+    for number, slot in enumerate(slots):
+        slot.cells[cell("edge_database_errors_total")] = 10**number
+    samples = scrape(slots)
+    counted = {dict(labels)["role"]: number for (name, labels), number in samples.items() if name == ERRORS}
+    assert counted == {"drain": 1_100, "sender": 0, "admin": 10_000}
+
+
+def test_of_several_geo_databases_the_oldest_is_told(slots: list[Slot]) -> None:
+    """A worker that has not followed yet; those without any do not count."""
+    for slot, built_s in zip(slots, (1_700_000_000, 1_600_000_000), strict=False):
+        slot.cells[cell("edge_geoip_built_seconds")] = built_s
+    assert value(scrape(slots), "edge_geoip_built_seconds") == 1_600_000_000
+
+
+def test_the_build_says_what_runs(slots: list[Slot]) -> None:
+    """The release and the interpreter, as one line that is always 1."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert value(scrape(slots), "edge_build_info", version=version("clickedge"), python=python) == 1
+
+
+def test_both_service_levels_are_edges_of_buckets(slots: list[Slot]) -> None:
+    """Shares within 1 ms and within 5 ms are counted, not guessed."""
+    edges = {dict(labels).get("le") for name, labels in scrape(slots) if name == "edge_handling_seconds_bucket"}
+    assert {"0.001", "0.005"} <= edges
+
+
+@pytest.mark.debian("prometheus")
+def test_promtool_accepts_a_page_on_which_everything_has_happened(slots: list[Slot]) -> None:
+    """Each metric has had a value, small and large, in every process."""
+    for number, slot in enumerate(slots):
+        for place in range(len(slot.cells)):
+            slot.cells[place] = place << (number * 10)
+    checked = subprocess.run(["promtool", "check", "metrics"], input=render(slots), capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_a_page_of_a_large_node_is_small_and_quick(slots: list[Slot]) -> None:
+    """62 workers and 8 drains: its lines are bounded, and it takes the admin process no noticeable time."""
+    names = [("worker", number) for number in range(62)] + [("drain", number) for number in range(8)]
+    large = [*slots[4:], *(Slot(role, number, Counters.private()) for role, number in names)]
+    began_s = time.process_time()
+    page = render(large)
+    assert time.process_time() - began_s < 0.5
+    assert page.count(b"\n") < 2_000
 
 
 def test_a_histogram_s_buckets_are_cumulative_over_all_processes(slots: list[Slot]) -> None:

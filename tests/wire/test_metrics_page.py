@@ -134,7 +134,8 @@ async def test_promtool_finds_no_fault_in_the_page_of_a_busy_node(node: Node) ->
     """Names, units, types and help as Prometheus wants them; the tool says nothing and ends with 0."""
     async with visiting(node) as visitor:
         await visitor.ask_everything()
-        page = await visitor.until("edge_drain_rows_total", 2, table="conversions") and await visitor.page()
+        await visitor.until("edge_drain_rows_total", 2, table="conversions")
+        page = await visitor.page()
     assert check(page) == (0, "")
 
 
@@ -202,9 +203,8 @@ async def test_requests_are_counted_by_kind_and_outcome(node: Node) -> None:
         ("postback", "recorded"): 1,
         ("postback", "refused"): 1,
         ("impression", "recorded"): 1,
-        ("pixel", "refused"): 1,
-        ("other", "rejected"): 1,
-        ("other", "bad_request"): 2,
+        ("pixel", "recorded"): 1,
+        ("other", "bad_request"): 3,
     }
 
 
@@ -221,7 +221,7 @@ async def test_the_admin_port_s_requests_are_counted_by_part(node: Node) -> None
     }
     assert counted == {
         ("console", "2xx"): 1,
-        ("console", "3xx"): 1,
+        ("console", "4xx"): 1,
         ("api", "4xx"): 2,
         ("health", "2xx"): 1,
         ("metrics", "2xx"): 1,
@@ -247,13 +247,14 @@ async def test_every_process_tells_what_it_uses(node: Node) -> None:
 async def test_the_node_tells_its_limits_and_how_it_stands(node: Node) -> None:
     """Settings that a backlog is compared with, disk, database, partitions, catalog and geo database."""
     async with visiting(node) as visitor:
-        samples = await visitor.until("edge_database_up", 1)
+        samples = await visitor.until("edge_partitions_ahead", 6)
     now_s = time.time()
     assert value(samples, "edge_build_info", version="0.1.0") == 1
     assert value(samples, "edge_journal_max_bytes") == JOURNAL_BYTES
     assert value(samples, "edge_journal_disk_free_bytes") > 0
     assert value(samples, "edge_sessions_max") == 777
-    assert value(samples, "edge_partitions_ahead") in (6, 7)
+    assert value(samples, "edge_partitions_ahead") <= 7
+    assert value(samples, "edge_database_up") == 1
     for name in ("edge_catalog_published_seconds", "edge_geoip_built_seconds"):
         assert now_s - 600 < value(samples, name) <= now_s + 1
     assert value(samples, "edge_database_errors_total") == 0
@@ -340,3 +341,14 @@ async def test_a_stopped_process_holds_nothing_any_more(node: Node) -> None:
         assert value(gone, "edge_process_resident_memory_bytes", role="sender") == 0
         assert value(gone, "edge_process_open_fds", role="sender") == 0
         await visitor.until("edge_process_open_fds", 4, role="sender")
+
+
+async def test_a_geo_database_that_went_away_is_told_from_none(node: Node) -> None:
+    """As one built in 1970: whoever waits for an old one hears of it."""
+    Path(node._env["EDGE_GEOIP_DB"]).unlink()
+    async with visiting(node) as visitor:
+
+        async def is_gone() -> bool:
+            return value(await visitor.scrape(), "edge_geoip_built_seconds") == 1
+
+        await eventually(is_gone, SEEN_S, node.describe)
