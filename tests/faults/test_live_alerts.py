@@ -23,7 +23,7 @@ from deploy.grafana.panels import FIRING, RELEASES, panels
 from edge.worker import SPARE_DESCRIPTORS
 from storage.journal.segments import list_journal_paths, list_segments
 from tests.faults.gate import Gate
-from tests.faults.load import Client, Say
+from tests.faults.load import Client, Say, id_in
 from tests.faults.offers import catalog_text
 from tests.faults.traffic import Ledger, Traffic
 from tests.node import Node, eventually
@@ -36,7 +36,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.debian("prometheus"), pytest.mark.
 MIB = 2**20
 ROOM = 6 * MIB
 FEW_DESCRIPTORS = SPARE_DESCRIPTORS + 60
-BIG_CLICK = "/aff_c?offer_id=1&aff_id=1" + "".join(f"&aff_sub{number}={'p' * 900}" for number in range(2, 6))
+RAISED_BY_A_FULL_JOURNAL = {
+    "EdgeAvailabilityBurn", "EdgeBacklogGrowing", "EdgeDatabaseDown", "EdgeEventsDropped", "EdgeJournalNearlyFull",
+}  # fmt: skip
 SEEN_S = 30.0
 RATE_INTERVAL = "10s"
 MAY_BE_EMPTY = {"starts of {{role}} {{slot}}", "{{reason}}"}
@@ -135,6 +137,7 @@ async def test_every_panel_has_data_and_real_faults_raise_the_alerts(
             await traffic
             if watching:
                 watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
     assert ledger.faults == [] or all(": 503 " in fault for fault in ledger.faults)
     check(watch, say)
 
@@ -253,30 +256,41 @@ async def fill_disk(path: Path) -> Path:
 async def break_the_database(node: Node, gate: Gate, watch: Watch) -> None:
     """No way to PostgreSQL until the journal is full and damaged; a file that may not grow; then the way is free again."""
     clients = [Client(node.port) for _ in range(8)]
+    click_id = id_in(await clients[0].ask("/aff_c?offer_id=1&aff_id=1&aff_sub=full"))
     await gate.shut()
 
     async def is_full() -> bool:
-        await asyncio.gather(*map(send_big_clicks, clients))
-        return {"EdgeEventsDropped", "EdgeJournalNearlyFull", "EdgeBacklogGrowing"} <= set(watch.states)
+        await asyncio.gather(*(send_big(client, click_id) for client in clients))
+        return set(watch.states) >= RAISED_BY_A_FULL_JOURNAL
 
-    await eventually(is_full, 90, lambda: str(dict(watch.states)))
-    await watch.sees("EdgeDatabaseDown", "EdgeAvailabilityBurn")
-    for client in clients:
-        client.close()
+    await eventually(is_full, 90, lambda: f"not seen: {RAISED_BY_A_FULL_JOURNAL - set(watch.states)}")
     damage(node)
     await gate.open()
     await watch.sees("EdgeCorruptRecords", "EdgeQuarantine")
     [worker] = node.pids("worker")
     limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (512 * 1024, limits[1]))
-    await watch.sees("EdgeJournalWriteErrors")
+
+    async def is_broken() -> bool:
+        await asyncio.gather(*(send_big(client, click_id) for client in clients))
+        return "EdgeJournalWriteErrors" in watch.states
+
+    await eventually(is_broken, SEEN_S, node.describe)
+    for client in clients:
+        client.close()
     resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
 
 
-async def send_big_clicks(client: Client) -> None:
-    """Ten, of 4 kB each."""
+async def send_big(client: Client, click_id: str) -> None:
+    """Ten clicks and a conversion, of 4 kB each."""
     for _ in range(10):
-        await client.ask(BIG_CLICK)
+        await client.ask(f"/aff_c?offer_id=1&aff_id=1{padding('aff_sub')}")
+    await client.ask(f"/aff_lsr?transaction_id={click_id}{padding('adv_sub')}")
+
+
+def padding(name: str) -> str:
+    """Four long parameters."""
+    return "".join(f"&{name}{number}={'p' * 900}" for number in range(2, 6))
 
 
 def damage(node: Node) -> None:
