@@ -254,9 +254,10 @@ async def fill_disk(path: Path) -> Path:
 
 
 async def break_the_database(node: Node, gate: Gate, watch: Watch) -> None:
-    """No way to PostgreSQL until the journal is full and damaged; a file that may not grow; then the way is free again."""
+    """A journal that may not grow; then no way to PostgreSQL until it is full and damaged; then the way is free again."""
     clients = [Client(node.port) for _ in range(8)]
     click_id = id_in(await clients[0].ask("/aff_c?offer_id=1&aff_id=1&aff_sub=full"))
+    await stop_the_journals_growth(node, watch, clients, click_id)
     await gate.shut()
 
     async def is_full() -> bool:
@@ -264,26 +265,31 @@ async def break_the_database(node: Node, gate: Gate, watch: Watch) -> None:
         return set(watch.states) >= RAISED_BY_A_FULL_JOURNAL
 
     await eventually(is_full, 90, lambda: f"not seen: {RAISED_BY_A_FULL_JOURNAL - set(watch.states)}")
+    for client in clients:
+        client.close()
     damage(node)
     await gate.open()
     await watch.sees("EdgeCorruptRecords", "EdgeQuarantine")
+
+
+async def stop_the_journals_growth(node: Node, watch: Watch, clients: list[Client], click_id: str) -> None:
+    """The kernel lets the worker's files grow no further, and then again."""
     [worker] = node.pids("worker")
     limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
-    resource.prlimit(worker, resource.RLIMIT_FSIZE, (512 * 1024, limits[1]))
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (128 * 1024, limits[1]))
 
     async def is_broken() -> bool:
         await asyncio.gather(*(send_big(client, click_id) for client in clients))
         return "EdgeJournalWriteErrors" in watch.states
 
     await eventually(is_broken, SEEN_S, node.describe)
-    for client in clients:
-        client.close()
     resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
 
 
 async def send_big(client: Client, click_id: str) -> None:
-    """Ten clicks and a conversion, of 4 kB each."""
+    """Ten clicks and a conversion, of 4 kB each; and ten forged ids."""
     for _ in range(10):
+        await client.ask("/aff_lsr?transaction_id=forged")
         await client.ask(f"/aff_c?offer_id=1&aff_id=1{padding('aff_sub')}")
     await client.ask(f"/aff_lsr?transaction_id={click_id}{padding('adv_sub')}")
 
