@@ -289,7 +289,7 @@ async def stop_the_journals_growth(node: Node, watch: Watch, clients: list[Clien
 async def send_big(client: Client, click_id: str) -> None:
     """Ten clicks and a conversion, of 4 kB each; and ten forged ids."""
     for _ in range(10):
-        await client.ask("/aff_lsr?transaction_id=forged")
+        await client.ask("/aff_lsr?transaction_id=01a2004f81c070008000369c4b260418")
         await client.ask(f"/aff_c?offer_id=1&aff_id=1{padding('aff_sub')}")
     await client.ask(f"/aff_lsr?transaction_id={click_id}{padding('adv_sub')}")
 
