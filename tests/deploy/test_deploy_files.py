@@ -137,6 +137,13 @@ def test_services_and_policies_find_the_pods() -> None:
     }
 
 
+def test_compose_scrapes_as_the_tested_configuration_does() -> None:
+    """Its Prometheus differs from deploy/prometheus/prometheus.yml in the node's address alone."""
+    [config] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["configs"].values()
+    ours = yaml.safe_load(config["content"].replace("edge:8081", "127.0.0.1:8081"))
+    assert ours == yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+
+
 @pytest.mark.debian("systemd")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     """`systemd-analyze verify` finds no fault, and little that the service could do beside its work."""
