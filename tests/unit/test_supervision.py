@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
+from msgspec.structs import replace
 
 from edge import offspring
 from edge.counters import Counters, cell, new_block
@@ -149,7 +150,7 @@ async def test_a_child_gets_its_orders_on_stdin_and_no_secret_on_its_command_lin
     slot.child.start()
     await slot.until(slot.pids)
     orders = msgspec.msgpack.decode((slot.folder / "orders").read_bytes(), type=ChildOrders)
-    assert orders == slot.orders
+    assert orders == replace(slot.orders, progress_fd=orders.progress_fd)
     command = Path(f"/proc/{slot.pids()[0]}/cmdline").read_bytes()
     assert command.endswith(b"\0-m\0edge.child\0worker\x003\0")
     assert b"not for eyes" not in command
