@@ -47,6 +47,7 @@ def _bind_public(settings: Settings) -> list[socket.socket]:
 
 
 def _bind(host: str, port: int, setting: str, *, shared: bool) -> socket.socket:
+    sock = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -58,6 +59,8 @@ def _bind(host: str, port: int, setting: str, *, shared: bool) -> socket.socket:
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:
+        if sock:
+            sock.close()
         raise UserError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}") from error
     sock.setblocking(False)
     return sock

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 STEADY_AFTER_S = 10.0
+GONE_S = 1.0
 START_S = 60.0
 """How long a successor may take until it stands by, and then until it answers."""
 
@@ -158,8 +159,11 @@ class Child:
         if is_ready or self._successor is not successor:  # else the old one died meanwhile, and this one has its place
             return True
         self._successor = None
-        successor.signal(signal.SIGKILL)
-        code = await successor.process.wait()
+        ending = asyncio.ensure_future(successor.process.wait())
+        # One that has just ended by itself is given the moment until that is seen: its code says why.
+        if (await asyncio.wait((ending,), timeout=GONE_S))[1]:
+            successor.signal(signal.SIGKILL)
+        code = await ending
         log.error("successor_failed", role=self._orders.role, slot=self._orders.slot, code=code)
         return False
 

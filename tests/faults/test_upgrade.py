@@ -26,6 +26,7 @@ WRITERS = 3
 BATCH = 40
 OLD_ROWS = 20_000
 STALL_S = 20.0
+MAX_TRIES = 10
 _CLICK = ("click_id", "clicked_at", "node_id", "offer_id", "aff_id", "contact_id", "outcome")
 _STATS = (
     "INSERT INTO stats_hourly (hour, node_id, offer_id, aff_id, gross_clicks, conversions, payout)"
@@ -119,6 +120,7 @@ async def migrate_patiently(conn: Connection, migrations: list[Migration]) -> in
             if not is_retryable(error):
                 raise
             tries += 1
+            assert tries < MAX_TRIES, error
         else:
             return tries
 
