@@ -367,7 +367,7 @@ async def test_a_predecessor_that_dies_meanwhile_is_followed_by_its_successor_at
     seen = f"os.kill({first}, signal.SIGKILL)\nwhile os.path.exists('/proc/{first}'):\n    time.sleep(0.01)\n"
     slot.write(seen + HANDS_OVER)
     assert await slot.child.replace(LIMIT_S, stands_by=True)
-    assert [line["event"] for line in log] == ["child_died"]
+    assert {line["event"] for line in log} <= {"child_died"}  # none, if its death is seen only when it was to be told
     assert [is_gone(pid) for pid in slot.pids()] == [True, False]
     assert slot.counters.cells[STARTS] == 2
     await slot.child.stop(LIMIT_S)
