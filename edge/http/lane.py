@@ -70,20 +70,7 @@ class LanePort:
         self.clock = Clock(self.dated.refresh)
         self.blocks = KnownBlocks()
         self.connections: set[Lane] = set()
-        self.is_retiring = False
-        """Whether each answer is its connection's last (N7)."""
-
-    def retire(self) -> None:
-        """From now on no connection is kept; nothing is closed that has not heard of it."""
-        self.is_retiring = True
-        self.blocks = KnownBlocks()  # the known ones say which connections are kept
-        for connection in self.connections:
-            connection.retire()
-
-    def abort(self) -> None:
-        """Close all connections now."""
-        for connection in list(self.connections):
-            connection.abort()
+        self.is_retiring = False  # whether each answer is its connection's last (N7)
 
 
 class _Unanswered:
@@ -223,8 +210,8 @@ class Lane(asyncio.Protocol):
 
     def end_idle(self, *, is_fresh_too: bool) -> None:
         """Close it if nothing of it is in hand; one that was just opened, and will ask, only if `is_fresh_too`."""
-        is_fresh = self.deadline_s <= self.port.clock.now_s + HEAD_S
-        if not (self._queue or self._handover or self._buffer) and (is_fresh_too or not is_fresh):
+        may_end = is_fresh_too or self.deadline_s > self.port.clock.now_s + HEAD_S
+        if may_end and not (self._queue or self._handover or self._buffer):
             self._is_last = True
             self._transport.close()
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
 from edge.http.deadlines import sweep
+from edge.http.known_blocks import KnownBlocks
 from edge.http.lane import Lane, LanePort
 from edge.http.routes import Routes
 from edge.http.tracker import Tracker
@@ -70,7 +71,7 @@ class PublicPort:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         kept, cold = set(self._lane.connections), set(self._routes.server.connections)
-        self._lane.retire()
+        self._keep_none()
         while (passed_s := loop.time() - began_s) < LINGER_S:
             kept &= self._lane.connections
             cold.intersection_update(self._routes.server.connections)
@@ -88,13 +89,21 @@ class PublicPort:
         """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        self._lane.retire()
+        self._keep_none()
         while (passed_s := loop.time() - began_s) < least_s or self._lane.connections:
             if passed_s >= patience_s:
-                self._lane.abort()
+                for connection in list(self._lane.connections):
+                    connection.abort()
                 break
             for connection in list(self._lane.connections):
                 connection.end_idle(is_fresh_too=passed_s >= FRESH_S)
             await asyncio.sleep(LOOK_S)
         self._routes.server.pre_shutdown()
         await self._routes.server.shutdown(patience_s)
+
+    def _keep_none(self) -> None:
+        """From now on each connection's next answer is its last; nothing is closed that has not heard of it."""
+        self._lane.is_retiring = True
+        self._lane.blocks = KnownBlocks()  # the known ones say which connections are kept
+        for connection in self._lane.connections:
+            connection.retire()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ async def test_a_drain_stores_on_while_the_next_release_migrates(data_dir: Path,
             while not stop.is_set():
                 clicks.append(scribe.click())
                 scribe.convert(clicks[-1])
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.005)
 
         async def is_stored(least: int) -> bool:
             return bool(await bench.value("SELECT count(*) FROM conversions") >= least)
@@ -203,10 +204,10 @@ async def test_a_drain_stores_on_while_the_next_release_migrates(data_dir: Path,
                 await until(lambda: is_stored(50))
                 following = [*read_migrations(), Migration(9999, "of_the_next", NEXT_RELEASE, read_migrations()[-1].version)]
                 tries = await migrate_patiently(await bench.connect(), following)
-                await until(lambda: is_stored(len(clicks) + 50))
+                await until(partial(is_stored, len(clicks) + 50))
             assert await migrate(await bench.connect()) == []
             async with handing_over(bench.station()):
-                await until(lambda: is_stored(len(clicks) + 50))
+                await until(partial(is_stored, len(clicks) + 50))
         finally:
             stop.set()
             with suppress(asyncio.CancelledError):
