@@ -24,6 +24,7 @@ _ROLES = {
     "drain": "edge.drain.process:run_drain",
     "sender": "edge.sender.process:run_sender",
     "admin": "edge.admin.process:run_admin",
+    "migration": "edge.migrating:run_migration",
 }
 
 

@@ -13,11 +13,16 @@ from edge.settings import Settings
 from storage.postgres.connection import resolve_url
 
 _PR_SET_PDEATHSIG = 1
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STANDS_BY = b"s"
+ANSWERS = b"a"
 
 
 class ChildOrders(msgspec.Struct, frozen=True):
-    """Everything a child process needs. `slot`: worker or drain number; `listen_fds`: sockets already bound."""
+    """Everything a child process needs. `slot`: worker or drain number; `listen_fds`: sockets already bound.
+
+    A supervisor may be older than the child that it starts: a new field needs a default.
+    """
 
     role: str
     slot: int
@@ -26,6 +31,10 @@ class ChildOrders(msgspec.Struct, frozen=True):
     listen_fds: list[int]
     slots: list[tuple[str, int, int]] = []
     """For the admin process: (role, slot, counters descriptor) of everybody."""
+    progress_fd: int = -1
+    """Where a worker writes `STANDS_BY` once it has loaded all that it needs, and `ANSWERS` once it accepts."""
+    is_successor: bool = False
+    """Whether the slot's predecessor still answers: stand by, and take over when it has let go of the slot."""
 
     def resolve_database(self) -> str:
         """Where Postgres is now: a restarted embedded one may have moved. DatabaseUnusable while there is none."""
@@ -37,11 +46,23 @@ def read_orders() -> ChildOrders:
     return msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ChildOrders)
 
 
-def stop_requested() -> asyncio.Event:
-    """Set by SIGTERM or SIGINT from now on, and by one that came since this process was started."""
-    stop = asyncio.Event()
+class Stop(asyncio.Event):
+    """Set when this process is to end."""
+
+    is_handover = False
+    """Whether a successor takes over at once: SIGHUP asked, not SIGTERM or SIGINT."""
+
+    def take(self, number: signal.Signals) -> None:
+        """That signal came."""
+        self.is_handover = number == signal.SIGHUP
+        self.set()
+
+
+def stop_requested() -> Stop:
+    """Set by SIGTERM, SIGINT or SIGHUP from now on, and by one that came since this process was started."""
+    stop = Stop()
     for number in _STOP_SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.take, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     return stop
 

@@ -3,12 +3,17 @@
 Workers start first, from the catalog snapshot on disk. The drain, the sender and the admin process follow once the
 database is migrated and has leased this node's id. SIGTERM: workers finish and sync, the drain stores what they left,
 the sender waits for the answers it is owed, the database stops last.
+
+SIGHUP: the code that is installed now migrates the database, then each process is replaced by one of that code, workers
+first and one by one. Whatever of it fails, what still runs goes on.
 """
 
 import asyncio
 import os
 import resource
-import socket
+import signal
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,29 +24,31 @@ from edge.catalog_follower import SNAPSHOT
 from edge.counters import Counters, cell, new_block
 from edge.errors import UserError
 from edge.http.tls import load_tls
+from edge.listening import listen
+from edge.migrating import migrate_database
 from edge.node import admit_admin_token, claim_lease, with_secrets
-from edge.offspring import Child
+from edge.offspring import Child, run_once
 from edge.processes import ChildOrders, stop_requested
 from edge.settings import Settings
+from edge.systemd import HandedOver, Notifier
 from edge.vitals import Vitals
 from storage.errors import DatabaseUnusable
 from storage.files import hold_lock
 from storage.postgres.catalog import CatalogMoved
 from storage.postgres.connection import connect, is_retryable
 from storage.postgres.embedded import EmbeddedPostgres
-from storage.postgres.migrations import migrate
 from storage.postgres.server_user import make_data_dir
 
 log = structlog.get_logger()
 
-WORKERS_FINISH_S = 15.0
+WORKERS_FINISH_S = 20.0
+MIGRATION_S = 3600.0
 DRAIN_FINISH_S = 30.0
 ADMIN_FINISH_S = 5.0
 SENDER_MARGIN_S = 10.0
 """Beyond the longest time that a partner may take to answer."""
 DATABASE_RETRY_S = 1.0
 DATABASE_REPORT_S = 5.0
-BACKLOG = 4096
 
 Prepare = Callable[[str], Awaitable[None]]
 """What is to be done with the database (its URL) before the drain starts: apply a catalog."""
@@ -50,7 +57,14 @@ Prepare = Callable[[str], Awaitable[None]]
 class Supervisor:
     """One node. `run` returns when it was told to stop; UserError and StorageError: it could not start."""
 
-    def __init__(self, settings: Settings, prepare: Prepare) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prepare: Prepare,
+        given: HandedOver,
+        notifier: Notifier,
+    ) -> None:
+        """`given`: sockets of the service manager; `notifier`: how it hears of the node's state."""
         _raise_descriptor_limit()
         load_tls(settings)  # to say now what a worker would say later
         _make_data_dir(settings.data_path)
@@ -61,27 +75,32 @@ class Supervisor:
         """Set once the workers answer and the drain and admin process have been started."""
         self._stop = stop_requested()
         self._embedded = None if settings.database_url else EmbeddedPostgres(settings.data_path, log=log)
-        self._public, self._admin = self._bind()
-        self.public_address: tuple[str, int] = self._public[0].getsockname()[:2]
+        self._sockets = listen(settings, given)
+        self.public_address: tuple[str, int] = self._sockets.public[0][0].getsockname()[:2]
         """Host and port that clicks come to."""
-        self.admin_address: tuple[str, int] = self._admin.getsockname()[:2]
+        self.admin_address: tuple[str, int] = self._sockets.admin.getsockname()[:2]
         """Host and port of the admin listener."""
         self._roles = _roles(settings)
         self._blocks = {role: new_block() for role in [*self._roles, ("supervisor", 0)]}
         self._children: dict[str, list[Child]] = {"worker": [], "drain": [], "sender": [], "admin": []}
+        self._notifier = notifier
+        self._reload_asked = asyncio.Event()
+        self._has_terminal = sys.stdin is not None and sys.stdin.isatty()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         watching = self._watch_itself()
         try:
             self._start("worker")
-            serving = asyncio.create_task(self._serve())
             stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            jobs = [asyncio.create_task(job) for job in (self._serve(), self._announce(), self._reload_when_told())]
+            await asyncio.wait((*jobs, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for job in jobs:
+                if job.done():
+                    job.result()
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
         finally:
             await self._end()
             watching.cancel()
@@ -123,7 +142,7 @@ class Supervisor:
         tries = 0
         while True:
             try:
-                await _migrate(url)
+                await migrate_database(url)
                 await claim_lease(self._settings, url)
                 await admit_admin_token(self._settings, url)
                 await self._prepare(url)
@@ -137,17 +156,44 @@ class Supervisor:
                 tries += 1
                 await asyncio.sleep(DATABASE_RETRY_S)
 
-    def _bind(self) -> tuple[list[socket.socket], socket.socket]:
-        """A socket per worker, all on the public port, held here so that no queued connection dies with a worker."""
-        settings = self._settings
-        # Alone first: SO_REUSEPORT would join another program's port without a word.
-        probe = _bind_socket(settings.host, settings.port, "EDGE_PORT", shared=False)
-        port = probe.getsockname()[1]
-        probe.close()
-        first = _bind_socket(settings.host, port, "EDGE_PORT", shared=True)
-        others = [_bind_socket(settings.host, port, "EDGE_PORT", shared=True) for _ in range(settings.workers - 1)]
-        admin = _bind_socket(settings.admin_host, settings.admin_port, "EDGE_ADMIN_PORT", shared=False)
-        return [first, *others], admin
+    def _hang_up(self) -> None:
+        """SIGHUP: a reload, or the end of the terminal that this was started from."""
+        if self._has_terminal and not sys.stdin.isatty():
+            self._stop.set()
+        else:
+            self._reload_asked.set()
+
+    async def _announce(self) -> None:
+        """Tell the service manager once all workers answer; the database may still be away."""
+        for child in self._children["worker"]:
+            await child.answers()
+        self._notifier.tell("READY=1")
+        await asyncio.Event().wait()
+
+    async def _reload_when_told(self) -> None:
+        """One reload after the other, each of what is installed when it begins; none before the start is over."""
+        while True:
+            await self._reload_asked.wait()
+            await self.is_ready.wait()
+            self._reload_asked.clear()
+            self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            log.info("reloading")
+            if await self._reload():
+                log.info("reloaded")
+            else:
+                log.error("reload_given_up", hint="what was not replaced runs on; mend what is installed, and reload again")
+            self._notifier.tell("READY=1")
+
+    async def _reload(self) -> bool:
+        """Replace everybody; False as soon as that does not succeed."""
+        if await run_once(self._orders("migration", 0), MIGRATION_S) != 0:
+            return False
+        patience_s = {"worker": WORKERS_FINISH_S, "drain": DRAIN_FINISH_S, "sender": self._sender_finish_s}
+        for role, children in self._children.items():
+            for child in children:
+                if not await child.replace(patience_s.get(role, ADMIN_FINISH_S), stands_by=role == "worker"):
+                    return False
+        return True
 
     def _start(self, role: str) -> None:
         for (name, slot), block in self._blocks.items():
@@ -157,29 +203,33 @@ class Supervisor:
                 child.start()
 
     def _orders(self, role: str, slot: int) -> ChildOrders:
-        sockets = {"worker": [self._public[slot]] if role == "worker" else [], "admin": [self._admin]}.get(role, [])
+        public, admin = self._sockets
+        sockets = {"worker": public[slot] if role == "worker" else [], "admin": [admin]}.get(role, [])
         is_admin = role == "admin"
         return ChildOrders(
             role,
             slot,
             self._settings,
-            self._blocks[role, slot],
+            self._blocks.get((role, slot), self._blocks["admin", 0]),  # who only migrates counts nothing
             [sock.fileno() for sock in sockets],
             [(name, number, block) for (name, number), block in self._blocks.items()] if is_admin else [],
         )
 
     async def _end(self) -> None:
         log.info("stopping")
-        for sock in self._public:  # the workers hold their own; once these are done, nobody queues for nobody
-            sock.close()
+        self._notifier.tell("STOPPING=1")
+        self._sockets.close_public()  # the workers hold their own; once these are done, nobody queues for nobody
         await self._end_all("worker", WORKERS_FINISH_S)
-        sender_finish_s = self._settings.postback_timeout_s + SENDER_MARGIN_S
-        await asyncio.gather(self._end_all("drain", DRAIN_FINISH_S), self._end_all("sender", sender_finish_s))
+        await asyncio.gather(self._end_all("drain", DRAIN_FINISH_S), self._end_all("sender", self._sender_finish_s))
         await self._end_all("admin", ADMIN_FINISH_S)
         if self._embedded:
             await self._embedded.stop()
         os.close(self._lock)
         log.info("stopped")
+
+    @property
+    def _sender_finish_s(self) -> float:
+        return self._settings.postback_timeout_s + SENDER_MARGIN_S
 
     async def _end_all(self, role: str, patience_s: float) -> None:
         await asyncio.gather(*(child.stop(patience_s) for child in self._children[role]))
@@ -211,31 +261,6 @@ def _lock_data_dir(data_dir: Path) -> int:
     if descriptor is None:
         raise UserError(f"EDGE_DATA_DIR: another `clickedge serve` runs on {data_dir}")
     return descriptor
-
-
-def _bind_socket(host: str, port: int, setting: str, *, shared: bool) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        raise UserError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}") from error
-    sock.setblocking(False)
-    return sock
-
-
-async def _migrate(url: str) -> None:
-    conn = await connect(url)
-    try:
-        await migrate(conn)
-    finally:
-        await conn.close()
 
 
 async def _publish(url: str, snapshot: Path) -> None:

@@ -16,10 +16,10 @@ import structlog
 from edge.catalog_follower import SNAPSHOT, CatalogFollower
 from edge.counters import SYNC_BUCKETS_US, Counters, cell
 from edge.enrich import CHECK_INTERVAL_S, Enricher
-from edge.http.port import PublicPort
+from edge.http.port import FRESH_S, PublicPort
 from edge.http.tls import load_tls
 from edge.node import holds_lease
-from edge.processes import ChildOrders, stop_requested
+from edge.processes import ANSWERS, STANDS_BY, ChildOrders, stop_requested
 from edge.state_follower import STATE, StateFollower
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
@@ -28,7 +28,7 @@ from edge.tracking.redirects import Hops
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
 from edge.tracking.visitors import Visitors
-from storage.errors import StorageError
+from storage.errors import LeaseHeld, StorageError
 from storage.journal.commit import GroupCommit
 from storage.journal.events import Heartbeat, encode
 from storage.journal.writer import JournalWriter
@@ -38,6 +38,8 @@ from storage.state_file import PublishedState
 log = structlog.get_logger()
 
 HEARTBEAT_S = 1.0
+TAKE_OVER_S = 0.005
+"""How often a successor looks whether the slot is free."""
 LEASE_CHECK_S = 0.1
 NOT_READY_S = 0.5
 """How long `/readyz` says 503 before nothing more is accepted: a balancer's next look."""
@@ -77,6 +79,8 @@ class Worker:
     def __init__(self, orders: ChildOrders, counters: Counters) -> None:
         self._settings = orders.settings
         self._slot = orders.slot
+        self._is_successor = orders.is_successor
+        self._progress_fd = orders.progress_fd
         self._sockets = [socket.socket(fileno=fd) for fd in orders.listen_fds]
         self._counters = counters
         self._stop = stop_requested()
@@ -84,7 +88,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(2, "worker")
 
     async def run(self) -> None:
-        """Serve until SIGTERM; then finish what was begun, sync and return."""
+        """Serve until SIGTERM or SIGHUP; then finish what was begun, sync and return."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self._threads)
         follower = CatalogFollower(self._settings.data_path / SNAPSHOT, self._take_catalog, self._refuse_catalog)
@@ -92,6 +96,10 @@ class Worker:
         if not await self._wait_for_permission(follower):
             return
         enricher = await loading
+        self._say(STANDS_BY)
+        if not await self._take_slot():
+            return
+        await follower.load()
         self._open(enricher)
         self._state.catalog = follower.catalog
         states = StateFollower(self._settings.data_path / STATE, self._take_state, self._refuse_state)
@@ -112,6 +120,7 @@ class Worker:
             task.add_done_callback(self._check)
         tls = load_tls(self._settings)
         servers = [await loop.create_server(self._port, sock=sock, backlog=4096, ssl=tls) for sock in self._sockets]
+        self._say(ANSWERS)
         log.info("worker_ready", catalog_revision=self._state.catalog.revision, journal=self._journal_id)
         await self._stop.wait()
         await self._finish(servers, tasks)
@@ -134,10 +143,28 @@ class Worker:
         enricher.take(enricher.look())
         return enricher
 
+    def _say(self, step: bytes) -> None:
+        """Tell the supervisor how far this is, if it listens."""
+        if self._progress_fd >= 0:
+            os.write(self._progress_fd, step)
+
+    async def _take_slot(self) -> bool:
+        """Lease the slot's ids, as soon as a predecessor has let go of them; False when told to stop meanwhile."""
+        path = self._settings.data_path / "ids" / f"worker-{self._slot}.lease"
+        while not self._stop.is_set():
+            try:
+                self._lease = IdLease.open(path, now_ms())
+            except LeaseHeld:
+                if not self._is_successor:
+                    raise
+                await asyncio.sleep(TAKE_OVER_S)
+            else:
+                return True
+        return False
+
     def _open(self, enricher: Enricher) -> None:
         settings = self._settings
         root = settings.data_path / "journal"
-        self._lease = IdLease.open(settings.data_path / "ids" / f"worker-{self._slot}.lease", now_ms())
         try:
             writer = JournalWriter.create(
                 root,
@@ -188,11 +215,15 @@ class Worker:
         )
 
     async def _finish(self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]) -> None:
-        self._is_stopping = True
-        await asyncio.sleep(NOT_READY_S)
+        if self._stop.is_handover:
+            await self._port.retire(0)
+        else:
+            self._is_stopping = True
+            await self._port.retire(NOT_READY_S)
         for server in servers:
             server.close()
-        await self._port.shutdown(FINISH_S)
+        # A TLS handshake that has begun is no connection yet.
+        await self._port.shutdown(FINISH_S, least_s=FRESH_S if self._settings.tls_cert else 0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

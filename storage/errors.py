@@ -21,5 +21,9 @@ class JournalLocked(StorageError):
     """Another process holds this journal's directory."""
 
 
+class LeaseHeld(StorageError):
+    """Another process mints ids from this lease."""
+
+
 class DatabaseUnusable(StorageError):
     """The database cannot be used as it stands, and waiting will not help; the text says what to do."""

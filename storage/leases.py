@@ -16,7 +16,7 @@ import threading
 import zlib
 from pathlib import Path
 
-from storage.errors import StorageError
+from storage.errors import LeaseHeld, StorageError
 from storage.files import sync_directory
 
 MAGIC = b"CEL1"
@@ -41,7 +41,7 @@ class IdLease:
 
     @classmethod
     def open(cls, path: Path, now_ms: int) -> "IdLease":
-        """Lease the slot of `path`, made if missing, through now + 1 s. StorageError: held, damaged, unwritable."""
+        """Lease the slot of `path`, made if missing, through now + 1 s. LeaseHeld; StorageError: damaged, unwritable."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -99,7 +99,7 @@ def _lock_and_read(path: Path, descriptor: int) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise StorageError(f"another process mints ids from {path}; stop it first") from error
+        raise LeaseHeld(f"another process mints ids from {path}; stop it first") from error
     return _parse(path, os.pread(descriptor, RECORD_BYTES + 1, 0))
 
 

@@ -16,6 +16,7 @@ from edge.logs import configure_logs
 from edge.node import ADMIN_TOKEN_FILE
 from edge.settings import Settings, load_settings
 from edge.supervisor import Supervisor
+from edge.systemd import HandedOver, Notifier, take_notifier, take_sockets
 from edge.tracking.catalog import Catalog
 from storage.postgres.connection import connect
 
@@ -37,10 +38,13 @@ def serve(config: Path | None, catalog_file: str | None, **flags: str | None) ->
     settings = load_settings(os.environ, config, flags)
     text = read_catalog_text(catalog_file) if catalog_file else None
     configure_logs("supervisor")
-    asyncio.run(_serve(settings, text, "stdin" if catalog_file == "-" else catalog_file or ""))
+    given, notifier = take_sockets(os.environ), take_notifier(os.environ)
+    asyncio.run(_serve(settings, text, "stdin" if catalog_file == "-" else catalog_file or "", given, notifier))
 
 
-async def _serve(settings: Settings, catalog_text: str | None, catalog_file: str) -> None:
+async def _serve(
+    settings: Settings, catalog_text: str | None, catalog_file: str, given: HandedOver, notifier: Notifier
+) -> None:
     async def prepare(url: str) -> None:
         if catalog_text is None:
             return
@@ -52,7 +56,7 @@ async def _serve(settings: Settings, catalog_text: str | None, catalog_file: str
         if result:
             structlog.get_logger().info("catalog_applied", file=catalog_file, revision=result.revision)
 
-    supervisor = Supervisor(settings, prepare)
+    supervisor = Supervisor(settings, prepare, given, notifier)
     running = asyncio.create_task(supervisor.run())
     ready = asyncio.create_task(supervisor.is_ready.wait())
     await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)

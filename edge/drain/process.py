@@ -69,7 +69,7 @@ class Drain:
         self._backoff_s = FIRST_BACKOFF_S
 
     async def run(self) -> None:
-        """Store until SIGTERM, then what is left of journals whose workers are gone."""
+        """Store until SIGTERM, then what is left of journals whose workers are gone. SIGHUP: that is the next one's."""
         while True:
             try:
                 conn = await connect(
@@ -112,7 +112,7 @@ class Drain:
             self._counters.cells[_THROUGH] = min((feed.through_ms for feed in self._feeds), default=0)
             if self._is_due("chores", CHORES_S):
                 await self._do_chores(conn)
-            if is_last_round and not stored:
+            if is_last_round and (self._stop.is_handover or not stored):
                 return
             if not any(feed.is_behind for feed in self._feeds):
                 await self._pause(0 if is_last_round else self._settings.batch_interval_ms / 1000)

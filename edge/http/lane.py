@@ -10,6 +10,7 @@ N3  What is handed over goes once all earlier answers are written; aiohttp answe
 N4  A connection has 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
 N5  Connections are limited, in all and of one client (`places`).
 N6  A malformed request gets one 4xx (501, 505) and a close, and no event.
+N7  Before a worker ends, each connection's next answer says that it is the last; only then are silent ones closed.
 """
 
 import asyncio
@@ -71,16 +72,7 @@ class LanePort:
         self.clock = Clock(self.dated.refresh)
         self.blocks = KnownBlocks()
         self.connections: set[Lane] = set()
-
-    def end(self) -> None:
-        """Close each connection once what it asked is answered."""
-        for connection in list(self.connections):
-            connection.end()
-
-    def abort(self) -> None:
-        """Close all connections now."""
-        for connection in list(self.connections):
-            connection.abort()
+        self.is_retiring = False  # whether each answer is its connection's last (N7)
 
 
 class Lane(asyncio.Protocol):
@@ -190,15 +182,21 @@ class Lane(asyncio.Protocol):
             if end < 4:
                 self._await_rest(data[start:])
                 return
-            if self._take(data[start:end]):
+            if self._take(data[start:end], is_final=end == size):
                 self._begin_handover(data[start:])
                 return
             start = end
 
-    def end(self) -> None:
-        """Close once what was asked is answered."""
-        self._is_last = True
-        if not self._queue and not self._handover:
+    def retire(self) -> None:
+        """Make the last answer that is still to be written the last of all."""
+        if self._queue and not self._buffer and not self._queue[-1].answer:
+            self._is_last = self._queue[-1].is_last = True
+
+    def end_idle(self, *, is_fresh_too: bool) -> None:
+        """Close it if nothing of it is in hand; one that was just opened, and will ask, only if `is_fresh_too`."""
+        may_end = is_fresh_too or self.deadline_s > self.port.clock.now_s + HEAD_S
+        if may_end and not (self._queue or self._handover or self._buffer):
+            self._is_last = True
             self._transport.close()
 
     def abort(self) -> None:
@@ -242,7 +240,7 @@ class Lane(asyncio.Protocol):
         elif self._buffer:
             self._resume()
 
-    def _take(self, head: bytes) -> bool:
+    def _take(self, head: bytes, *, is_final: bool) -> bool:
         """Answer a whole head or refuse it; True: it is for aiohttp."""
         line_end = head.find(b"\r\n")
         line, sent = head[:line_end], head[line_end:]
@@ -250,7 +248,8 @@ class Lane(asyncio.Protocol):
         if fault is not None:
             self._refuse(fault)
             return False
-        block = read_block(sent, is_hot=self._is_complete, is_last=self._wants_close)
+        is_last = self._wants_close or (self.port.is_retiring and is_final)
+        block = read_block(sent, is_hot=self._is_complete, is_last=is_last)
         if not line.endswith(_VERSION):
             if line.endswith(b" HTTP/1.0") and b"\ntransfer-encoding:" not in sent.lower():  # RFC 9112 6.1: faulty
                 return True
@@ -266,7 +265,8 @@ class Lane(asyncio.Protocol):
         is_here = block.is_hot and self.port.is_on and method in (b"GET", b"HEAD")
         if not (is_here and self._answer(method.decode(), target, block)):
             return True
-        self.port.blocks.add(sent, block)
+        if not self.port.is_retiring:
+            self.port.blocks.add(sent, block)
         return False
 
     def _find_fault(self, head: bytes, line: bytes) -> Answer | None:

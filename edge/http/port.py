@@ -5,12 +5,21 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
 from edge.http.deadlines import sweep
+from edge.http.known_blocks import KnownBlocks
 from edge.http.lane import Lane, LanePort
 from edge.http.places import Places
 from edge.http.routes import Routes
 from edge.http.tracker import Tracker
 from edge.tracking.state import EdgeState
 from storage.journal.commit import GroupCommit
+
+LEAVE_S = 2.0
+"""How long a kept connection may wait with its next request, the last, before it is closed."""
+LINGER_S = 5.0
+"""How long new connections are still taken because of requests that are not whole yet."""
+FRESH_S = 0.5
+"""A client that connects sends its request within this; one that only connects is not waited for."""
+LOOK_S = 0.01
 
 
 class PublicPort:
@@ -60,14 +69,48 @@ class PublicPort:
         """Expire connections that take too long, for ever."""
         await sweep(self._lane.clock, self._lane.connections)
 
-    async def shutdown(self, patience_s: float) -> None:
-        """Answer what was asked, then close; after `patience_s` close all the same."""
-        self._lane.end()
+    async def retire(self, least_s: float) -> None:
+        """Keep no connection any more, and return, after `least_s` at the least, when those of before are gone.
+
+        New ones are taken meanwhile, each for one request. What asks nothing for 2 s is closed, what is not through with
+        its request after 5 s is left to `shutdown`.
+        """
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        kept, cold = set(self._lane.connections), set(self._routes.server.connections)
+        self._keep_none()
+        while (passed_s := loop.time() - began_s) < LINGER_S:
+            kept &= self._lane.connections
+            cold.intersection_update(self._routes.server.connections)
+            if passed_s >= least_s and not kept and not cold:
+                return
+            if passed_s >= LEAVE_S:
+                for connection in kept:
+                    connection.end_idle(is_fresh_too=True)
+            await asyncio.sleep(LOOK_S)
+
+    async def shutdown(self, patience_s: float, *, least_s: float = 0) -> None:
+        """Answer what was asked, then close; after `patience_s` close all the same. The server accepts no more.
+
+        `least_s`: how long a connection may still appear that was accepted before.
+        """
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        self._keep_none()
+        while (passed_s := loop.time() - began_s) < least_s or self._lane.connections:
+            if passed_s >= patience_s:
+                for connection in list(self._lane.connections):
+                    connection.abort()
+                break
+            for connection in list(self._lane.connections):
+                connection.end_idle(is_fresh_too=passed_s >= FRESH_S)
+            await asyncio.sleep(LOOK_S)
         self._routes.server.pre_shutdown()
-        try:
-            async with asyncio.timeout(patience_s):
-                while self._lane.connections:  # noqa: ASYNC110 - once in a worker's life
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            self._lane.abort()
         await self._routes.server.shutdown(patience_s)
+
+    def _keep_none(self) -> None:
+        """From now on each connection's next answer is its last; nothing is closed that has not heard of it."""
+        self._lane.is_retiring = True
+        self._lane.blocks = KnownBlocks()  # the known ones say which connections are kept
+        for connection in self._lane.connections:
+            connection.retire()

@@ -8,7 +8,7 @@ import pytest
 
 from storage.errors import DatabaseUnusable
 from storage.postgres.connection import connect
-from storage.postgres.migrations import Migration, migrate, read_migrations
+from storage.postgres.migrations import PREVIOUS_RELEASE, Migration, migrate, read_migrations
 
 COLUMNS = {
     "clicks": "click_id clicked_at node_id offer_id aff_id landing_page_id creative_id alias source aff_sub1 aff_sub2"
@@ -67,14 +67,34 @@ async def test_a_changed_file_is_refused(any_database: str) -> None:
     await connection.close()
 
 
-async def test_a_newer_database_is_refused(any_database: str) -> None:
-    """M3: an older release does not touch a newer release's database."""
+async def test_the_next_release_s_database_is_used_and_a_later_one_s_refused(any_database: str) -> None:
+    """M5: nodes may be upgraded one after the other, by one release; two releases on, an older one stops at its start."""
     connection = await connect(any_database)
-    newest = Migration(9999, "from_the_future", "CREATE TABLE future ()")
-    await migrate(connection, [*read_migrations(), newest])
+    ours = read_migrations()
+    newest = ours[-1].version
+    following = [*ours, Migration(9998, "of_the_next", "CREATE TABLE next ()", works_from=newest)]
+    await migrate(connection, following)
+    assert await migrate(connection) == []
+    await migrate(connection, [*following, Migration(9999, "from_the_future", "CREATE TABLE future ()", works_from=9998)])
+    assert await migrate(connection, following) == []
     with pytest.raises(DatabaseUnusable, match=r"9999 .*newer release"):
         await migrate(connection)
     await connection.close()
+
+
+async def test_a_database_that_says_nothing_of_older_releases_is_refused(any_database: str) -> None:
+    """M5: a file that was recorded without `works_from` is taken to need its own release."""
+    connection = await connect(any_database)
+    await connection.execute("INSERT INTO schema_migrations (version, name, checksum) VALUES (9999, 'unsaid', '')")
+    with pytest.raises(DatabaseUnusable, match="9999"):
+        await migrate(connection)
+    await connection.close()
+
+
+def test_the_release_before_this_one_is_known_by_its_last_file() -> None:
+    """M5: it is one of ours, and those who write the next release's files find it said what they must not break."""
+    assert PREVIOUS_RELEASE in {migration.version for migration in read_migrations()}
+    assert {migration.works_from for migration in read_migrations()} == {PREVIOUS_RELEASE}
 
 
 async def test_a_failing_file_leaves_nothing_behind(any_database: str) -> None:

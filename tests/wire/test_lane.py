@@ -363,3 +363,35 @@ async def test_open_requests_are_answered_before_the_end(tmp_path: Path) -> None
             assert (await wire.reply()).status == 200
             assert await wire.is_closed()
             await ending
+
+
+async def test_before_the_end_each_connection_hears_that_its_next_answer_is_the_last(tmp_path: Path) -> None:
+    """N7: a kept connection is closed after an answer that says so; new ones are taken meanwhile, for one request each."""
+    port: Port
+    async with serving(tmp_path) as port, port.wire() as kept, port.wire() as fresh:
+        kept.get("/aff_c?offer_id=17&aff_id=2")
+        assert "connection" not in dict((await kept.reply()).headers)
+        retiring = asyncio.create_task(port.public.retire(0))
+        await asyncio.sleep(0)
+        for wire in (kept, fresh):
+            wire.get("/aff_c?offer_id=17&aff_id=2")
+            reply = await wire.reply()
+            assert (reply.status, dict(reply.headers)["connection"]) == (302, "close")
+            assert await wire.is_closed()
+        async with port.wire() as new:
+            new.get("/aff_c?offer_id=17&aff_id=2")
+            assert dict((await new.reply()).headers)["connection"] == "close"
+        await retiring
+
+
+async def test_a_pipeline_is_answered_whole_before_the_end(tmp_path: Path) -> None:
+    """N7: only the last of the requests that have come says that it is the last."""
+    port: Port
+    async with serving(tmp_path) as port, port.wire() as wire:
+        retiring = asyncio.create_task(port.public.retire(0))
+        await asyncio.sleep(0)
+        wire.send(b"GET /aff_c?offer_id=17&aff_id=2 HTTP/1.1\r\nHost: edge.example\r\n\r\n" * 3)
+        said = [dict((await wire.reply()).headers).get("connection", "") for _ in range(3)]
+        assert said == ["", "", "close"]
+        assert await wire.is_closed()
+        await retiring

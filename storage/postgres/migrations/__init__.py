@@ -2,9 +2,18 @@
 
 M1  A file is applied in one transaction together with its row in `schema_migrations`: wholly or not at all.
 M2  One session at a time migrates a database (advisory lock); the others wait, and then find nothing to do.
-M3  A file that was applied never changes; a database that knows more files than this code is left alone.
+M3  A file that was applied never changes.
 M4  No statement waits for a table lock longer than `LOCK_TIMEOUT_S`, so a migration never queues all traffic
-    behind a forgotten transaction.
+    behind a forgotten transaction. Who calls `migrate` tries again: the file is rolled back, nothing is half done.
+M5  The release before this one goes on working, and can be started, on tables that this one has migrated; the one before
+    that is refused. Its last file is `PREVIOUS_RELEASE`, moved on with each release.
+
+What M5 asks of a file: it adds tables, columns and indexes, with defaults for writers that do not know them; it drops,
+renames and narrows nothing that the release before uses (that takes two releases: stop using it, then drop it), and what
+it fills in from rows it must not rely on later, since the old drain still writes. What M4 asks: a table that the drain
+writes is altered last in its file, and one such table a file, so that its lock is held for milliseconds; no default that
+rewrites the table, no CHECK without NOT VALID. An index on a large table keeps COPY out while it is built: the journal
+holds what comes meanwhile.
 """
 
 import asyncio
@@ -19,7 +28,8 @@ import structlog
 
 from storage.errors import DatabaseUnusable
 
-LOCK_TIMEOUT_S = 10
+LOCK_TIMEOUT_S = 3
+PREVIOUS_RELEASE = 14
 _LOCK_KEY = 0x436C69636B456467  # "ClickEdg"
 _POLL_S = 0.2
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -33,6 +43,8 @@ class Migration:
     version: int
     name: str
     sql: str
+    works_from: int = PREVIOUS_RELEASE
+    """Code that knows the files through this one works on the tables that this file leaves."""
 
     @property
     def checksum(self) -> str:
@@ -54,9 +66,11 @@ async def migrate(connection: Any, migrations: Sequence[Migration] | None = None
     try:
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL,"
-            " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
+            " ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS works_from int"
         )
-        missing = _missing(wanted, await connection.fetch("SELECT version, name, checksum FROM schema_migrations"))
+        applied = await connection.fetch("SELECT version, name, checksum, works_from FROM schema_migrations")
+        missing = _missing(wanted, applied)
         for migration in missing:
             await _apply(connection, migration)
     finally:
@@ -88,12 +102,15 @@ async def _lock(connection: Any) -> None:
 def _missing(wanted: Sequence[Migration], applied: Sequence[Any]) -> list[Migration]:
     """What is still to apply, after comparing what was applied with what this code knows."""
     known = {migration.version: migration for migration in wanted}
+    newest = max(known)
     for row in applied:
         migration = known.get(row["version"])
+        if migration is None and row["works_from"] is not None and row["works_from"] <= newest:
+            continue  # the next release's (M5)
         if migration is None:
             raise DatabaseUnusable(
                 f"the database has migration {row['version']:04} ({row['name']}), which this release does not know:"
-                " it was used by a newer release; run that release"
+                " it was used by a much newer release; run that release, or the one before it"
             )
         if migration.checksum != row["checksum"]:
             raise DatabaseUnusable(
@@ -109,9 +126,10 @@ async def _apply(connection: Any, migration: Migration) -> None:
         await connection.execute(f"SET LOCAL lock_timeout = {round(LOCK_TIMEOUT_S * 1000)}")
         await connection.execute(migration.sql)
         await connection.execute(
-            "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+            "INSERT INTO schema_migrations (version, name, checksum, works_from) VALUES ($1, $2, $3, $4)",
             migration.version,
             migration.name,
             migration.checksum,
+            migration.works_from,
         )
     _log.info("migration_applied", version=migration.version, name=migration.name)
