@@ -126,10 +126,8 @@ class Tombstones:
         return until_ms if event.received_ms <= until_ms else 0
 
 
-_KEPT_PARAMS = frozenset(
-    "offer_id aff_id goal_id goal_name amount currency payout revenue status datetime format a"
-    " security_token signature timestamp".split()  # noqa: SIM905 - a list of names
-)
+_VALUED = ("offer_id", "aff_id", "goal_id", "goal_name", "amount", "currency", "payout", "revenue", "status", "datetime")
+_KEPT_PARAMS = frozenset((*_VALUED, "format", "a", "security_token", "signature", "timestamp"))
 
 
 def nameless_event(event: Conversion, *, keeps_sender: bool) -> Conversion:

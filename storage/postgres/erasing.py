@@ -3,9 +3,9 @@
 Nothing here begins a transaction. Locks are taken in the order of a drain's: waiting conversions, conversions, clicks.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -86,6 +86,13 @@ async def ids_of_day(conn: asyncpg.Connection, table: str, day: date) -> list[UU
     """The ids of a day's touches."""
     low, high = id_range(day)
     rows = await conn.fetch(f"SELECT click_id FROM {table} WHERE click_id >= $1 AND click_id < $2", low, high)
+    return [row["click_id"] for row in rows]
+
+
+async def clicks_of_conversions(conn: asyncpg.Connection, day: date) -> list[UUID]:
+    """The clicks of that day that conversions were credited to."""
+    low, high = id_range(day)
+    rows = await conn.fetch("SELECT DISTINCT click_id FROM conversions WHERE click_id >= $1 AND click_id < $2", low, high)
     return [row["click_id"] for row in rows]
 
 
@@ -270,6 +277,8 @@ async def erase_contact(conn: asyncpg.Connection, contact_id: str) -> int:
 
 async def renew_first_clicks(conn: asyncpg.Connection, contact_ids: Collection[str]) -> None:
     """Contacts whose earliest click is gone: the earliest that is left, or none. Drains are shut out."""
+    if not contact_ids:
+        return
     await conn.execute(
         "WITH held AS (SELECT contact_id FROM contacts WHERE contact_id = ANY($1)"
         ' ORDER BY contact_id COLLATE "C" FOR UPDATE)'
@@ -286,67 +295,6 @@ async def contact_ids_after(conn: asyncpg.Connection, after: str, limit: int) ->
         "SELECT contact_id FROM contacts WHERE contact_id > $1 ORDER BY contact_id LIMIT $2", after, limit
     )
     return [row["contact_id"] for row in rows]
-
-
-Naming = Callable[[bytes], bool]
-"""Whether these bytes name somebody who is erased."""
-
-
-async def empty_quarantine(conn: asyncpg.Connection, names: Naming, until: datetime) -> int:
-    """Records that could not be stored and name somebody keep their place, and nothing else; how many."""
-    rows = await conn.fetch(
-        "SELECT journal_id, segment, byte_offset, raw, error FROM quarantine WHERE quarantined_at <= $1", until
-    )
-    doomed = [tuple(row)[:3] for row in rows if names(row["raw"]) or names(row["error"].encode())]
-    await conn.executemany(
-        "UPDATE quarantine SET raw = '', error = 'erased' WHERE journal_id = $1 AND segment = $2 AND byte_offset = $3",
-        doomed,
-    )
-    return len(doomed)
-
-
-async def empty_imports(conn: asyncpg.Connection, names: Naming) -> int:
-    """The examples that imports show of their rows go where one names somebody; of how many imports."""
-    rows = await conn.fetch("SELECT import_id, examples, error FROM imports WHERE state IN ('done', 'failed')")
-    doomed = [row["import_id"] for row in rows if any(names(text) for text in _texts(row["examples"]))]
-    doomed += [row["import_id"] for row in rows if row["import_id"] not in doomed and names(row["error"].encode())]
-    await conn.execute("UPDATE imports SET examples = '[]', error = '' WHERE import_id = ANY($1)", doomed)
-    return len(doomed)
-
-
-async def empty_answers(conn: asyncpg.Connection, names: Naming) -> int:
-    """Answers kept for repeated requests become empty where they name somebody; how many."""
-    rows = await conn.fetch("SELECT key_id, idempotency_key, body, headers FROM idempotent_answers")
-    doomed = [
-        (row["key_id"], row["idempotency_key"])
-        for row in rows
-        if names(row["body"]) or any(names(text) for text in _texts(row["headers"]))
-    ]
-    await conn.executemany(
-        "UPDATE idempotent_answers SET body = '{}', headers = '{}' WHERE key_id = $1 AND idempotency_key = $2", doomed
-    )
-    return len(doomed)
-
-
-async def delete_saved_reports(conn: asyncpg.Connection, names: Callable[[str], bool]) -> int:
-    """Reports that ask for somebody, by their query or name; how many."""
-    rows = await conn.fetch("SELECT report_id, query, name FROM saved_reports")
-    doomed = [row["report_id"] for row in rows if names(row["query"]) or names(row["name"])]
-    await conn.execute("DELETE FROM saved_reports WHERE report_id = ANY($1)", doomed)
-    return len(doomed)
-
-
-def _texts(value: Any) -> Iterable[bytes]:
-    """All strings in a JSON value."""
-    if isinstance(value, str):
-        yield value.encode("utf-8", "surrogatepass")
-    elif isinstance(value, Mapping):
-        for name, one in value.items():
-            yield name.encode("utf-8", "surrogatepass")
-            yield from _texts(one)
-    elif isinstance(value, Sequence):
-        for one in value:
-            yield from _texts(one)
 
 
 def _count(done: str) -> int:

@@ -44,6 +44,11 @@ async def hold_erasures(conn: asyncpg.Connection) -> int:
     """Until the transaction's end nobody adds one (E1); the version, 0 while there is none (E2)."""
     await conn.execute("SELECT pg_advisory_xact_lock_shared($1)", _LOCK_KEY)
     # A statement of its own: its snapshot must be younger than the lock.
+    return await erasure_version(conn)
+
+
+async def erasure_version(conn: asyncpg.Connection) -> int:
+    """The version by now (E2)."""
     version: int = await conn.fetchval("SELECT coalesce(max(erasure_id), 0) FROM erasures")
     return version
 
@@ -89,6 +94,11 @@ async def find_erased_clicks(conn: asyncpg.Connection, hashes: Collection[bytes]
         "SELECT value_hash, until FROM erasures WHERE kind = 'click' AND prefix = 0 AND value_hash = ANY($1)", list(hashes)
     )
     return {row["value_hash"]: row["until"] for row in rows}
+
+
+async def erased_click_hashes(conn: asyncpg.Connection) -> set[bytes]:
+    """The hashes of all erased clicks."""
+    return {row["value_hash"] for row in await conn.fetch("SELECT value_hash FROM erasures WHERE kind = 'click'")}
 
 
 async def list_erasures(conn: asyncpg.Connection, *, before_id: int | None = None, limit: int = 50) -> list[Listed]:
