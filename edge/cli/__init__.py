@@ -11,8 +11,10 @@ from storage.errors import StorageError
 
 _COMMANDS = {
     "apply": "edge.cli.apply:apply",
+    "audit": "edge.cli.audit:audit",
     "cohorts": "edge.cli.cohorts:cohorts",
     "conversion": "edge.cli.conversion:conversion",
+    "erase": "edge.cli.erase:erase_command",
     "explain": "edge.cli.explain:explain",
     "export": "edge.cli.export:export",
     "import": "edge.cli.imports:imports",

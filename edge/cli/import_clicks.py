@@ -85,11 +85,15 @@ def import_clicks(
     url = resolve_url(settings.database_url, settings.data_path)
     settings = with_secrets(settings)
     with _progress(file) as progress:
-        report = run_connected(url, "import", lambda conn: _import(conn, url, settings, file, plan, progress))
+        report = run_connected(url, "import", lambda conn: _import(conn, url, settings, file, plan, progress), written=_entry)
     for line in describe(report, dry_run=dry_run):
         click.echo(line)
     if report.rejected:
         raise SystemExit(1)
+
+
+def _entry(report: Report) -> Entry | None:
+    return Entry(user(), "import clicks", "", {"stored": report.stored}) if report.stored else None
 
 
 def describe(report: Report, *, dry_run: bool) -> Iterator[str]:
