@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
+from edge.cli.conversion import user
 from edge.cli.database import database_options, run_connected
 from edge.drain.importing import ClickImporter, Imported
 from edge.errors import UserError
@@ -22,6 +23,7 @@ from edge.node import claim_lease, with_secrets
 from edge.settings import Settings, load_settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
+from storage.postgres.audit import Entry
 from storage.postgres.catalog import load_current
 from storage.postgres.connection import Connection, resolve_url
 
