@@ -93,8 +93,10 @@ async def _by_hand(conn: Connection, conversion: bytes) -> None:
     await change_conversion(conn, CatalogHistory(), uuid, Wanted("reversed", "fraud"), actor="t", note=f"{WORD} rang up")
     await conn.execute(
         "INSERT INTO postback_log (outbox_id, conversion_id, attempt, attempted_at, method, url, answer)"
-        " SELECT outbox_id, conversion_id, 1, now(), 'GET', 'https://p.example/?c=' || $1, $1 FROM postback_outbox",
+        " SELECT outbox_id, conversion_id, 1, now(), 'GET', 'https://p.example/?c=' || $1, $1 FROM postback_outbox"
+        " WHERE conversion_id = $2",
         CONTACT,
+        uuid,
     )
     await copy_converted_clicks(conn, seen - timedelta(days=2))
     day = (seen - timedelta(days=1)).date()

@@ -10,7 +10,8 @@ from edge.admin.api.server_address import asked_from
 from edge.admin.auditing import fields_of, is_written, subject_of, write_afterwards, write_entry
 from storage.postgres.audit import Entry
 
-_WRITES_ITSELF = frozenset(("erase",))
+_NOT_WRITTEN = frozenset(("erase", "try_postback"))
+"""The first writes itself, the second records nothing."""
 
 
 async def perform(
@@ -18,7 +19,7 @@ async def perform(
 ) -> web.StreamResponse:
     """The operation's answer, once the log knows of it. What only looks is not written down, nor a dry run."""
     is_rehearsal = call.request.query.get("dry_run") == "true"
-    if operation.name in _WRITES_ITSELF or is_rehearsal or not is_written(operation.method, operation.name, operation.media):
+    if operation.name in _NOT_WRITTEN or is_rehearsal or not is_written(operation.method, operation.name, operation.media):
         return respond(await operation.handle(call))
     if operation.method == "GET":  # a file, which is under way before it is whole
         await write_entry(call.backend, _entry(operation, call, None))
