@@ -14,7 +14,7 @@ import structlog
 from edge.erasing_again import erase_again
 from storage.files import sync_directory
 from storage.postgres.connection import Connection
-from storage.postgres.erasures import Erasure, erasure_version, load_erasures
+from storage.postgres.erasures import Erasure, count_erasures, erasure_version, load_erasures
 
 FILE = "erasures"
 log = structlog.get_logger()
@@ -26,13 +26,13 @@ class TombstoneFile:
     def __init__(self, data_dir: Path, secrets: Sequence[str]) -> None:
         self._path = data_dir / FILE
         self._secrets = secrets
-        self._version = -1
+        self._version = (-1, 0)
         self._known: dict[tuple[str, bytes, int], Erasure] = {}
 
     async def restore(self, conn: Connection) -> None:
         """Erase again what the file knows and the database does not: it is older than that erasure."""
         self._known = _read(self._path)
-        self._version = -1
+        self._version = (-1, 0)
         stored = {row[:3]: row.until for row in await load_erasures(conn, clicks=True)}
         missing = [row for key, row in self._known.items() if key not in stored or stored[key] < row.until]
         if missing:
@@ -43,7 +43,8 @@ class TombstoneFile:
 
     async def follow(self, conn: Connection) -> None:
         """Take down what was erased since."""
-        version = await erasure_version(conn)
+        # Both: one that began earlier may be committed later, and its number is no news then.
+        version = await erasure_version(conn), await count_erasures(conn)
         if version == self._version:
             return
         rows = await load_erasures(conn, clicks=True)

@@ -53,6 +53,12 @@ async def erasure_version(conn: asyncpg.Connection) -> int:
     return version
 
 
+async def count_erasures(conn: asyncpg.Connection) -> int:
+    """How many there are, derived ones too."""
+    number: int = await conn.fetchval("SELECT count(*) FROM erasures")
+    return number
+
+
 async def shut_out_drains(conn: asyncpg.Connection) -> None:
     """Until the transaction's end no drain is in the middle of a batch (E1). Before any other lock."""
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
