@@ -134,6 +134,12 @@ METRICS = (
         "Changes of earlier conversions by later ones.",
         {"kind": ("approved", "rejected", "reversed", "adjusted")},
     ),
+    Metric(
+        "edge_events_erased_total",
+        "counter",
+        "Drained events of people who were erased: clicks and impressions counted and not stored, conversions without a name.",
+        {"kind": ("click", "impression", "conversion")},
+    ),
     Metric("edge_drain_batch_seconds", "histogram", "One drain transaction, decoding included.", {}, BATCH_BUCKETS_US),
     Metric(
         "edge_drained_through_seconds",

@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 Shown = dict[str, Any]
 
 _PERSONAL = frozenset(("ip", "user_agent", "visitor", "first_click_id", "city"))
-_OURS = frozenset(("tier", "catalog_revision", "node_id", "named_click_id", "cost", "actor", "note", "cause_params", "cause_id"))
+_OURS = frozenset(("tier", "catalog_revision", "node_id", "named_click_id", "cost", "actor", "note", "cause_params", "cause_id", "erased_at"))
 _PARTNERS = frozenset(("referrer", "aff_click_id", "click_extras"))
 _SHOPS = frozenset((*(f"adv_sub{number}" for number in range(1, 6)), "conversion_unique_id"))
 _HIDDEN = {

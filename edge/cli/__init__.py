@@ -15,6 +15,8 @@ _COMMANDS = {
     "cohorts": "edge.cli.cohorts:cohorts",
     "conversion": "edge.cli.conversion:conversion",
     "doctor": "edge.cli.doctor:doctor",
+    "audit": "edge.cli.audit:audit",
+    "erase": "edge.cli.erase:erase_command",
     "explain": "edge.cli.explain:explain",
     "export": "edge.cli.export:export",
     "import": "edge.cli.imports:imports",

@@ -9,6 +9,7 @@ import click
 from edge.admin.catalog_apply import ApplyResult, apply_text
 from edge.cli.database import database_options, run_connected
 from edge.errors import UserError
+from storage.postgres.audit import Entry
 from storage.postgres.connection import resolve_url
 
 MAX_DIFF_LINES = 500
@@ -27,6 +28,7 @@ def apply(file: str, dry_run: bool, prune: bool, data_dir: Path, database: str |
         resolve_url(database, data_dir),
         "apply",
         lambda conn: apply_text(conn, text, name, dry_run=dry_run, prune=prune, actor=_actor()),
+        written=lambda done: None if dry_run else _entry(done),
     )
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -55,6 +57,13 @@ def render(result: ApplyResult, *, dry_run: bool) -> list[str]:
     counts = f"{result.created} created, {result.updated} updated, {result.archived} archived"
     outcome = f"dry run, still revision {result.revision}" if dry_run else f"revision {result.revision}"
     return [*lines, f"{counts}: {outcome}"]
+
+
+def _entry(done: ApplyResult) -> Entry | None:
+    if not done.created + done.updated + done.archived:
+        return None
+    counts = {"created": done.created, "updated": done.updated, "archived": done.archived}
+    return Entry(_actor(), "apply", f"revision={done.revision}", counts)
 
 
 def _actor() -> str:

@@ -20,6 +20,7 @@ from edge.tracking.parameters import clean
 from edge.tracking.payouts import parse_amount
 from edge.tracking.status_codes import Status
 from edge.tracking.story import tell_conversion
+from storage.postgres.audit import Entry
 from storage.postgres.changes import Held, find_changed_by
 from storage.postgres.connection import Connection, resolve_url
 from storage.postgres.stories import find_conversion
@@ -146,9 +147,23 @@ def _apply(ids: Sequence[str], status: str, options: dict[str, Any]) -> None:
         raise UserError(f"--note: at most {MAX_NOTE_CHARS} characters, none of them a control character")
     targets = read_ids(ids)
     url = resolve_url(options["database"], options["data_dir"])
-    failed = run_connected(url, "conversion", lambda conn: _change_all(conn, targets, wanted, note))
+    failed = run_connected(
+        url,
+        "conversion",
+        lambda conn: _change_all(conn, targets, wanted, note),
+        written=lambda failed: _entry(targets, wanted, failed),
+    )
     if failed:
         raise SystemExit(1)
+
+
+def _entry(targets: Sequence[UUID], wanted: Wanted, failed: int) -> Entry | None:
+    """What the audit log is told; each conversion's own changes are in `conversion_changes`."""
+    if failed == len(targets):
+        return None
+    subject = f"id={targets[0].hex}" if len(targets) == 1 else ""
+    detail = {"status": wanted.status, "reason": wanted.reason, "conversions": len(targets) - failed}
+    return Entry(user(), "conversion change", subject, detail)
 
 
 async def _change_all(conn: Connection, ids: Sequence[UUID], wanted: Wanted, note: str) -> int:

@@ -10,6 +10,7 @@ import click
 
 from edge.errors import UserError
 from edge.settings import ROOT_DATA_DIR
+from storage.postgres.audit import Entry, add_entry
 from storage.postgres.connection import Connection, connect, is_retryable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,13 +31,25 @@ def database_options(command: F) -> F:
     )(with_database)
 
 
-def run_connected(url: str, name: str, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """What `work` makes of a connection; UserError when the database cannot do it now."""
+def run_connected(
+    url: str,
+    name: str,
+    work: Callable[[Connection], Awaitable[T]],
+    *,
+    written: Callable[[T], Entry | None] | None = None,
+) -> T:
+    """What `work` makes of a connection; UserError when the database cannot do it now.
+
+    `written`: what the audit log is told right afterwards of what was done, None for nothing.
+    """
 
     async def run() -> T:
         conn = await connect(url, application_name=f"clickedge {name}")
         try:
-            return await work(conn)
+            done = await work(conn)
+            if written and (entry := written(done)):
+                await add_entry(conn, entry)
+            return done
         finally:
             await conn.close()
 

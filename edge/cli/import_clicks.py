@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
+from edge.cli.conversion import user
 from edge.cli.database import database_options, run_connected
 from edge.drain.importing import ClickImporter, Imported
 from edge.errors import UserError
@@ -22,6 +23,7 @@ from edge.node import claim_lease, with_secrets
 from edge.settings import Settings, load_settings
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
+from storage.postgres.audit import Entry
 from storage.postgres.catalog import load_current
 from storage.postgres.connection import Connection, resolve_url
 
@@ -85,11 +87,15 @@ def import_clicks(
     url = resolve_url(settings.database_url, settings.data_path)
     settings = with_secrets(settings)
     with _progress(file) as progress:
-        report = run_connected(url, "import", lambda conn: _import(conn, url, settings, file, plan, progress))
+        report = run_connected(url, "import", lambda conn: _import(conn, url, settings, file, plan, progress), written=_entry)
     for line in describe(report, dry_run=dry_run):
         click.echo(line)
     if report.rejected:
         raise SystemExit(1)
+
+
+def _entry(report: Report) -> Entry | None:
+    return Entry(user(), "import clicks", "", {"stored": report.stored}) if report.stored else None
 
 
 def describe(report: Report, *, dry_run: bool) -> Iterator[str]:

@@ -19,6 +19,7 @@ from edge.errors import UserError
 from edge.imports.columns import VENDORS, Kind, fields_of
 from edge.node import claim_lease, with_secrets
 from edge.settings import Settings, load_settings
+from storage.postgres.audit import Entry
 from storage.postgres.connection import Connection, resolve_url
 from storage.postgres.installation import recall
 
@@ -152,7 +153,12 @@ def _run(kind: Kind, file: Path, options: dict[str, Any], **chosen: Any) -> None
             await claim_lease(settings, url)
         return await _import(conn, settings, source, plan, is_zone_said=bool(options["timezone"]))
 
-    report = run_connected(url, "import", work)
+    report = run_connected(
+        url,
+        "import",
+        work,
+        written=lambda done: None if plan.dry_run else Entry(user(), f"import {kind}", f"import_id={done.import_id}"),
+    )
     for line in describe_report(report, kind, dry_run=plan.dry_run):
         click.echo(line)
     if report.count("rejected"):

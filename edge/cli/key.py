@@ -13,6 +13,7 @@ from edge.cli.conversion import user
 from edge.cli.database import database_options, run_connected
 from edge.errors import UserError
 from storage.postgres.api_keys import ApiKey, Scope, load_keys, revoke_key
+from storage.postgres.audit import Entry
 from storage.postgres.connection import resolve_url
 
 _DAYS = re.compile(r"([0-9]{1,4})d", re.ASCII)
@@ -50,7 +51,7 @@ def create(
 
 def _issue(url: str, order: KeyOrder) -> IssuedKey:
     try:
-        return run_connected(url, "key create", lambda conn: issue_key(conn, order, user()))
+        return run_connected(url, "key create", lambda conn: issue_key(conn, order, user()), written=_made)
     except KeyRefused as error:
         raise UserError("; ".join(f"{field}: {problem}" for field, problem in error.faults)) from error
 
@@ -68,10 +69,20 @@ def list_keys(data_dir: Path, database: str | None) -> None:
 @database_options
 def revoke(key_id: int, data_dir: Path, database: str | None) -> None:
     """End key ID for good: within seconds nobody gets in with it."""
-    ended = run_connected(resolve_url(database, data_dir), "key revoke", lambda conn: revoke_key(conn, key_id))
+    ended = run_connected(
+        resolve_url(database, data_dir),
+        "key revoke",
+        lambda conn: revoke_key(conn, key_id),
+        written=lambda done: Entry(user(), "key revoke", f"key_id={key_id}") if done else None,
+    )
     if ended is None:
         raise UserError(f"there is no key {key_id}")
     click.echo(f"key {key_id} ({ended.name}) is revoked")
+
+
+def _made(issued: IssuedKey) -> Entry:
+    detail = {"scope": issued.key.scope, "advertiser_id": issued.key.advertiser_id, "aff_id": issued.key.aff_id}
+    return Entry(user(), "key create", f"key_id={issued.key.key_id}", detail)
 
 
 def _parse_expiry(text: str | None) -> datetime | None:

@@ -13,6 +13,7 @@ from edge.cli.database import database_options, run_connected
 from edge.closing import close as close_it
 from edge.errors import UserError
 from edge.tracking.months import parse_month
+from storage.postgres.audit import Entry
 from storage.postgres.connection import resolve_url
 from storage.postgres.months import ClosedMonth, closed_months, reopen_month
 
@@ -33,7 +34,12 @@ def close(month_name: str, force: bool, data_dir: Path, database: str | None) ->
     first_day = _parse(month_name)
     url = resolve_url(database, data_dir)
     now = datetime.fromtimestamp(time.time(), UTC)
-    span = run_connected(url, "month close", lambda conn: close_it(conn, first_day, now=now, actor=user(), force=force))
+    span = run_connected(
+        url,
+        "month close",
+        lambda conn: close_it(conn, first_day, now=now, actor=user(), force=force),
+        written=lambda _: Entry(user(), "month close", f"month={month_name}", {"force": True} if force else {}),
+    )
     click.echo(f"{month_name} is closed: {span.starts_at} to {span.ends_at}")
 
 
@@ -44,7 +50,13 @@ def reopen(month_name: str, data_dir: Path, database: str | None) -> None:
     """Open MONTH again; what was booked elsewhere meanwhile stays there."""
     first_day = _parse(month_name)
     url = resolve_url(database, data_dir)
-    if not run_connected(url, "month reopen", lambda conn: reopen_month(conn, first_day)):
+    was_closed = run_connected(
+        url,
+        "month reopen",
+        lambda conn: reopen_month(conn, first_day),
+        written=lambda done: Entry(user(), "month reopen", f"month={month_name}") if done else None,
+    )
+    if not was_closed:
         raise UserError(f"{month_name} is not closed")
     click.echo(f"{month_name} is open")
 

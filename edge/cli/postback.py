@@ -12,6 +12,7 @@ from edge.errors import UserError
 from edge.replaying import replay as replay_now
 from edge.tracking.click_id import read_well_formed
 from edge.tracking.postback_story import tell_row
+from storage.postgres.audit import Entry
 from storage.postgres.connection import resolve_url
 from storage.postgres.postbacks import list_postbacks
 
@@ -54,6 +55,7 @@ def replay(
         resolve_url(database, data_dir),
         "postback replay",
         lambda conn: replay_now(conn, ids=ids, are_dead=dead, since=moment, actor=_actor()),
+        written=lambda done: Entry(_actor(), "postback replay", "", done._asdict()) if done.postbacks else None,
     )
     click.echo(f"{done.conversions} conversions, {done.postbacks} postbacks queued")
     if done.conversions < len(set(ids)):

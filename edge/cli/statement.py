@@ -18,6 +18,7 @@ from edge.statements.finding import Whose, find_statement, find_statements
 from edge.statements.forms import to_csv, to_overview, to_page, to_text
 from edge.statements.statement import Statement
 from edge.tracking.months import parse_month
+from storage.postgres.audit import Entry
 from storage.postgres.connection import Connection, resolve_url
 
 Form = Literal["text", "csv", "html", "json"]
@@ -61,7 +62,12 @@ def statement(
             await close_month(conn, month, now=now, actor=user(), force=force)
         return await _find(conn, month, wanted, now)
 
-    found = run_connected(resolve_url(database, data_dir), "statement", work)
+    found = run_connected(
+        resolve_url(database, data_dir),
+        "statement",
+        work,
+        written=lambda _: Entry(user(), "month close", f"month={month_name}") if close else None,
+    )
     if out:
         _write(found, form or "csv", out)
     else:

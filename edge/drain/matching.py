@@ -37,12 +37,16 @@ class SessionsAtHand(Protocol):
 
 
 class Received(NamedTuple):
-    """A conversion to decide. `was_decided`: it is stored already, as one whose click is unknown."""
+    """A conversion to decide. `was_decided`: it is stored already, as one whose click is unknown.
+
+    `is_erased`: it is decided by all that it says; what is stored of it names nobody, `payload` included.
+    """
 
     event: Conversion
     payload: bytes
     journal_id: UUID
     was_decided: bool = False
+    is_erased: bool = False
 
 
 class Matched(NamedTuple):
@@ -127,7 +131,7 @@ class Matcher:
             one.payload,
             one.journal_id,
             decided_at,
-            event.transaction_id if event.is_external else None,
+            event.transaction_id if event.is_external and not one.is_erased else None,
         )
 
     async def _find_named(

@@ -9,9 +9,11 @@ import structlog
 
 from edge.counters import Counters, cell
 from edge.drain.catalogs import CatalogHistory
+from edge.drain.contents import Entry
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
-from edge.drain.storing import Entry, Store
+from edge.drain.storing import Store
+from edge.drain.tombstone_file import TombstoneFile
 from edge.drain.unique_sharing import SharedUniques
 from edge.drain.uniques import Uniques
 from edge.enrich import Enricher
@@ -63,6 +65,7 @@ class Drain:
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
         self._store = Store(rows, settings, history, sessions, self._uniques, counters)
+        self._tombstones = TombstoneFile(settings.data_path, settings.secrets) if orders.slot == 0 else None
         self._stop = stop_requested()
         self._same = SameDatabase()
         self._next: dict[str, float] = {}
@@ -82,6 +85,9 @@ class Drain:
                     await remember(conn, "timezone", self._settings.timezone)
                     self._feeds.forget_all()
                     self._uniques.doubt()
+                    self._store.erasures.doubt()
+                    if self._tombstones:
+                        await self._tombstones.restore(conn)
                     log.info("drain_ready")
                     await self._follow(conn)
                     return
@@ -147,6 +153,8 @@ class Drain:
         await self._store.settle_overtaken(conn, now - OVERTAKEN_WITHIN)
         await forget_decided(conn, now - FORGET_AFTER)
         await self._uniques.tidy(conn)
+        if self._tombstones:
+            await self._tombstones.follow(conn)
         self._counters.cells[_WAITING] = await count_waiting(conn)
         self._feeds.delete_expired()
 

@@ -25,6 +25,7 @@ from edge.tracking.catalog import OfferView
 from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
 from edge.tracking.status_codes import LATER
+from edge.tracking.tombstones import nameless_event
 from edge.tracking.verdict import Ask
 from storage.postgres.changes import Held, Sought, find_latest, lock_conversions
 from storage.postgres.connection import Connection
@@ -187,9 +188,9 @@ class Resolver:
         why = Why(
             "import" if event.via == "import" else "postback",
             reason,
-            verdict.explanation,
+            "" if one.received.is_erased else verdict.explanation,
             self._history.at(revision_of(one)),
-            event,
+            nameless_event(event, keeps_sender=False) if one.received.is_erased else event,
         )
         changed = turn.ledger.held[held.conversion_id] = book_change(turn.settled, held, after, hour, why)
         turn.counts.add(held.offer_id, held.aff_id, hour, turn.settled.changes[-1].conversions_delta)

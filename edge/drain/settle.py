@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import NamedTuple
 from uuid import UUID
@@ -137,7 +137,7 @@ class Settler:
                 counts["conversions"],
                 counts["pending"],
                 counts["rejected"],
-                verdict.explanation,
+                "" if decided.received.is_erased else verdict.explanation,
                 verdict.amount,
                 verdict.payout,
                 verdict.revenue,
@@ -149,6 +149,10 @@ class Settler:
         return row
 
     def _row(self, decided: Decided) -> ConversionRow:
+        row = self._full_row(decided)
+        return nameless_row(row) if decided.received.is_erased else row
+
+    def _full_row(self, decided: Decided) -> ConversionRow:
         event, verdict, touched = decided.received.event, decided.verdict, decided.touched
         params = event.params
         session = touched.session if touched else None
@@ -200,6 +204,28 @@ class Settler:
             params.get("contact_id") or (session.contact_id if session else ""),
             Uuid(touched.named_id) if touched and touched.named_id else None,
         )
+
+
+_KEPT_EXTRAS = ("touch", "repeated")
+
+
+def nameless_row(row: ConversionRow) -> ConversionRow:
+    """The row without what can name a person, as `clickedge erase` leaves it."""
+    own_id = str(row.click_id).replace("-", "")
+    return row._replace(
+        contact_id="",
+        conversion_unique_id="",
+        promo_code="",
+        adv_sub1="",
+        adv_sub2="",
+        adv_sub3="",
+        adv_sub4="",
+        adv_sub5="",
+        ip=None,
+        transaction_id=own_id if row.transaction_id == own_id else "",
+        extras={name: value for name, value in row.extras.items() if name in _KEPT_EXTRAS},
+        erased_at=datetime.now(UTC),
+    )
 
 
 def _visitor_address(event: Conversion) -> str:

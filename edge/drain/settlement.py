@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from edge.drain.caps import CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.claims import Keys, claim
+from edge.drain.erased import mask_claims
 from edge.drain.matching import Matcher, Received, SessionsAtHand
 from edge.drain.resolving import Ledger, Resolver
 from edge.drain.rows import RowMaker
@@ -24,6 +25,9 @@ class Settlement:
 
     def __init__(self, rows: RowMaker, settings: Settings, history: CatalogHistory) -> None:
         self._history = history
+        self._secrets = settings.secrets
+        self.may_be_masked = True
+        """Whether anybody was ever erased."""
         self._matcher = Matcher(rows, settings, history)
         self._settler = Settler(history, rows, self._matcher)
         zone = ZoneInfo(settings.timezone)
@@ -50,6 +54,8 @@ class Settlement:
         ready = [one for one in matched if not one.must_wait]
         await self._history.load(conn, self._settler.revisions(ready))
         tried = [self._settler.decide(one.received, one.touched) for one in ready]
+        if self.may_be_masked:
+            tried = await mask_claims(conn, tried, self._secrets)
         keys = await claim(conn, tried)
         if sift is not None:
             tried = await sift(conn, tried, keys)

@@ -13,8 +13,11 @@ import msgspec
 import structlog
 
 from edge.counters import BATCH_BUCKETS_US, Counters, cell
+from edge.drain.at_hand import Chained
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import store_settled
+from edge.drain.contents import Contents, Entry, Quarantined, Touch, quarantined
+from edge.drain.erased import ErasedTouches, Erasures, remember_touches
 from edge.drain.external_ids import external_ids_of
 from edge.drain.matching import Received, received_again
 from edge.drain.rows import RowMaker
@@ -25,21 +28,12 @@ from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
 from edge.tracking.changes import Kind
-from edge.tracking.click_id import ms_of
 from edge.tracking.sessions import Sessions
 from storage.journal.events import (
     Click,
-    Conversion,
-    Event,
-    Heartbeat,
-    Impression,
     Session,
-    decode,
-    decode_session,
     encode,
 )
-from storage.journal.framing import Record
-from storage.journal.reader import Damaged
 from storage.postgres.connection import Connection, is_missing_partition, is_poison
 from storage.postgres.contacts import Sightings
 from storage.postgres.conversions import (
@@ -60,70 +54,16 @@ from storage.postgres.touch_copy import copy_rows
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
 
-Entry = Record | Damaged
 Place = tuple[int, int]
-Touch = tuple[Click | Impression, Session, Record]
 DUE_LIMIT = 500
-DAY_MS = 86_400_000
 
 _BATCH = cell("edge_drain_batch_seconds")
 _STORED = {
     table: cell("edge_drain_rows_total", table)
     for table in ("clicks", "impressions", "conversions", "conversions_waiting", "quarantine")
 }
+_ERASED = {f"{kind}s": cell("edge_events_erased_total", kind) for kind in ("click", "impression", "conversion")}
 _CHANGED = {kind: cell("edge_conversion_changes_total", kind) for kind in get_args(Kind)}
-
-
-class Quarantined(NamedTuple):
-    """What cannot be stored as what it says it is."""
-
-    segment: int
-    byte_offset: int
-    error: str
-    raw: bytes
-
-
-class Contents:
-    """A batch, decoded: what it holds of each kind."""
-
-    def __init__(self, journal_id: UUID, entries: Sequence[Entry]) -> None:
-        self.clicks: list[Touch] = []
-        self.impressions: list[Touch] = []
-        self.conversions: list[Received] = []
-        self.quarantined: list[Quarantined] = []
-        self.watermark_ms = 0
-        self.revisions: set[int] = set()
-        self.id_by_day: dict[int, bytes] = {}
-        """One click id for each day (since 1970) that the batch has ids of."""
-        for entry in entries:
-            if isinstance(entry, Damaged):
-                self.quarantined.append(Quarantined(entry.segment, entry.byte_offset, entry.error, entry.raw))
-                continue
-            try:
-                self._take(journal_id, entry, decode(entry.payload))
-            except (msgspec.MsgspecError, ValueError) as error:
-                self.quarantined.append(quarantined(entry, error))
-
-    def _take(self, journal_id: UUID, record: Record, event: Event) -> None:
-        if isinstance(event, Heartbeat):
-            ms = event.ms
-        elif isinstance(event, Conversion):
-            ms = ms_of(event.conversion_id)
-            self.conversions.append(Received(event, record.payload, journal_id))
-        else:
-            session = event.session
-            ms = ms_of(session.click_id)
-            self.revisions.add(session.revision)
-            self.id_by_day[ms // DAY_MS] = session.click_id
-            (self.clicks if isinstance(event, Click) else self.impressions).append((event, session, record))
-        # Ids only grow within a journal, but the next one may be of the same millisecond.
-        self.watermark_ms = max(self.watermark_ms, ms - 1)
-
-
-def quarantined(entry: Entry, error: BaseException) -> Quarantined:
-    """`entry`, whole, with what was wrong about it."""
-    raw = entry.payload if isinstance(entry, Record) else entry.raw
-    return Quarantined(entry.segment, entry.byte_offset, f"{type(error).__name__}: {error}"[:1000], raw)
 
 
 def _end_of(entry: Entry) -> Place:
@@ -152,6 +92,7 @@ class Store:
         self._sessions = sessions
         self._counters = counters
         self.partitions = Partitions()
+        self.erasures = Erasures(settings.secrets)
         self._has_recalled = False
         """Whether the batch tried last took back conversions that waited for its clicks."""
         self.watermark_ms = 0
@@ -248,10 +189,21 @@ class Store:
         self._count(settled, decided)
 
     async def _settle_recalled(self, conn: Connection, recalled: Sequence[Recalled]) -> tuple[Settled, list[Decided]]:
+        await self.erasures.hold(conn)
         again = await self._receive_again(conn, recalled)
-        settled, decided = await self._settlement.settle(conn, again, self._known({}), Deltas(), may_wait=False)
+        settled, decided = await self._settle(conn, again, {}, Deltas(), {}, may_wait=False)
         await self._write(conn, settled, Deltas())
         return settled, decided
+
+    async def _settle(
+        self, conn: Connection, received: Sequence[Received], at_hand: dict[bytes, Session], touches: Deltas,
+        erased: ErasedTouches, *, may_wait: bool = True,
+    ) -> tuple[Settled, list[Decided]]:  # fmt: skip
+        """Settle conversions, those of erased people without their names; the erasures are held."""
+        received, hidden = await self.erasures.conversions(conn, received, erased)
+        self._settlement.may_be_masked = self.erasures.latest_ms > 0
+        known = Chained(at_hand, self._sessions, hidden)
+        return await self._settlement.settle(conn, received, known, touches, may_wait=may_wait)
 
     async def _store_at_once(
         self,
@@ -270,25 +222,29 @@ class Store:
         await self._uniques.begin(conn, [session.click_id for _, session, _ in contents.clicks])
         async with conn.transaction():
             await advance(conn, journal_id, before, after, contents.watermark_ms)
+            await self.erasures.hold(conn)
+            touches = [session for _, session, _ in (*contents.clicks, *contents.impressions)]
+            erased = await self.erasures.touches(conn, touches)
             await self._history.load(conn, contents.revisions)
             deltas, contacts = Deltas(), Sightings()
-            clicks = await self._copy(conn, "clicks", contents.clicks, contents.quarantined, deltas, contacts)
+            making = _Making(contents.quarantined, erased, deltas, contacts)
+            clicks = await self._copy(conn, "clicks", contents.clicks, making)
             await self._uniques.agree(conn)
-            views = contents.impressions
-            impressions = await self._copy(conn, "impressions", views, contents.quarantined, deltas, contacts)
+            impressions = await self._copy(conn, "impressions", contents.impressions, making)
             await quarantine(conn, journal_id, contents.quarantined)
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
             at_hand = {session.click_id: session for _, session, _ in contents.clicks}
             received = contents.conversions
-            external_ids = external_ids_of(click for click, *_ in contents.clicks)
+            external_ids = external_ids_of(one for one, session, _ in contents.clicks if session.click_id not in erased)
             await remember_external_ids(conn, external_ids)
             if (clicks or impressions) and recalls:
                 recalled = await recall_for_clicks(conn, [*clicks, *impressions])
                 recalled += await recall_for_external_ids(conn, list(external_ids))
                 self._has_recalled = bool(recalled)
                 received = [*await self._receive_again(conn, recalled), *received]
-            settled, decided = await self._settlement.settle(conn, received, self._known(at_hand), deltas)
+            settled, decided = await self._settle(conn, received, at_hand, deltas, erased)
             settled.contacts.merge(contacts)
+            await remember_touches(conn, erased)
             await self._write(conn, settled, deltas)
         self._uniques.commit()
         self.watermark_ms = contents.watermark_ms
@@ -296,47 +252,38 @@ class Store:
             self._sessions.put(click_id, encode(session))
         self._count(settled, decided)
         cells = self._counters.cells
-        cells[_STORED["clicks"]] += len(clicks)
-        cells[_STORED["impressions"]] += len(impressions)
+        for table, ids in (("clicks", clicks), ("impressions", impressions)):
+            gone = sum(one.bytes in erased for one in ids)
+            cells[_STORED[table]] += len(ids) - gone
+            cells[_ERASED[table]] += gone
         self._report(journal_id, contents.quarantined)
         self._counters.observe(_BATCH, BATCH_BUCKETS_US, (time.perf_counter_ns() - started_ns) // 1000)
 
-    async def _copy(
-        self,
-        conn: Connection,
-        table: str,
-        touches: Sequence[Touch],
-        failed: list[Quarantined],
-        deltas: Deltas,
-        contacts: Sightings,
-    ) -> list[Uuid]:
-        """Store the rows of `touches`; their ids. Those of which no row can be made go to `failed`."""
+    async def _copy(self, conn: Connection, table: str, touches: Sequence[Touch], making: "_Making") -> list[Uuid]:
+        """Store the rows of `touches` that are not erased; the ids of all. Those of which no row can be made fail."""
         ids: list[Uuid] = []
         if touches:
             # Made one by one as COPY asks for them, so that a batch's rows are never all in memory; no faster than a list.
-            await copy_rows(conn, table, self._make_rows(touches, ids, failed, deltas, contacts))
+            await copy_rows(conn, table, self._make_rows(touches, ids, making))
         return ids
 
-    def _make_rows(
-        self,
-        touches: Iterable[Touch],
-        ids: list[Uuid],
-        failed: list[Quarantined],
-        deltas: Deltas,
-        contacts: Sightings,
-    ) -> Iterator[TouchRow]:
+    def _make_rows(self, touches: Iterable[Touch], ids: list[Uuid], making: "_Making") -> Iterator[TouchRow]:
+        erased = making.erased
         for event, session, record in touches:
             try:
-                row = self._rows.touch_row(event, session, self._history.at(session.revision), deltas)
+                row = self._rows.touch_row(event, session, self._history.at(session.revision), making.deltas)
             except (ValueError, ArithmeticError) as error:
-                failed.append(quarantined(record, error))
+                one = quarantined(record, error)
+                making.failed.append(one._replace(error="erased", raw=b"") if session.click_id in erased else one)
                 self._uniques.retract(session.click_id)
-            else:
-                ids.append(row.click_id)
-                if row.contact_id:
-                    is_click = isinstance(event, Click)
-                    contacts.see(row.contact_id, row.clicked_at, row.click_id if is_click else None)
-                yield row
+                continue
+            ids.append(row.click_id)
+            if session.click_id in erased:
+                continue
+            if row.contact_id:
+                is_click = isinstance(event, Click)
+                making.contacts.see(row.contact_id, row.clicked_at, row.click_id if is_click else None)
+            yield row
 
     async def _receive_again(self, conn: Connection, recalled: Sequence[Recalled]) -> list[Received]:
         """Waiting conversions, decoded; one that another release wrote in another form is quarantined alone."""
@@ -354,9 +301,6 @@ class Store:
         row = Quarantined(0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
         await quarantine(conn, one.journal_id, [row])
         self._report(one.journal_id, [row])
-
-    def _known(self, at_hand: dict[bytes, Session]) -> "_Chained":
-        return _Chained(at_hand, self._sessions)
 
     async def _write(self, conn: Connection, settled: Settled, deltas: Deltas) -> None:
         await store_settled(conn, settled, deltas)
@@ -380,20 +324,16 @@ class Store:
         cells[_STORED["conversions_waiting"]] += len(settled.waiting)
         for one in decided:
             count_verdict(self._counters, one.verdict)
+            cells[_ERASED["conversions"]] += one.received.is_erased
         for change in settled.changes:
             if change.kind != "decided":
                 cells[_CHANGED[change.kind]] += 1
 
 
-class _Chained:
-    """Sessions of this batch, then those of earlier ones."""
+class _Making(NamedTuple):
+    """What comes of making a batch's rows, besides them. `failed`: of which no row can be made."""
 
-    def __init__(self, batch: dict[bytes, Session], earlier: Sessions[bytes]) -> None:
-        self._batch = batch
-        self._earlier = earlier
-
-    def get(self, click_id: bytes, /) -> Session | None:
-        session = self._batch.get(click_id)
-        if session is None and (encoded := self._earlier.get(click_id)):
-            session = decode_session(encoded)
-        return session
+    failed: list[Quarantined]
+    erased: ErasedTouches
+    deltas: Deltas
+    contacts: Sightings

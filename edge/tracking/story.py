@@ -72,6 +72,8 @@ class Story(Protocol):
     def waiting(self) -> Sequence[Row]: ...
     @property
     def postbacks(self) -> Sequence[Row]: ...
+    @property
+    def erased_at(self) -> datetime | None: ...
 
 
 def tell(
@@ -85,7 +87,9 @@ def tell(
             yield from _tell_touch(name, touch)
             if touch is story.click:
                 yield from (f"    {'cap':<13} {one}" for one in refusing_caps)
-    if click_id and not story.click and not story.impression:
+    if story.erased_at:
+        yield f"erased on {_when(story.erased_at)}: what named somebody is gone, and what a journal still holds is not stored"
+    elif click_id and not story.click and not story.impression:
         yield "no click of this id is stored: it is forged, on its way (about a second), or was never journalled"
     for number, conversion in enumerate(story.conversions, 1):
         yield ""
@@ -96,7 +100,7 @@ def tell(
     for waiting in story.waiting:
         yield ""
         yield f"a conversion of {_when(waiting['received_at'])} waits for its click, until {_when(waiting['deadline'])}"
-    if not story.conversions and not story.waiting:
+    if not story.conversions and not story.waiting and not story.erased_at:
         yield ""
         yield "no conversion has been received for it"
 

@@ -67,6 +67,8 @@ def _entries(story: Story, refusing_caps: Sequence[str], sight: Sight) -> Iterat
     for number, conversion in enumerate(story.conversions, 1):
         title = f"Conversion {number}" if len(story.conversions) > 1 else "Conversion"
         yield from conversion_entries(title, conversion, story.changes, story.postbacks, sight)
+    if story.erased_at:
+        yield Entry(story.erased_at, "erased", "Erased", "erased", "", notes=["What named somebody is gone."])
     for waiting in story.waiting:
         until = f"It waits for its click until {waiting['deadline']:%Y-%m-%d %H:%M} UTC at the latest."
         conversion_id = waiting["conversion_id"].hex

@@ -51,6 +51,8 @@ class ConversionRow(NamedTuple):
     contact_id: str
     named_click_id: Uuid | None
     """The touch that was named, where another is credited."""
+    erased_at: datetime | None = None
+    """When what names a person was taken out."""
 
 
 class ChangeRow(NamedTuple):

@@ -1,6 +1,7 @@
 """What is stored about one transaction id, for `explain`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,6 +23,8 @@ class Story(NamedTuple):
     waiting: list[Row]
     postbacks: list[Row]
     """What partners were told, each with its attempts as `log`."""
+    erased_at: datetime | None = None
+    """When the click, or what names somebody in its conversions, was erased."""
 
 
 async def find_story(conn: Connection, transaction_id: str, click_id: bytes | None) -> Story:

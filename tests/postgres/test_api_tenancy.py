@@ -70,6 +70,8 @@ RULES = {
     "export_contacts": Rule(NETWORK),
     "export_reports": Rule(ALL),
     "health": Rule(NETWORK),
+    "list_audit": Rule("admin"),
+    "list_erasures": Rule("admin"),
     "list_imports": Rule("admin"),
     "show_import": Rule("admin", {"1": "admin"}),
     "import_rejects": Rule("admin", {"1": "admin"}),

@@ -26,7 +26,7 @@ COLUMNS = {
     "external_ids": "transaction_id click_id",
 }
 COLUMNS["clicks"] += " first_click_id"
-COLUMNS["conversions"] += " contact_id named_click_id"
+COLUMNS["conversions"] += " contact_id named_click_id erased_at"
 COLUMNS["impressions"] = COLUMNS["clicks"]
 
 

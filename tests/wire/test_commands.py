@@ -116,7 +116,7 @@ def test_explain_json_gives_the_rows(node: Node) -> None:
     get(node, f"/aff_lsr?transaction_id={click_id}&amount=10")
     until(node, lambda: has_conversions(node, click_id, 1))
     story = json.loads(run("explain", click_id, "--json", "--data-dir", node.data_dir))
-    assert set(story) == {"click", "impression", "conversions", "changes", "waiting", "postbacks"}
+    assert set(story) == {"click", "impression", "conversions", "changes", "waiting", "postbacks", "erased_at"}
     assert (story["click"]["offer_id"], story["click"]["extras"]) == (17, {"colour": "röd"})
     [conversion], [change] = story["conversions"], story["changes"]
     assert (conversion["status"], conversion["payout"]) == ("approved", "6.000000")
@@ -285,10 +285,12 @@ def test_version_and_help_need_nothing() -> None:
     assert RELEASE.fullmatch(run("--version"))
     commands = [
         "apply",
+        "audit",
         "backup",
         "cohorts",
         "conversion",
         "doctor",
+        "erase",
         "explain",
         "export",
         "import",

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from edge.admin.api import (
+    audit,
     catalog,
     contacts,
     costs,
     decisions,
+    erasures,
     exports,
     health,
     imports,
@@ -26,10 +28,12 @@ from edge.admin.api.operation import Operation
 OPERATIONS: Sequence[Operation] = (
     *whoami.OPERATIONS,
     *reports.OPERATIONS,
+    *audit.OPERATIONS,
     *catalog.OPERATIONS,
     *contacts.OPERATIONS,
     *costs.OPERATIONS,
     *decisions.OPERATIONS,
+    *erasures.OPERATIONS,
     *exports.OPERATIONS,
     *health.OPERATIONS,
     *imports.OPERATIONS,

@@ -186,7 +186,7 @@ def _zone_name(name: str) -> str:
 OPERATIONS: Sequence[Operation] = (
     Operation(
         "POST", "/imports/{kind}", "start_import", "Import a file of conversions, costs or contacts: the body is the file",
-        start, ADMIN, KindPath, UploadQuery, answer_type=ImportRun, status=202,
+        start, ADMIN, KindPath, UploadQuery, answer_type=ImportRun, status=202, commits=True,
     ),
     Operation("GET", "/imports", "list_imports", "Imports, the latest first", list_all, ADMIN, None, ListQuery, answer_type=ImportList),
     Operation("GET", "/imports/{import_id}", "show_import", "An import's progress", show, ADMIN, RunPath, answer_type=ImportRun),

@@ -96,8 +96,10 @@ class Operation(NamedTuple):
     """What `?dry_run=true` answers instead, with 200."""
     example: Any = None
     """A body, for the docs."""
+    commits: bool = False
+    """It is no single transaction: it takes no Idempotency-Key, and the audit log learns of it by itself or afterwards."""
 
     @property
     def is_repeatable(self) -> bool:
         """Whether it takes an Idempotency-Key."""
-        return self.method == "POST" and self.body_type is not None and not self.media
+        return self.method == "POST" and self.body_type is not None and not self.media and not self.commits

@@ -147,7 +147,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/postbacks/{id}/replay", "replay_postback", "Tell partners of its conversion once more", replay_one, ADMIN,
-        path_type=PostbackPath, answer_type=Replayed,
+        path_type=PostbackPath, answer_type=Replayed, commits=True,
     ),
     Operation(
         "POST", "/postback-tests", "try_postback", "What an advertiser's postback would come to; nothing is recorded",

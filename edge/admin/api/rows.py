@@ -20,7 +20,7 @@ from storage.postgres.listing.limits import TooSlow, in_time
 from storage.postgres.listing.touches import list_touches
 from storage.postgres.reports.query import NotYours, QueryRefused
 
-_TIMES = ("clicked_at", "touched_at", "converted_at", "received_at")
+_TIMES = ("clicked_at", "touched_at", "converted_at", "received_at", "erased_at")
 _MONEY = ("cost", "payout", "revenue", "amount")
 _IDS = ("click_id", "conversion_id", "named_click_id", "first_click_id", "visitor")
 

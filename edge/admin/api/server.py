@@ -13,10 +13,11 @@ from edge.admin.api.middleware import ALLOWANCE, add_headers, say_problems
 from edge.admin.api.openapi import PREFIX, describe
 from edge.admin.api.operation import Call, Caller, Operation, Reply
 from edge.admin.api.problems import Problem
+from edge.admin.api.server_address import asked_from as address_of
+from edge.admin.api.written import perform
 from edge.admin.authentication import TooManyFailures, Windows
 from edge.admin.backend import Backend
 from edge.admin.live import feed_of
-from edge.http.client_address import client_address
 
 _json = msgspec.json.Encoder(decimal_format="number")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="clickedge"'}
@@ -52,13 +53,6 @@ async def authenticate(backend: Backend, token: str, address: str = "") -> Calle
     """Whose key that is; None if it is nobody's, or no longer one. DatabaseAway, TooManyFailures (of that address)."""
     key = await backend.keys.find(backend.connection, token, address)
     return Caller(key.key_id, key.name, key.scope, key.advertiser_id, key.aff_id) if key else None
-
-
-def address_of(backend: Backend, request: web.Request) -> str:
-    """Who asks, as far as trusted proxies say."""
-    # A proxy may add a line of its own below the one that the client made up.
-    forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
-    return client_address(request.remote or "", forwarded, backend.settings.trusted_networks)
 
 
 def _add(app: web.Application, path: str, operations: list[Operation], backend: Backend, limits: Windows) -> None:
@@ -104,7 +98,7 @@ def _handler(operation: Operation, backend: Backend, limits: Windows) -> Answer:
         call = Call(caller, backend, request, path, query, body)
 
         async def respond() -> web.StreamResponse:
-            return _response(operation, await operation.handle(call))
+            return await perform(operation, call, lambda answered: _response(operation, answered))
 
         is_once = request.method == "POST" and HEADER in request.headers
         return await (answer_once(operation, call, respond) if is_once else respond())

@@ -13,6 +13,8 @@ from aiohttp import web
 from multidict import MultiDict, MultiDictProxy
 
 from edge.admin.api.operation import Caller
+from edge.admin.api.server_address import asked_from
+from edge.admin.auditing import fields_of, subject_of, write_afterwards
 from edge.admin.backend import Backend, DatabaseAway
 from edge.admin.console import formats
 from edge.admin.console.assets import PREFIX, Assets
@@ -25,6 +27,7 @@ from edge.admin.console.sessions import COOKIE, Ended, Signer
 from edge.logs import RateLimited
 from edge.secrets import load_or_create
 from storage.errors import StorageError
+from storage.postgres.audit import Entry
 from storage.postgres.connection import is_retryable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,7 +77,10 @@ class Console:
                     raise Refusal(404, "There is no such page", "Or it is not for this key.")
                 if route.scopes and visit.caller.scope not in route.scopes:
                     raise Refusal(403, "This key may only look", "Changes need a key with the scope admin.")
-                return await route.handler(visit)
+                response = await route.handler(visit)
+                if is_change(route, response):
+                    await write_afterwards(self._shared.backend, _entry(visit))
+                return response
             except Refusal as refusal:
                 return visit.render("refusal.html", status=refusal.status, refusal=refusal)
 
@@ -152,6 +158,22 @@ class Console:
                 self._ended.add(cookie, session)
             response.del_cookie(COOKIE, path="/")
         return response
+
+
+def is_change(route: Route, response: web.StreamResponse) -> bool:
+    """Whether a page has changed something, or given rows away: not where it only showed what would be."""
+    if route.method == "GET":
+        return route.path.startswith("/exports/") or route.path.endswith("/export")
+    return response.status < 400 and not route.path.endswith(("/review", "/edit", "/test"))
+
+
+def _entry(visit: Visit) -> Entry:
+    request, route = visit.request, visit.request.match_info.route
+    path = route.resource.canonical if route.resource else request.path
+    subject = subject_of(request.match_info)
+    return Entry(
+        visit.caller.actor, f"console {path}", subject, fields_of(visit.form), asked_from(visit.shared.backend, request)
+    )
 
 
 def theme_of(request: web.Request) -> str:

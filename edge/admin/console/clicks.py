@@ -12,6 +12,7 @@ from edge.admin.console.names import Names
 from edge.admin.console.page import Page, Route, Visit, not_found
 from edge.admin.sight import sight_of
 from edge.refusing_caps import find_refusing_caps
+from edge.stories import find_erased_at
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ms_of, node_of, read_well_formed, worker_of
 from edge.tracking.timeline import timeline
@@ -55,6 +56,8 @@ async def explain(visit: Visit) -> web.Response:
     async with visit.connection() as conn:
         catalog = await visit.shared.catalog.current(conn)
         story = _own(visit, catalog, await find_story(conn, transaction_id.replace("\0", ""), click_id))
+        if visit.is_network:
+            story = story._replace(erased_at=await find_erased_at(conn, click_id, story))
         is_capped = story.click is not None and story.click["reason"] == "capped" and visit.is_network
         caps = await find_refusing_caps(conn, story.click) if story.click and is_capped else []
     if not visit.is_network and not any(story):

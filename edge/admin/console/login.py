@@ -5,8 +5,9 @@ import time
 
 from aiohttp import web
 
-from edge.admin.api.server import address_of
-from edge.admin.console.keys import Keys, print_of
+from edge.admin.api.server_address import asked_from as address_of
+from edge.admin.auditing import LogIns
+from edge.admin.console.keys import Keys, caller_of, print_of
 from edge.admin.console.page import Shared
 from edge.admin.console.protection import Attempts, comes_from_elsewhere, is_https
 from edge.admin.console.sessions import COOKIE, LASTS_S, Signer
@@ -23,6 +24,7 @@ class Login:
         self._signer = signer
         self._keys = keys
         self._attempts = Attempts()
+        self._log = LogIns(shared.backend)
 
     async def show(self, request: web.Request) -> web.Response:
         """The empty form."""
@@ -42,8 +44,10 @@ class Login:
         found = await self._keys.of_token(token) if 0 < len(token) <= MAX_KEY_CHARS else None
         if found is None:
             self._attempts.note_failure(address)
+            await self._log.note_failure(address, "no such key")
             return self._form(request, where, "No such key, or it has been revoked or is over.", 401)
         self._attempts.forget(address)
+        await self._log.note(caller_of(found).actor, address)
         response = web.Response(status=303, headers={"Location": _own_path(where)})
         response.set_cookie(
             COOKIE,

@@ -96,6 +96,7 @@ _CONVERSION = (
     Field("tier", "int", _PARTNER),
     Field("named_click_id", "id", NETWORK),
     Field("catalog_revision", "bigint", NETWORK),
+    Field("erased_at", "time", NETWORK),
 )
 _CHANGE = (
     Field("change_id", "bigint"),
