@@ -64,6 +64,7 @@ RETAINED = (
     "idempotent_answers",
     "conversions.ip",
     "imports.examples",
+    "audit_log",
 )
 """What is deleted row by row; `table.column`: the row stays, the column is blanked."""
 

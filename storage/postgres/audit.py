@@ -1,4 +1,4 @@
-"""Who changed what: rows are added, listed, and deleted when they are too old; none is ever changed."""
+"""Who changed what: rows are added and listed, and retention takes the old ones; none is ever changed."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -70,14 +70,3 @@ async def list_entries(conn: asyncpg.Connection, wanted: Filter, limit: int = 50
         limit,
     )
     return [Listed(*row) for row in rows]
-
-
-async def delete_audit_before(conn: asyncpg.Connection, moment: datetime, limit: int = 10_000) -> int:
-    """Delete entries from before then, at most `limit`, the oldest first; how many there were."""
-    done: str = await conn.execute(
-        "DELETE FROM audit_log WHERE audit_id IN"
-        " (SELECT audit_id FROM audit_log WHERE at < $1 ORDER BY at LIMIT $2)",
-        moment,
-        limit,
-    )
-    return int(done.rpartition(" ")[2])

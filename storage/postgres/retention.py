@@ -156,6 +156,7 @@ BATCHES: dict[str, Batch] = {
     "conversions.ip": _update(
         "conversions", "ip = NULL", "conversion_id", "ip IS NOT NULL AND received_at < $1", "received_at"
     ),
+    "audit_log": _delete("audit_log", "audit_id", "at < $1", "at"),
     "imports.examples": _update(
         "imports", "examples = '[]'", "import_id", "examples <> '[]' AND started_at < $1", "import_id"
     ),

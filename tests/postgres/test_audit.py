@@ -16,8 +16,9 @@ from edge.cli.audit import audit
 from edge.cli.erase import erase_command
 from edge.cli.key import create as create_key
 from edge.settings import Settings
-from storage.postgres.audit import Entry, Filter, add_entry, delete_audit_before, list_entries
+from storage.postgres.audit import Entry, Filter, add_entry, list_entries
 from storage.postgres.connection import Connection, connect
+from storage.postgres.retention import BATCHES
 from tests.postgres.api import Client, add_key, bearer, open_api
 from tests.postgres.drains import SECRET, open_bench
 
@@ -109,8 +110,8 @@ async def test_the_log_cannot_be_changed_and_old_entries_go(conn: Connection) ->
     with pytest.raises(asyncpg.PostgresError, match="never changed"):
         await conn.execute("UPDATE audit_log SET actor = 'nobody'")
     now = datetime.now(UTC)
-    assert await delete_audit_before(conn, now - timedelta(days=1)) == 0
-    assert await delete_audit_before(conn, now + timedelta(days=1)) == 1
+    assert await BATCHES["audit_log"](conn, now - timedelta(days=1)) == 0
+    assert await BATCHES["audit_log"](conn, now + timedelta(days=1)) == 1
 
 
 async def test_failed_log_ins_are_written_to_a_bound(data_dir: Path, database: str, conn: Connection) -> None:
