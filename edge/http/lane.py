@@ -188,8 +188,8 @@ class Lane(asyncio.Protocol):
             start = end
 
     def retire(self) -> None:
-        """Make the last answer that is still to be written the last of all."""
-        if self._queue and not self._buffer and not self._queue[-1].answer:
+        """Make the last answer that is still to be written the last of all; what is handed over says so by itself."""
+        if self._queue and not (self._buffer or self._handover or self._queue[-1].answer):
             self._is_last = self._queue[-1].is_last = True
 
     def end_idle(self, *, is_fresh_too: bool) -> None:
