@@ -7,7 +7,7 @@ whose lines are known only the first line is looked at.
 N1  An answer is written only after its event is journalled, and answers leave in the order of their requests.
 N2  A connection reads no further while 32 of its requests are unanswered, or while its peer does not read.
 N3  What is handed over goes once all earlier answers are written; aiohttp answers it and closes the connection.
-N4  A connection has 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
+N4  A connection has 10 s for a TLS handshake, 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
 N5  Connections are limited, in all and of one client (`places`).
 N6  A malformed request gets one 4xx (501, 505) and a close, and no event.
 N7  Before a worker ends, each connection's next answer says that it is the last; only then are silent ones closed.

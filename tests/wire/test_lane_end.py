@@ -3,8 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from edge.http import port as public_port
 from tests.wire.port import Port, serving
 from tests.wire.test_clicks import GatedDisk
+from tests.wire.test_tls import server
 
 
 async def test_what_is_handed_over_is_answered_before_the_end(tmp_path: Path) -> None:
@@ -25,3 +29,11 @@ async def test_what_is_handed_over_is_answered_before_the_end(tmp_path: Path) ->
             assert said == ["", "close"]
             assert await wire.is_closed()
             await retiring
+
+
+async def test_who_does_not_shake_hands_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds by default, as for a head: the deadlines of connections begin only after the handshake."""
+    assert public_port.HANDSHAKE_S == 10
+    monkeypatch.setattr(public_port, "HANDSHAKE_S", 0.3)
+    async with serving(tmp_path, tls=server()) as port, port.wire() as silent, asyncio.timeout(5):
+        assert await silent.is_closed()
