@@ -123,9 +123,10 @@ class Lane(asyncio.Protocol):
         self._wants_proxy = self.port.has_proxy
         self.deadline_s = self.port.clock.now_s + HEAD_S
         self._place = Place(self.port.places)
-        if not (self._place.is_granted and (self._wants_proxy or self._place.name(self._peer))):
+        is_full = not self._place.is_granted
+        if is_full or not (self._wants_proxy or self._place.name(self._peer)):
             self._is_last = True
-            self.port.tracker.turn_away(transport)
+            self.port.tracker.turn_away(transport, is_full=is_full)
         self.port.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -386,5 +387,5 @@ class Lane(asyncio.Protocol):
             self._client_ip = client_address(address, None, ())
         if not self._place.name(self._peer):
             self._is_last = True
-            self.port.tracker.turn_away(self._transport)
+            self.port.tracker.turn_away(self._transport, is_full=False)
         return data[consumed:]
