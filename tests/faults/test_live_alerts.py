@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.debian("prometheus"), pytest.mark.
 MIB = 2**20
 ROOM = 6 * MIB
 FEW_DESCRIPTORS = SPARE_DESCRIPTORS + 60
+DEPTH = 64 * 1024
 RAISED_BY_A_FULL_JOURNAL = {
     "EdgeAvailabilityBurn", "EdgeBacklogGrowing", "EdgeDatabaseDown", "EdgeEventsDropped", "EdgeJournalNearlyFull",
 }  # fmt: skip
@@ -304,9 +305,11 @@ def padding(name: str) -> str:
 
 def damage(node: Node) -> None:
     """One bit, near the end of what the drain has not read."""
-    lasts = [list_segments(directory)[-1].path for directory in list_journal_paths(node.data_dir / "journal")]
-    segment = max(lasts, key=lambda path: path.stat().st_mtime_ns)
-    place = segment.stat().st_size - 64 * 1024
+    journals = list_journal_paths(node.data_dir / "journal")
+    segments = [segment.path for directory in journals for segment in list_segments(directory)]
+    # The last of all may have just begun.
+    segment = max((one for one in segments if one.stat().st_size > DEPTH), key=lambda path: path.stat().st_mtime_ns)
+    place = segment.stat().st_size - DEPTH
     with segment.open("r+b") as file:
         file.seek(place)
         byte = file.read(1)[0]
