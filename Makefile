@@ -111,12 +111,12 @@ faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills
 	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.fuzz-installed  ## fuzzes every parser, guided by coverage: FUZZ_SECONDS= for each, FUZZ_TARGETS=
-	@mkdir -p '$(ROOT)/build/fuzz'
-	@set -e; export PYTHONPATH='$(ROOT)'; cd '$(ROOT)/build/fuzz'; \
+	@mkdir -p '$(ROOT)/build/fuzz/files'
+	@set -e; export PYTHONPATH='$(ROOT)' FUZZ_FOLDER='$(ROOT)/build/fuzz/files'; cd '$(ROOT)/build/fuzz'; \
 	for name in $(or $(FUZZ_TARGETS),$$($(BIN)/python -m tests.fuzz)); do \
 		echo "fuzz: $$name for $(FUZZ_SECONDS) s"; \
 		$(BIN)/python -m tests.fuzz $$name $(FUZZ_SECONDS) >$$name.log 2>&1 || { tail -40 $$name.log; exit 1; }; \
-		grep 'stat::number_of_executed_units' $$name.log; \
+		grep 'stat::number_of_executed_units' $$name.log; rm -rf files/*; \
 	done
 
 guard: setup-bench $(if $(IS_ROOT),system)  ## has a click become dearer, is what was sent stored: GUARD_ARGS=

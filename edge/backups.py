@@ -20,6 +20,7 @@ from storage.backup_file import Backup, Contents, collect_files, write_backup
 from storage.errors import DatabaseUnusable
 from storage.files import hold_lock, write_atomically
 from storage.postgres import dump
+from storage.postgres.audit import Entry, add_entry
 from storage.postgres.catalog import load_revision
 from storage.postgres.connection import Connection, connect, resolve_url
 from storage.postgres.embedded import EmbeddedPostgres
@@ -184,6 +185,7 @@ async def _fill(
         if data_dir is not None:
             await _take_over(conn, backup.files(), data_dir)
         await remember(conn, BACKED_UP_AT, backup.contents.taken_at)
+        await add_entry(conn, Entry("restore", "restore", f"taken_at={backup.contents.taken_at}"))
         await conn.execute("ANALYZE")
     finally:
         await conn.close()

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import uvloop
 
-from edge.counters import Counters
+from edge.counters import ROLES, Counters
 from edge.errors import UserError
 from edge.logs import configure_logs
 from edge.processes import ChildOrders, read_orders
@@ -47,6 +47,9 @@ def main() -> int:
 
 
 async def _run(role: Role, orders: ChildOrders, counters: Counters) -> None:
+    if orders.role not in ROLES:  # the cells are somebody else's
+        await role(orders, counters)
+        return
     vitals = Vitals(counters)
     watching = asyncio.create_task(vitals.watch())
     try:

@@ -107,7 +107,12 @@ METRICS = (
         ("worker",),
     ),
     Metric("edge_connections", "gauge", "Connections open on the public port."),
-    Metric("edge_connections_refused_total", "counter", "Connections closed at once: no descriptor was left for them."),
+    Metric(
+        "edge_connections_refused_total",
+        "counter",
+        "Connections closed at once: no descriptor was left for them, or their client had too many.",
+        {"reason": ("full", "client")},
+    ),
     Metric("edge_catalog_revision", "gauge", "Catalog revision in force.", {}, (), 1.0, "process", ("worker",)),
     Metric("edge_catalog_published_seconds", "gauge", "Unix time of the newest catalog revision."),
     Metric("edge_catalog_loads_total", "counter", "Catalog snapshots taken into use.", {"result": ("ok", "failed")}),

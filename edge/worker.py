@@ -119,7 +119,7 @@ class Worker:
         for task in tasks:
             task.add_done_callback(self._check)
         tls = load_tls(self._settings)
-        servers = [await loop.create_server(self._port, sock=sock, backlog=4096, ssl=tls) for sock in self._sockets]
+        servers = [await self._port.listen(sock, tls) for sock in self._sockets]
         self._say(ANSWERS)
         log.info("worker_ready", catalog_revision=self._state.catalog.revision, journal=self._journal_id)
         await self._stop.wait()

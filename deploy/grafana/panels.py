@@ -82,7 +82,7 @@ UP = (
     Panel(
         "Open connections and descriptors",
         "Connections on the public port; the fullest process's share of the descriptors that it may open; connections "
-        "turned away for want of one.",
+        "turned away, for want of one or as too many of one client.",
         "short",
         (
             _query("connections", "sum(edge_connections{})"),

@@ -28,7 +28,7 @@ def apply(file: str, dry_run: bool, prune: bool, data_dir: Path, database: str |
         resolve_url(database, data_dir),
         "apply",
         lambda conn: apply_text(conn, text, name, dry_run=dry_run, prune=prune, actor=_actor()),
-        written=lambda done: None if dry_run else _entry(done),
+        written=lambda done: None if dry_run else entry_of(done, _actor()),
     )
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -59,11 +59,12 @@ def render(result: ApplyResult, *, dry_run: bool) -> list[str]:
     return [*lines, f"{counts}: {outcome}"]
 
 
-def _entry(done: ApplyResult) -> Entry | None:
+def entry_of(done: ApplyResult, actor: str) -> Entry | None:
+    """What the audit log is told of it; None where nothing was changed."""
     if not done.created + done.updated + done.archived:
         return None
     counts = {"created": done.created, "updated": done.updated, "archived": done.archived}
-    return Entry(_actor(), "apply", f"revision={done.revision}", counts)
+    return Entry(actor, "apply", f"revision={done.revision}", counts)
 
 
 def _actor() -> str:

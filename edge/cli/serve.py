@@ -9,16 +9,17 @@ from pathlib import Path
 import click
 import structlog
 
-from edge.admin.catalog_apply import apply_if_new
+from edge.admin.catalog_apply import ApplyResult, apply_if_new
 from edge.catalog_follower import SNAPSHOT, read_snapshot
-from edge.cli.apply import read_catalog_text
+from edge.cli.apply import entry_of, read_catalog_text
 from edge.logs import configure_logs
 from edge.node import ADMIN_TOKEN_FILE
 from edge.settings import Settings, load_settings
 from edge.supervisor import Supervisor
 from edge.systemd import HandedOver, Notifier, take_notifier, take_sockets
 from edge.tracking.catalog import Catalog
-from storage.postgres.connection import connect
+from storage.postgres.audit import add_entry
+from storage.postgres.connection import Connection, connect
 
 _ANYWHERE = ("0.0.0.0", "::", "")
 
@@ -50,7 +51,7 @@ async def _serve(
             return
         conn = await connect(url)
         try:
-            result = await apply_if_new(conn, catalog_text, catalog_file)
+            result = await apply_and_write(conn, catalog_text, catalog_file)
         finally:
             await conn.close()
         if result:
@@ -64,6 +65,14 @@ async def _serve(
         click.echo(await _welcome(supervisor, settings))
     ready.cancel()
     await running
+
+
+async def apply_and_write(conn: Connection, text: str, file: str) -> ApplyResult | None:
+    """`apply_if_new`, and right afterwards its entry in the audit log."""
+    result = await apply_if_new(conn, text, file)
+    if result and (entry := entry_of(result, "serve")):
+        await add_entry(conn, entry)
+    return result
 
 
 async def _welcome(supervisor: Supervisor, settings: Settings) -> str:

@@ -121,7 +121,7 @@ def is_loopback(host: str) -> bool:
 
 def _private_files(found: Installation) -> Iterator[Path]:
     settings = found.settings
-    names = ("secret", "admin.token", "database.url", "catalog.snapshot", "postgres/password")
+    names = ("secret", "console.secret", "admin.token", "database.url", "catalog.snapshot", "postgres/password")
     candidates = [found.data_dir / name for name in names]
     if settings.tls_key:
         candidates.append(Path(settings.tls_key))

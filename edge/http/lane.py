@@ -7,7 +7,7 @@ whose lines are known only the first line is looked at.
 N1  An answer is written only after its event is journalled, and answers leave in the order of their requests.
 N2  A connection reads no further while 32 of its requests are unanswered, or while its peer does not read.
 N3  What is handed over goes once all earlier answers are written; aiohttp answers it and closes the connection.
-N4  A connection has 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
+N4  A connection has 10 s for a TLS handshake, 10 s for each head, 75 s between two requests, and 75 s to read what it was sent.
 N5  Connections are limited, in all and of one client (`places`).
 N6  A malformed request gets one 4xx (501, 505) and a close, and no event.
 N7  Before a worker ends, each connection's next answer says that it is the last; only then are silent ones closed.
@@ -123,9 +123,10 @@ class Lane(asyncio.Protocol):
         self._wants_proxy = self.port.has_proxy
         self.deadline_s = self.port.clock.now_s + HEAD_S
         self._place = Place(self.port.places)
-        if not (self._place.is_granted and (self._wants_proxy or self._place.name(self._peer))):
+        is_full = not self._place.is_granted
+        if is_full or not (self._wants_proxy or self._place.name(self._peer)):
             self._is_last = True
-            self.port.tracker.turn_away(transport)
+            self.port.tracker.turn_away(transport, is_full=is_full)
         self.port.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -188,8 +189,8 @@ class Lane(asyncio.Protocol):
             start = end
 
     def retire(self) -> None:
-        """Make the last answer that is still to be written the last of all."""
-        if self._queue and not self._buffer and not self._queue[-1].answer:
+        """Make the last answer that is still to be written the last of all; what is handed over says so by itself."""
+        if self._queue and not (self._buffer or self._handover or self._queue[-1].answer):
             self._is_last = self._queue[-1].is_last = True
 
     def end_idle(self, *, is_fresh_too: bool) -> None:
@@ -386,5 +387,5 @@ class Lane(asyncio.Protocol):
             self._client_ip = client_address(address, None, ())
         if not self._place.name(self._peer):
             self._is_last = True
-            self.port.tracker.turn_away(self._transport)
+            self.port.tracker.turn_away(self._transport, is_full=False)
         return data[consumed:]

@@ -1,10 +1,12 @@
 """The public port of one worker: the lane in front, aiohttp behind it, one tracker for both."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
-from edge.http.deadlines import sweep
+from edge.http.deadlines import HEAD_S, sweep
 from edge.http.known_blocks import KnownBlocks
 from edge.http.lane import Lane, LanePort
 from edge.http.places import Places
@@ -20,10 +22,13 @@ LINGER_S = 5.0
 FRESH_S = 0.5
 """A client that connects sends its request within this; one that only connects is not waited for."""
 LOOK_S = 0.01
+HANDSHAKE_S: float = HEAD_S
+"""How long a TLS handshake may take."""
+BACKLOG = 4096
 
 
 class PublicPort:
-    """A factory of connections, for `create_server`. `readiness` gives the status and text of `/readyz`."""
+    """A factory of connections. `readiness` gives the status and text of `/readyz`."""
 
     def __init__(
         self,
@@ -59,6 +64,12 @@ class PublicPort:
 
     def __call__(self) -> Lane:
         return Lane(self._lane)
+
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+        """Take the connections of a socket; a handshake, which is no connection yet, has a deadline too."""
+        return await asyncio.get_running_loop().create_server(
+            self, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
+        )
 
     @property
     def connection_count(self) -> int:

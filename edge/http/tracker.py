@@ -21,7 +21,7 @@ MAX_CONTACT_CHARS = 256
 
 _REQUESTS = [{outcome: cell("edge_requests_total", kind, outcome) for outcome in OUTCOMES} for kind in KINDS]
 _HANDLING = [cell("edge_handling_seconds", kind) for kind in KINDS]
-_TURNED_AWAY = cell("edge_connections_refused_total")
+_FULL, _CLIENT = (cell("edge_connections_refused_total", reason) for reason in ("full", "client"))
 _DROPPED = cell("edge_events_dropped_total")
 
 
@@ -50,9 +50,9 @@ class Tracker:
         # By Kind: click, impression, postback, pixel, other.
         self._is_durable = (durable_clicks, durable_clicks, durable_conversions, durable_conversions, False)
 
-    def turn_away(self, transport: asyncio.Transport) -> None:
-        """Close a connection that there is no place for, and count it."""
-        self.state.counters.cells[_TURNED_AWAY] += 1
+    def turn_away(self, transport: asyncio.Transport, *, is_full: bool) -> None:
+        """Close a connection that there is no place for, or none for its client, and count it."""
+        self.state.counters.cells[_FULL if is_full else _CLIENT] += 1
         transport.abort()
 
     def refuse(self, answer: Answer) -> Answer:

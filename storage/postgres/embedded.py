@@ -31,8 +31,6 @@ from storage.postgres.connection import CONNECTION_FILE
 from storage.postgres.server_user import bare_environment, choose_server_user, make_data_dir, require_reachable
 
 DATABASE = "clickedge"
-_SOCKET_PARENTS = ("/tmp", os.environ.get("XDG_RUNTIME_DIR", "/var/tmp"))  # noqa: S108 - mkdtemp in it is safe
-_SOCKET_PARENTS_OF_ROOT = ("/run", "/tmp")  # noqa: S108 - mkdtemp in it is safe
 _PORT = 5432  # only names the socket's file
 _SOCKET_PREFIX = "clickedge-"
 _POLL_S = 0.1
@@ -277,10 +275,18 @@ class EmbeddedPostgres:
         self._socket_link.unlink()
 
 
+def socket_parents(environ: Mapping[str, str], *, is_root: bool) -> list[str]:
+    """Where the socket's directory may be made, the best first: a socket's path ends at 107 bytes, a data dir's may not."""
+    if is_root:
+        return ["/run", "/tmp"]  # noqa: S108 - mkdtemp in it is safe
+    # A service's own directory (RuntimeDirectory=) first: its /tmp may be one that no command outside sees. /tmp rather
+    # than XDG_RUNTIME_DIR, which goes at logout while a `nohup clickedge serve` stays.
+    of_service = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return [*filter(None, [of_service]), "/tmp", environ.get("XDG_RUNTIME_DIR", "/var/tmp")]  # noqa: S108 - the same
+
+
 def _make_socket_dir() -> Path:
-    # A socket's path ends at 107 bytes, a data dir's may not. /tmp rather than XDG_RUNTIME_DIR, which goes at logout
-    # while a `nohup clickedge serve` stays.
-    for parent in _SOCKET_PARENTS_OF_ROOT if os.geteuid() == 0 else _SOCKET_PARENTS:
+    for parent in socket_parents(os.environ, is_root=os.geteuid() == 0):
         with suppress(OSError):
             return Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir=parent))
     raise DatabaseUnusable("no directory for PostgreSQL's socket: neither /tmp nor XDG_RUNTIME_DIR is writable")

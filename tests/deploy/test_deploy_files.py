@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from edge.settings import load_settings
+from storage.postgres.embedded import socket_parents
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -165,3 +166,13 @@ def test_the_unit_gives_the_supervisor_the_time_that_it_needs() -> None:
     said = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     assert (said["KillMode"], said["Restart"], said["TimeoutStopSec"]) == ("mixed", "always", "90")
     check_settings({"EDGE_DATA_DIR": said["Environment"].removeprefix("EDGE_DATA_DIR=")})
+
+
+def test_commands_outside_the_unit_reach_its_embedded_database() -> None:
+    """`clickedge report` runs outside, where the service's own /tmp is not: the socket is in its runtime directory."""
+    lines = (DEPLOY / "systemd" / "clickedge.service").read_text().splitlines()
+    assert {"PrivateTmp=yes", "RuntimeDirectory=clickedge", "RuntimeDirectoryMode=0700"} <= set(lines)
+    environment = {"RUNTIME_DIRECTORY": "/run/clickedge:/run/other", "XDG_RUNTIME_DIR": "/run/user/1000"}
+    assert socket_parents(environment, is_root=False) == ["/run/clickedge", "/tmp", "/run/user/1000"]
+    assert socket_parents({}, is_root=False) == ["/tmp", "/var/tmp"]
+    assert socket_parents(environment, is_root=True) == ["/run", "/tmp"]

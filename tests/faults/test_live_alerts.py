@@ -5,6 +5,7 @@ fires is seen pending here; that it fires afterwards, and at which values, is wh
 """
 
 import asyncio
+import itertools
 import math
 import os
 import resource
@@ -36,6 +37,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.debian("prometheus"), pytest.mark.
 MIB = 2**20
 ROOM = 6 * MIB
 FEW_DESCRIPTORS = SPARE_DESCRIPTORS + 60
+DEPTH = 64 * 1024
 RAISED_BY_A_FULL_JOURNAL = {
     "EdgeAvailabilityBurn", "EdgeBacklogGrowing", "EdgeDatabaseDown", "EdgeEventsDropped", "EdgeJournalNearlyFull",
 }  # fmt: skip
@@ -43,8 +45,8 @@ SEEN_S = 30.0
 RATE_INTERVAL = "10s"
 MAY_BE_EMPTY = {"starts of {{role}} {{slot}}", "{{reason}}"}
 """Lines that are drawn only when something happens."""
-OF_THIS_TEST = {"EdgeGeoipStale", "EdgeVisitsForgotten", "EdgeForgedIdSpike"}
-"""Its database of places is none, its memory of visits the smallest, and its traffic forges from the first second on."""
+OF_THIS_TEST = {"EdgeGeoipStale", "EdgeRetentionStale", "EdgeVisitsForgotten", "EdgeForgedIdSpike"}
+"""No database of places, no round of retention yet, the smallest memory of visits, traffic that forges from the start."""
 OF_A_BUSY_MACHINE = {"EdgeDiskFilling", "EdgeJournalSyncSlow", "EdgeLatencyBurn", "EdgeLoopLag", "EdgeTargetDown"}
 """Whatever else runs beside the tests may raise these; a scrape has but a second here."""
 AT_ONCE = {
@@ -215,11 +217,13 @@ async def use_up_descriptors(node: Node, watch: Watch) -> None:
         return node.pids("worker") not in ([], [killed])
 
     await eventually(has_another, SEEN_S, node.describe)
+    clients = itertools.cycle(f"127.0.1.{number}" for number in range(1, 200))  # one alone is not let have all places
     with ExitStack() as stack:
 
         async def is_seen() -> bool:
             with suppress(OSError):
-                stack.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=1))
+                place = ("127.0.0.1", node.port)
+                stack.enter_context(socket.create_connection(place, timeout=1, source_address=(next(clients), 0)))
             return "EdgeConnectionsRefused" in watch.states
 
         await eventually(is_seen, SEEN_S, node.describe)
@@ -301,9 +305,11 @@ def padding(name: str) -> str:
 
 def damage(node: Node) -> None:
     """One bit, near the end of what the drain has not read."""
-    lasts = [list_segments(directory)[-1].path for directory in list_journal_paths(node.data_dir / "journal")]
-    segment = max(lasts, key=lambda path: path.stat().st_mtime_ns)
-    place = segment.stat().st_size - 64 * 1024
+    journals = list_journal_paths(node.data_dir / "journal")
+    segments = [segment.path for directory in journals for segment in list_segments(directory)]
+    # The last of all may have just begun.
+    segment = max((one for one in segments if one.stat().st_size > DEPTH), key=lambda path: path.stat().st_mtime_ns)
+    place = segment.stat().st_size - DEPTH
     with segment.open("r+b") as file:
         file.seek(place)
         byte = file.read(1)[0]

@@ -1,6 +1,7 @@
 """What users bring: catalogs, tables to import, address lists, geo databases, questions to reports."""
 
 import atexit
+import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from storage.postgres.reports.viewer import Viewer
 from tests.fuzz.harness import as_text, target
 from tests.wire.port import CATALOG
 
-FOLDER = Path(tempfile.mkdtemp(prefix="clickedge-fuzz-", dir="/var/tmp"))
+FOLDER = Path(tempfile.mkdtemp(prefix="clickedge-fuzz-", dir=os.environ.get("FUZZ_FOLDER", "/var/tmp")))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TABLE = b"transaction_id,offer_id,affiliate_id,datetime,ip\nabc,17,2,2026-11-20 10:00:00,203.0.113.9\n"

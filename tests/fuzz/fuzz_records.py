@@ -1,6 +1,7 @@
 """What the product wrote itself, and disks, restores or clients may have changed: records, snapshots, cursors, cookies."""
 
 import atexit
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ from storage.snapshot_file import Snapshot, SnapshotDamaged, write_snapshot
 from storage.state_file import PublishedState, StateDamaged, read_state, write_state
 from tests.fuzz.harness import as_text, target
 
-FOLDER = Path(tempfile.mkdtemp(prefix="clickedge-fuzz-", dir="/var/tmp"))
+FOLDER = Path(tempfile.mkdtemp(prefix="clickedge-fuzz-", dir=os.environ.get("FUZZ_FOLDER", "/var/tmp")))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 SEED = make_seed(UUID(int=7), 1)
 FRAMES = frame_batch([b"first", b"second" * 9], SEED, 0)

@@ -15,6 +15,7 @@ from edge.admin.backend import Backend
 from edge.cli.audit import audit
 from edge.cli.erase import erase_command
 from edge.cli.key import create as create_key
+from edge.cli.serve import apply_and_write
 from edge.settings import Settings
 from storage.postgres.audit import Entry, Filter, add_entry, list_entries
 from storage.postgres.connection import Connection, connect
@@ -23,6 +24,7 @@ from tests.postgres.api import Client, add_key, bearer, open_api
 from tests.postgres.drains import SECRET, open_bench
 
 KEY = "the admin's own key"
+PARTNER = '[[partners]]\nid = 2\nname = "P"'
 
 
 @pytest.fixture
@@ -194,3 +196,12 @@ def test_the_commands_erase_and_tell(data_dir: Path, database: str) -> None:
     assert "anna" not in "".join(told)
     assert "nothing" in runner.invoke(audit, ["--actor", "nobody", *where]).output
     assert runner.invoke(audit, ["--since", "then", *where]).exception
+
+
+async def test_what_serve_applies_at_its_start_is_written_down_with_it(conn: Connection) -> None:
+    """Once, as `apply` is; a file that is known, or changes nothing, leaves no entry."""
+    for text in (PARTNER, PARTNER, PARTNER + "\n"):
+        await apply_and_write(conn, text, "catalog.toml")
+    [entry] = await list_entries(conn, Filter())
+    assert (entry.actor, entry.action, entry.subject) == ("serve", "apply", "revision=1")
+    assert entry.detail == {"created": 1, "updated": 0, "archived": 0}

@@ -22,6 +22,7 @@ from edge.settings import Settings
 from storage.backup_file import Backup, BackupUnusable, Contents, write_backup
 from storage.errors import DatabaseUnusable
 from storage.journal.segments import list_segments
+from storage.postgres.audit import Filter, list_entries
 from storage.postgres.connection import connect
 from storage.postgres.dump import ProgramFailed, find_program, name_of, with_name
 from storage.postgres.installation import DatabaseReplaced
@@ -102,6 +103,8 @@ async def test_what_came_after_the_backup_is_stored_again_once(told: Bench, tmp_
     assert [len(rows["quarantine"]) for rows in (before, after)] == [1, 2]
     former = await restore(told, file)
     assert former.startswith(f"{name_of(told.url)}_before_")
+    [entry] = await list_entries(told.conn, Filter())
+    assert (entry.action, entry.subject[:11]) == ("restore", "taken_at=20"), "the audit log says what it is"
     assert await contents(told) == before
     await told.drain()
     assert await contents(told) == after

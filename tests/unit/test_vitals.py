@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from edge import vitals
+from edge import child, vitals
 from edge.counters import Counters, cell
+from edge.processes import ChildOrders
+from edge.settings import Settings
 from edge.vitals import Vitals, list_descriptors
 from tests.node import eventually
 
@@ -121,3 +123,15 @@ async def test_it_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     looking.close()
+
+
+@pytest.mark.parametrize(("role", "is_counted"), [("admin", True), ("migration", False)])
+async def test_who_only_migrates_is_not_counted_as_another(role: str, is_counted: bool) -> None:
+    """It has the admin process's cells while that one lives: its memory and processor time are not that one's."""
+
+    async def work(orders: ChildOrders, counters: Counters) -> None:
+        await asyncio.sleep(0)
+
+    counters = Counters.private()
+    await child._run(work, ChildOrders(role, 0, Settings(data_dir=""), -1, []), counters)
+    assert any(counters.cells) is is_counted

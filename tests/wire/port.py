@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -425,7 +426,7 @@ async def serving(
     )
     port.public = public
     watching = asyncio.create_task(public.watch())
-    server = await asyncio.get_running_loop().create_server(public, "127.0.0.1", 0, ssl=tls)
+    server = await public.listen(socket.create_server(("127.0.0.1", 0)), tls)
     port.number = server.sockets[0].getsockname()[1]
     try:
         yield port

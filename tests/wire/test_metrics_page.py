@@ -168,7 +168,7 @@ async def test_no_label_has_a_value_outside_its_fixed_set(node: Node) -> None:
 async def test_the_operations_page_tells_every_metric_and_no_other(node: Node) -> None:
     """Each name on the page has its line, with its labels as they are; no line is of a metric that is not there."""
     text = (ROOT / "docs" / "operations.md").read_text()
-    section = text[text.index("## Metrics") : text.index("## Log events")]
+    section = text[text.index("\n## Metrics\n") : text.index("\n## Alerts\n")]
     told = dict(re.findall(r"`(edge_\w+)(?:\{([a-z,]+)\})?`", section))
     async with visiting(node) as visitor:
         families = list(text_string_to_metric_families(await visitor.page()))
