@@ -296,6 +296,9 @@ class Counters:
 
     @classmethod
     def of_fd(cls, fd: int) -> "Counters":
+        """The slot's cells; room is made where a supervisor of an earlier release knew fewer of them."""
+        if os.fstat(fd).st_size < BLOCK_BYTES:
+            os.ftruncate(fd, BLOCK_BYTES)
         return cls(mmap.mmap(fd, BLOCK_BYTES))
 
     def observe(self, name_cell: int, buckets_us: tuple[int, ...], duration_us: float, count: int = 1) -> None:

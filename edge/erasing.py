@@ -155,10 +155,10 @@ class Eraser:
         return await find(self._conn, table, day, str(value), self._below, BATCH_ROWS)
 
     async def _erase_touches(self, table: str, day: date, found: Sequence[rows.Found]) -> None:
-        """A batch: what hangs on the touches, then they themselves."""
+        """A batch: what hangs on the touches, then they themselves. Whoever found one there has committed, or finds none."""
         ids = [one.click_id for one in found]
         others = {one.contact_id for one in found}.difference(self._contacts, {""})
-        async with self._shut() if others else self._conn.transaction():
+        async with self._shut():
             await self._strip(ids)
             self._note(table, await rows.delete_touches(self._conn, table, day, ids))
             await rows.renew_first_clicks(self._conn, others)
@@ -244,7 +244,7 @@ class Eraser:
 
     @asynccontextmanager
     async def _shut(self) -> AsyncIterator[None]:
-        """A transaction while no drain is in the middle of a batch; a rehearsal stops nobody."""
+        """A transaction while nobody is in the midst of storing (E1); a rehearsal stops nobody."""
         async with self._conn.transaction():
             if not self._is_rehearsal:
                 await shut_out_drains(self._conn)

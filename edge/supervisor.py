@@ -186,8 +186,12 @@ class Supervisor:
 
     async def _reload(self) -> bool:
         """Replace everybody; False as soon as that does not succeed."""
-        if await run_once(self._orders("migration", 0), MIGRATION_S) != 0:
-            return False
+        block = new_block()  # whoever is shown on the metrics page still counts into its own
+        try:
+            if await run_once(self._orders("migration", 0, block), MIGRATION_S) != 0:
+                return False
+        finally:
+            os.close(block)
         patience_s = {"worker": WORKERS_FINISH_S, "drain": DRAIN_FINISH_S, "sender": self._sender_finish_s}
         for role, children in self._children.items():
             for child in children:
@@ -198,11 +202,11 @@ class Supervisor:
     def _start(self, role: str) -> None:
         for (name, slot), block in self._blocks.items():
             if name == role:
-                child = Child(self._orders(name, slot), Counters.of_fd(block))
+                child = Child(self._orders(name, slot, block), Counters.of_fd(block))
                 self._children[role].append(child)
                 child.start()
 
-    def _orders(self, role: str, slot: int) -> ChildOrders:
+    def _orders(self, role: str, slot: int, block: int) -> ChildOrders:
         public, admin = self._sockets
         sockets = {"worker": public[slot] if role == "worker" else [], "admin": [admin]}.get(role, [])
         is_admin = role == "admin"
@@ -210,7 +214,7 @@ class Supervisor:
             role,
             slot,
             self._settings,
-            self._blocks.get((role, slot), self._blocks["admin", 0]),  # who only migrates counts nothing
+            block,
             [sock.fileno() for sock in sockets],
             [(name, number, block) for (name, number), block in self._blocks.items()] if is_admin else [],
         )

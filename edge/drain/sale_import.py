@@ -29,6 +29,7 @@ from storage.journal.events import Conversion
 from storage.postgres.catalog import load_current
 from storage.postgres.connection import Connection, is_poison
 from storage.postgres.copy import Uuid
+from storage.postgres.erasures import hold_erasures
 from storage.postgres.external_ids import find_external_ids
 from storage.postgres.imported import last_minted, open_run, remember_rows, revisions_after, take
 from storage.postgres.imports import lock_imports
@@ -111,6 +112,7 @@ class SaleImporter:
         transaction = conn.transaction()
         await transaction.start()
         try:
+            await hold_erasures(conn)
             await lock_imports(conn)
             sifted, taken = await self._settle(conn, rows)
         except BaseException:

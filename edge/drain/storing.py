@@ -134,6 +134,7 @@ class Store:
         """Decide the conversions that need wait no longer; how many there were. One that cannot be is quarantined."""
         try:
             async with conn.transaction():
+                await self.erasures.hold(conn)
                 recalled = await recall_due(conn, limit)
                 settled, decided = await self._settle_recalled(conn, recalled)
         except Exception as error:
@@ -163,6 +164,7 @@ class Store:
         recalled: list[Recalled] = []
         try:
             async with conn.transaction():
+                await self.erasures.hold(conn)
                 recalled = await recall_for_clicks(conn, map(Uuid, found))
                 recalled += await recall_for_external_ids(conn, external_ids)
                 settled, decided = await self._settle_recalled(conn, recalled)
@@ -178,6 +180,7 @@ class Store:
         """Decide a waiting conversion, or quarantine it: nothing may keep the drain from its journals."""
         try:
             async with conn.transaction():
+                await self.erasures.hold(conn)
                 settled, decided = await self._settle_recalled(conn, await recall_one(conn, conversion_id))
         except Exception as error:
             if not is_poison(error) or conn.is_closed():
@@ -189,7 +192,6 @@ class Store:
         self._count(settled, decided)
 
     async def _settle_recalled(self, conn: Connection, recalled: Sequence[Recalled]) -> tuple[Settled, list[Decided]]:
-        await self.erasures.hold(conn)
         again = await self._receive_again(conn, recalled)
         settled, decided = await self._settle(conn, again, {}, Deltas(), {}, may_wait=False)
         await self._write(conn, settled, Deltas())

@@ -1,7 +1,8 @@
 """`<data dir>/erasures`: what was erased, beside the database, so that a backup of the database does not bring it back.
 
 One line an erasure, only ever appended: kind, prefix, hash, until (ISO 8601), the click's day or -, `asked` or `derived`.
-A line that a crash tore is none. It holds hashes only, as the table does.
+A line that a crash tore is none. It holds hashes only, as the table does. `erasures.again` is there while a database is
+brought up to it: what it has by then says nothing of whether the rows are gone.
 """
 
 import os
@@ -17,6 +18,7 @@ from storage.postgres.connection import Connection
 from storage.postgres.erasures import Erasure, count_erasures, erasure_version, load_erasures
 
 FILE = "erasures"
+BEGUN = "erasures.again"
 log = structlog.get_logger()
 
 
@@ -25,6 +27,7 @@ class TombstoneFile:
 
     def __init__(self, data_dir: Path, secrets: Sequence[str]) -> None:
         self._path = data_dir / FILE
+        self._begun = data_dir / BEGUN
         self._secrets = secrets
         self._version = (-1, 0)
         self._known: dict[tuple[str, bytes, int], Erasure] = {}
@@ -34,10 +37,14 @@ class TombstoneFile:
         self._known = _read(self._path)
         self._version = (-1, 0)
         stored = {row[:3]: row.until for row in await load_erasures(conn, clicks=True)}
-        missing = [row for key, row in self._known.items() if key not in stored or stored[key] < row.until]
+        is_cut_off = self._begun.exists()
+        missing = [row for key, row in self._known.items() if is_cut_off or key not in stored or stored[key] < row.until]
         if missing:
             log.warning("erasing_again", erasures=len(missing), hint="this database is older than they are")
+            self._begun.touch(0o600)
+            sync_directory(self._begun.parent)
             rows = await erase_again(conn, missing, self._secrets)
+            self._begun.unlink(missing_ok=True)
             log.info("erased_again", erasures=len(missing), rows=sum(rows.values()))
         await self.follow(conn)
 

@@ -1,8 +1,8 @@
 """What was erased, remembered by its hashes: a journal that is drained later must not bring it back.
 
-E1  Whoever stores what came through a journal holds the lock shared from before it asks for the version until its commit;
-    whoever adds an erasure holds it alone. So every batch either is stored before the erasure begins to look for rows, or
-    knows of it.
+E1  Whoever stores what came through a journal, or what it says of a click that it has looked up, holds the lock shared,
+    before all others, until its commit; a drain then asks for the version. Whoever adds an erasure or takes clicks away
+    holds it alone. So every batch either is stored before the erasure looks for its rows, or knows of it.
 E2  `erasure_id` only grows, with each row added and each made longer: the largest is the version of them all.
 """
 

@@ -162,6 +162,8 @@ BATCHES: dict[str, Batch] = {
     ),
 }
 """By table, or by the column of one whose rows stay. Those of `EDGE_CLICK_RETENTION`."""
+OF_DAYS = frozenset(("converted_clicks", "click_values"))
+"""What was made of days of clicks, and is read in their place: it goes when they are gone, not before."""
 
 
 async def forget_answers(conn: asyncpg.Connection) -> int:

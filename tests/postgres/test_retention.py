@@ -250,6 +250,22 @@ async def test_rows_that_somebody_holds_wait_for_the_next_round(embedded_bench: 
     assert await embedded_bench.value("SELECT count(*) FROM quarantine") == 0
 
 
+async def test_a_day_that_is_held_keeps_its_sums(embedded_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody reads, so the day stays for now: a report by sub id counts it as before, and not none of it."""
+    monkeypatch.setattr("storage.postgres.retention.LOCK_TIMEOUT_MS", 100)
+    bench = embedded_bench
+    await store_days(bench, 9, 8, 3, clicks=5)
+    while await sum_days(bench.conn):
+        pass
+    reader = await bench.connect()
+    async with reader.transaction():
+        await reader.fetchval("SELECT count(*) FROM clicks")
+        assert not await retention().retain(await bench.connect(), datetime.now(UTC))
+        assert figures(await report(bench, "utm_campaign"))["spring"]["gross_clicks"] == 15
+    assert await retention().retain(await bench.connect(), datetime.now(UTC))
+    assert figures(await report(bench, "utm_campaign"))["spring"]["gross_clicks"] == 5
+
+
 async def test_figures_of_roll_ups_stay(embedded_bench: Bench) -> None:
     """Reports by offer say the same before and after, in hours and in coarser sums; by sub id they say what is gone."""
     bench = embedded_bench

@@ -94,6 +94,19 @@ def test_two_mappings_of_a_slot_see_each_other_and_no_other_slot(block: int) -> 
     assert (admin.cells[DROPPED], private.cells[DROPPED]) == (5, 0)
 
 
+def test_a_supervisor_of_fewer_counters_does_not_keep_a_later_release_from_starting(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory is too short for what is installed now: it grows, and what is mapped of it already stays."""
+    known = Counters.of_fd(block)
+    known.cells[0] = 7
+    monkeypatch.setattr("edge.counters.BLOCK_BYTES", 2 * BLOCK_BYTES)
+    later = Counters.of_fd(block)
+    assert (later.cells[0], later.cells[BLOCK_BYTES // 8]) == (7, 0)
+    later.cells[0] += 1
+    assert known.cells[0] == 8
+
+
 def test_a_slot_is_handed_on_only_on_purpose(block: int) -> None:
     """Postgres and other programs that are started get no descriptor of it."""
     assert fcntl.fcntl(block, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
