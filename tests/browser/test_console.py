@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.debian("chromium"), pytest.mark.t
 @pytest.fixture(scope="module")
 def site(short_directory: Path) -> Iterator[Site]:
     """One node with a few clicks and conversions, for all tests of this file."""
-    paused = '[[offers]]\nid = 19\nadvertiser_id = 1\nname = "Paused"\nurl = "http://localhost/"\nstatus = "paused"\n'
+    paused = '[[offers]]\nid = 21\nadvertiser_id = 1\nname = "Paused"\nurl = "http://localhost/"\nstatus = "paused"\n'
     catalog = CATALOG.replace("Coupon Corner", HOSTILE) + paused
     with open_site(short_directory / "console", catalog, fill) as site:
         yield site
@@ -77,14 +77,14 @@ async def test_everything_is_reached_by_keys_alone(site: Site, browser: Browser)
         await page.keyboard.press("Escape")
         await tab_to(page, "Paused")
         await page.keyboard.press("Enter")
-        await page.wait_for_url("**/offers/19")
+        await page.wait_for_url("**/offers/21")
         await tab_to(page, "Edit")
         await page.keyboard.press("Enter")
         await page.get_by_label("Payout", exact=True).focus()
         await page.keyboard.press("Control+a")
         await page.keyboard.type("2.75")
         await page.keyboard.press("Enter")
-        await expect(page.get_by_text("offers[19].payout: 0 -> 2.75")).to_be_visible()
+        await expect(page.get_by_text("offers[21].payout: 0 -> 2.75")).to_be_visible()
         await page.keyboard.press("Enter")  # the button to store has the focus
         await expect(page.get_by_role("status").first).to_contain_text("Stored as catalog revision")
 

@@ -83,7 +83,7 @@ async def test_a_revoked_admin_token_stays_revoked(
     await fetch(database, "UPDATE api_keys SET revoked_at = now()")
     await admit_admin_token(settings, database)
     assert await fetch(database, "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == [(0,)]
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())  # where logs go is up to who configured them in this process
     assert "admin_token_revoked" in printed
     assert "leaked" not in printed
 

@@ -84,7 +84,10 @@ async def find_missing(connection: Any) -> list[str]:
     wanted = read_migrations()
     if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
         return [migration.name for migration in wanted]
-    applied = await connection.fetch("SELECT version, name, checksum FROM schema_migrations")
+    # An earlier release's table has no works_from.
+    applied = await connection.fetch(
+        "SELECT version, name, checksum, (to_jsonb(one) ->> 'works_from')::int AS works_from FROM schema_migrations AS one"
+    )
     return [migration.name for migration in _missing(wanted, applied)]
 
 
