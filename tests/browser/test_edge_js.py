@@ -24,7 +24,11 @@ async def test_a_clicked_link_converts_on_the_advertisers_site(site: Site, pages
     await page.wait_for_url("**/landing?transaction_id=*")
     sent = page.url.partition("=")[2]
     assert await visitor.known_id() == sent
-    assert await visitor.kept() == sent
+
+    async def is_kept() -> bool:
+        return await visitor.kept() == sent
+
+    await eventually(is_kept, 20.0)  # once the edge has said that the offer may
     await page.goto(f"{site.home}/thank-you")
     await visitor.calls("clickedge.conversion({amount: '19.90', currency: 'USD', adv_sub: 'order 7'})")
     row = await site.row(CONVERSIONS, sent)
