@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,11 +25,14 @@ GONE_S = 60.0
 
 
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on at this moment. Below those that the kernel gives clients: a client of a port that is
+    closed for a while would now and then get that very port, and be connected to itself.
+    """
+    while True:
+        port = random.randrange(15_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Node:

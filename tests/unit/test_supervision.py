@@ -311,8 +311,8 @@ say("stands by")
 os.write(progress, b"s")
 {LISTEN.replace("signal.SIGINT", "signal.SIGINT, signal.SIGHUP")}
 fcntl.flock(lock, fcntl.LOCK_EX)
-os.write(progress, b"a")
 say("up " + str(os.getpid()))
+os.write(progress, b"a")
 forever()
 """
 
