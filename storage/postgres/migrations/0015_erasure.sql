@@ -16,9 +16,6 @@ CREATE TABLE erasures (
 );
 CREATE INDEX erasures_asked_for ON erasures (erasure_id) WHERE NOT is_derived;
 
--- When what names a person was taken out of the row; its money, offer, partner, times and status stay.
-ALTER TABLE conversions ADD COLUMN erased_at timestamptz;
-
 -- An erased click takes its other ids along.
 CREATE INDEX external_ids_click_id ON external_ids (click_id);
 
@@ -39,3 +36,6 @@ CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'rows of % are never changed', TG_TABLE_NAME USING ERRCODE = 'restrict_violation'; END $$;
 CREATE TRIGGER audit_log_is_append_only BEFORE UPDATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- When what names a person was taken out of the row; its money, offer, partner, times and status stay.
+ALTER TABLE conversions ADD COLUMN erased_at timestamptz;
