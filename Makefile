@@ -19,7 +19,7 @@ ROOT_DATA_DIR = /var/lib/clickedge/$(shell printf %s '$(ROOT)' | sha256sum | cut
 DATA_DIR ?= $(if $(IS_ROOT),$(ROOT_DATA_DIR),$(ROOT)/data)
 
 # Debian packages that tests and measurements use beside the Python ones.
-SYSTEM_PACKAGES := chromium faketime haproxy nginx postgresql-15 prometheus systemd wrk
+SYSTEM_PACKAGES := chromium faketime haproxy nginx postgresql-15 prometheus systemd valgrind wrk
 MISSING_PACKAGES = $(shell for name in $(SYSTEM_PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done)
 
 PYTEST_ARGS ?=

@@ -6,8 +6,11 @@ memory bandwidth: ratios of 0.71 to 0.76 and 1.16 to 1.33 (same and varied click
 while the microseconds of a click went from 42 to 64. Rounds one after the other had spread by 25 %; and with 64
 connections instead of 16 a busy machine made aiohttp dearer than us, by 20 %.
 
-The cost is user-space instructions where `perf` can count them, else CPU time, the kernel's share included: the split
-between user and system comes from samples at 100 Hz, and alone moved the ratio by 15 %.
+The cost is user-space instructions where `perf` can count them, as few virtual machines let it; else those of both in
+process, which valgrind counts exactly (`instructions.py`); else CPU time, the kernel's share included: the split between
+user and system comes from samples at 100 Hz, and alone moved the ratio by 15 %. CPU time is always shown. It says what
+memory costs, of which a click wants more than a bare redirect: on 2026-11-22 the same code had 0.52 in the morning and 0.83
+at noon, on an idle machine whose host had other guests. So it only judges where nothing can be counted.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.instructions import can_count, count_instructions
 from benchmarks.mixed_load import run_locust
 from benchmarks.report import surroundings
 from benchmarks.serving import Node, free_port, pin, run_wrk, start, stop, wait_until_answers
@@ -38,10 +42,10 @@ CLICKS = Path(__file__).with_name("clicks.lua")
 CLICK = "/aff_c?offer_id=17&aff_id=2&aff_sub=abc123&source=news"
 REQUESTS = ("same", "varied")
 """What clicks.lua sends: the same click again and again, and 20,000 in turn that differ in headers and parameters."""
-ALLOWED = {"instructions": 1.10, "cpu_time": 1.25}
+ALLOWED = {"instructions": 1.10, "in_process": 1.10, "cpu_time": 1.25}
 """How much dearer than recorded; instructions are exact, CPU time also depends on the machine."""
 CONNECTIONS = 16
-UNITS = {"instructions": "instructions", "cpu_time": "us"}
+UNITS = {"instructions": "instructions", "in_process": "instructions in process", "cpu_time": "us"}
 EVENT = "instructions:u"
 PERF_STARTS_S = 0.3
 LOCUST = {"rate": 200, "ramp_s": 0.0, "plateau_s": 15.0, "spike_s": 0.0, "max_p95_ms": 500.0}
@@ -130,10 +134,17 @@ def measure(node: Node, rounds: int, seconds: int) -> list[Cost]:
     try:
         wait_until_answers(f"http://127.0.0.1:{port}/", bare)
         with _clients_core(), ThreadPoolExecutor(len(servers)) as pool:
-            return [cost for kind in REQUESTS for cost in _costs(kind, _rounds(pool, servers, kind, rounds, seconds))]
+            costs = [cost for kind in REQUESTS for cost in _costs(kind, _rounds(pool, servers, kind, rounds, seconds))]
     finally:
         node.resume("drain")
         stop(bare)
+    is_counted = any(cost.measure == "instructions" for cost in costs)
+    return costs if is_counted or not can_count() else [*_counted(), *costs]
+
+
+def _counted() -> list[Cost]:
+    counts = count_instructions((*REQUESTS, "bare"))
+    return [_cost(kind, "in_process", [[counts[kind], counts["bare"]]]) for kind in REQUESTS]
 
 
 def _rounds(pool: Executor, servers: Mapping[int, str], requests: str, rounds: int, seconds: int) -> list[list[Usage]]:
