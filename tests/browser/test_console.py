@@ -59,6 +59,7 @@ async def test_everything_is_reached_by_keys_alone(site: Site, browser: Browser)
     """Log in, open pages by letters, search, edit, review and store: no mouse. The help lists every letter."""
     async with person(site, browser) as page:
         await page.goto("/login")
+        await expect(page.get_by_label("API key")).to_be_focused()  # a frame after the page is there
         await page.keyboard.type(admin_key(site))  # the field has the focus
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Overview")).to_be_visible()

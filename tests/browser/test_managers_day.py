@@ -101,6 +101,7 @@ async def hands(day: Day, browser: Browser) -> AsyncIterator[Hands]:
 async def test_a_managers_day_by_keys_alone(day: Day, hands: Hands, tmp_path: Path) -> None:
     """Look, report, decide, explain, build, test, import, export, print; the figures agree with the API all along."""
     page = hands.page
+    await expect(page.get_by_label("API key")).to_be_focused()  # a frame after the page is there
     await hands.type(admin_key(day.site))
     await hands.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
