@@ -9,10 +9,8 @@ B2  `backup.json` comes last and has the dump's SHA-256: a file that was cut or 
 """
 
 import hashlib
-import os
 import shutil
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import IO
 import msgspec
 
 from storage.errors import StorageError
-from storage.files import sync_directory
+from storage.files import replacing
 
 VERSION = 1
 DUMP, CONTENTS = "database.dump", "backup.json"
@@ -49,29 +47,20 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_backup(path: Path, contents: Contents, files: Mapping[str, bytes], dump: Iterable[bytes]) -> Contents:
     """Put it all at `path`; what `dump` raises leaves a former file as it was. OSError: so does a full disk."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(bytes(_BLOCK_BYTES))  # the dump's header, once its size is known
-            digest, size = hashlib.sha256(), 0
-            for chunk in dump:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            file.write(bytes(-size % _BLOCK_BYTES))
-            contents = msgspec.structs.replace(contents, dump_bytes=size, dump_sha256=digest.hexdigest())
-            for member, data in {**files, CONTENTS: msgspec.json.encode(contents)}.items():
-                file.write(_header(member, len(data)) + data + bytes(-len(data) % _BLOCK_BYTES))
-            file.write(bytes(2 * _BLOCK_BYTES))
-            file.seek(0)
-            file.write(_header(DUMP, size))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    with replacing(path) as file:
+        file.write(bytes(_BLOCK_BYTES))  # the dump's header, once its size is known
+        digest, size = hashlib.sha256(), 0
+        for chunk in dump:
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        file.write(bytes(-size % _BLOCK_BYTES))
+        contents = msgspec.structs.replace(contents, dump_bytes=size, dump_sha256=digest.hexdigest())
+        for member, data in {**files, CONTENTS: msgspec.json.encode(contents)}.items():
+            file.write(_header(member, len(data)) + data + bytes(-len(data) % _BLOCK_BYTES))
+        file.write(bytes(2 * _BLOCK_BYTES))
+        file.seek(0)
+        file.write(_header(DUMP, size))
     return contents
 
 

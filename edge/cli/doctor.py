@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from edge.cli.node_options import node_options
 from edge.doctor.examination import examine
 from edge.doctor.findings import Finding, State
 from edge.settings import load_settings
@@ -22,14 +23,7 @@ _WIDTH_OF_A_PIPE = 160
 
 
 @click.command()
-@click.option("--host", help="Public address (EDGE_HOST).")
-@click.option("--port", help="Public port (EDGE_PORT).")
-@click.option("--admin-host", help="Admin address (EDGE_ADMIN_HOST).")
-@click.option("--admin-port", help="Admin port (EDGE_ADMIN_PORT).")
-@click.option("--workers", help="Edge processes (EDGE_WORKERS).")
-@click.option("--data-dir", help="Journals, embedded database, secrets (EDGE_DATA_DIR).")
-@click.option("--database", "database_url", help="A PostgreSQL instead of the embedded one (EDGE_DATABASE_URL).")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings as TOML.")
+@node_options
 @click.option("--json", "as_json", is_flag=True, help="All findings as JSON.")
 @click.option("--strict", is_flag=True, help="End with code 1 for warnings too.")
 def doctor(config: Path | None, *, as_json: bool, strict: bool, **flags: str | None) -> None:

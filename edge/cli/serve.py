@@ -12,6 +12,7 @@ import structlog
 from edge.admin.catalog_apply import ApplyResult, apply_if_new
 from edge.catalog_follower import SNAPSHOT, read_snapshot
 from edge.cli.apply import entry_of, read_catalog_text
+from edge.cli.node_options import node_options
 from edge.logs import configure_logs
 from edge.node import ADMIN_TOKEN_FILE
 from edge.settings import Settings, load_settings
@@ -25,14 +26,7 @@ _ANYWHERE = ("0.0.0.0", "::", "")
 
 
 @click.command()
-@click.option("--host", help="Public address (EDGE_HOST).")
-@click.option("--port", help="Public port (EDGE_PORT).")
-@click.option("--admin-host", help="Admin address (EDGE_ADMIN_HOST).")
-@click.option("--admin-port", help="Admin port (EDGE_ADMIN_PORT).")
-@click.option("--workers", help="Edge processes (EDGE_WORKERS).")
-@click.option("--data-dir", help="Journals, embedded database, secrets (EDGE_DATA_DIR).")
-@click.option("--database", "database_url", help="A PostgreSQL instead of the embedded one (EDGE_DATABASE_URL).")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings as TOML.")
+@node_options
 @click.option("--apply", "catalog_file", help="A catalog file to apply when it differs from the one applied last.")
 def serve(config: Path | None, catalog_file: str | None, **flags: str | None) -> None:
     """Answer clicks and postbacks until SIGTERM."""
