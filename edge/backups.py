@@ -15,7 +15,7 @@ from uuid import UUID
 
 from edge.errors import UserError
 from edge.node import NODE_FILE, SECRET_FILE
-from edge.settings import parse_secrets
+from edge.setting_values import parse_secrets
 from storage.backup_file import Backup, Contents, collect_files, write_backup
 from storage.errors import DatabaseUnusable
 from storage.files import hold_lock, write_atomically

@@ -7,7 +7,8 @@ import structlog
 from msgspec.structs import replace
 
 from edge.secrets import load_or_create, load_or_create_uuid
-from edge.settings import Settings, parse_secrets
+from edge.setting_values import parse_secrets
+from edge.settings import Settings
 from storage.files import write_atomically
 from storage.postgres.api_keys import admit_token
 from storage.postgres.connection import connect

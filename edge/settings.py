@@ -6,25 +6,21 @@ which beats the defaults. An empty value means "not set here". Nothing else in t
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import msgspec
 
+from edge import setting_values as kinds
 from edge.errors import UserError
-from edge.tracking.urls import fault_in_url
 
-Durability = Literal["process", "disk"]
+Durability = Literal["process", "disk", "replicated"]
 IpStorage = Literal["full", "truncated", "none"]
 
 ROOT_DATA_DIR = "/var/lib/clickedge"
-MIN_SECRET_CHARACTERS = 16
 
 
 class SettingsFaults(UserError):
@@ -49,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     """Edge processes. More than cores: tail latency grows. At most 62: two worker numbers of the id are taken."""
     drains: int = 1
-    """Drain processes. Too few: the backlog grows at peak."""
+    """Drain processes; 0, with a stream: others drain. Too few: the backlog grows at peak."""
     database_url: str = ""
     """PostgreSQL; empty: the embedded one. Wrong: redirects go on, the journal fills."""
     data_dir: str
@@ -59,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     """Keys of the click ids' tag; empty: generated. Lost: every open click's id counts as forged."""
     click_durability: Durability = "process"
-    """`process`: a power cut costs the last fsync interval of clicks."""
+    """`process`: a power cut costs the last fsync interval of clicks. `replicated`: each waits for other machines."""
     conversion_durability: Durability = "disk"
     """`process` here: a power cut can lose conversions that were answered with success."""
     fsync_interval_ms: int = 50
@@ -116,6 +112,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The first pause after a failure; each next one is three times as long, at most 6 hours."""
     admin_token: str = ""
     """The first API key; empty: generated into a file."""
+    stream_url: str = ""
+    """NATS servers, with commas; empty: one machine, its drains read its journals. Wrong: the journals fill."""
+    stream_credentials: str = ""
+    """A NATS credentials file. Wrong: as a wrong `stream_url`."""
+    stream_partitions: int = 16
+    """Of the journals begun from now on. Fewer than drains: some stand by. More: smaller transactions."""
+    stream_replicas: int = 3
+    """Servers that have each event when it counts as shipped. 1: its disk's loss is a loss of events."""
+    stream_keep_s: int = 3600
+    """Shorter than the age of the last database backup: a restore must be replayed from the edges' disks."""
+    stream_max_bytes: int = 0
+    """0: as much as the servers allow. Too small: a short outage of the drains fills the edges' disks instead."""
+    stream_monitor_port: int = 8222
+    """The servers' monitoring port, where their sync_interval is looked up. Wrong: they count as unsynced."""
+    allow_unsynced_stream: bool = False
+    """On: a power cut of the stream's machines can lose events that no edge has any more."""
+    shipper: bool = True
+    """Off: `serve` starts no shipper; something else must run `clickedge ship` on the data dir."""
     api_rate_limit: int = 1200
     """Requests a minute of one API key; 0: any number. Too small: scripts get 429. Too large: one key can slow all."""
 
@@ -252,145 +266,87 @@ def _cross_faults(values: Mapping[str, Any], given: Mapping[str, object]) -> Ite
     for name, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if name in given and other not in given:
             yield f"EDGE_{other.upper()}: not set; EDGE_{name.upper()} needs it: {_SETTINGS[other].allowed}"
+    yield from _stream_faults(values, given)
     is_faulty = any(name in given and name not in values for name in ("port", "admin_port"))
     settings = Settings(**values)
     if settings.port == settings.admin_port != 0 and not is_faulty:
         yield f"EDGE_ADMIN_PORT: {settings.admin_port} is the public port too; allowed: another port, or 0"
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
-            raise ValueError(text)
-        return int(text)
+def _stream_faults(values: Mapping[str, Any], given: Mapping[str, object]) -> Iterable[str]:
+    """Of one machine alone what only several can do, and of several what only one can."""
+    if "stream_url" not in given:
+        for name in ("click_durability", "conversion_durability"):
+            if values.get(name) == "replicated":
+                yield f"EDGE_{name.upper()}: 'replicated' needs EDGE_STREAM_URL: {_SETTINGS['stream_url'].allowed}"
+        if values.get("drains") == 0:
+            yield "EDGE_DRAINS: 0 needs EDGE_STREAM_URL: without a stream nobody else could drain"
+    elif "database_url" not in given and values.get("drains") == 0:
+        yield "EDGE_DRAINS: 0 needs EDGE_DATABASE_URL: other machines cannot drain into the embedded database"
 
-    return parse
-
-
-def _scaled(units: Mapping[str, int], least: int, most: int) -> Callable[[str], int]:
-    """A whole number with its unit; only 0 needs none."""
-
-    def parse(text: str) -> int:
-        match = re.fullmatch(r"([0-9]{1,15}) ?([A-Za-z]*)", text)
-        if match is None:
-            raise ValueError(text)
-        number, unit = int(match[1]), match[2]
-        value = number * (units[unit] if unit or number else 0)
-        if not least <= value <= most:
-            raise ValueError(text)
-        return value
-
-    return parse
-
-
-def _choice(choices: Mapping[str, object]) -> Callable[[str], object]:
-    return lambda text: choices[text.lower()]
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}", text):
-        raise ValueError(text)
-    return text
-
-
-def _path(text: str) -> str:
-    if "\0" in text:
-        raise ValueError(text)
-    return str(Path(text).expanduser().absolute())
-
-
-def _file(text: str) -> str:
-    if not Path(_path(text)).is_file():
-        raise ValueError(text)
-    return _path(text)
-
-
-def _database_url(text: str) -> str:
-    parts = urlsplit(text)
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    if parts.scheme not in ("postgresql", "postgres") or not all(map(_HOST_AND_PORT.fullmatch, hosts)):
-        raise ValueError(text)
-    return text
-
-
-def _web_url(text: str) -> str:
-    if fault_in_url(text) or not re.fullmatch(r"[!-~]{1,2048}", text):
-        raise ValueError(text)
-    return text
-
-
-def _time_zone(text: str) -> str:
-    return ZoneInfo(text).key
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    return tuple(str(ip_network(part.strip())) for part in text.split(","))
-
-
-def _secret(text: str) -> str:
-    if not re.fullmatch(rf"[!-~]{{{MIN_SECRET_CHARACTERS},512}}", text):
-        raise ValueError("a secret")
-    return text
-
-
-def parse_secrets(text: str) -> tuple[str, ...]:
-    """Comma-separated secrets, the signing one first; ValueError (which does not repeat them) for a bad one."""
-    return tuple(_secret(part.strip()) for part in text.split(","))
-
-
-_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]{0,5})?")
-_DURATION = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
-_DURABILITIES = {"process": "process", "disk": "disk"}
-_IP_STORAGES = {"full": "full", "truncated": "truncated", "none": "none"}
-_YEARS_S = 3650 * 86400
-
-_HOST = "a host name or an address"
-_PORT = "0 to 65535"
-_SWITCHED = "on or off"
-_DURABLE = "process or disk"
-_CHARACTERS = f"printable ASCII without spaces and commas, at least {MIN_SECRET_CHARACTERS} characters"
 
 _SETTINGS = {
-    "host": _Setting("host", _host, _HOST),
-    "port": _Setting("port", _whole(0, 65535), _PORT),
-    "admin_host": _Setting("admin_host", _host, _HOST),
-    "admin_port": _Setting("admin_port", _whole(0, 65535), _PORT),
-    "workers": _Setting("workers", _whole(1, 62), "1 to 62"),
-    "drains": _Setting("drains", _whole(1, 16), "1 to 16"),
-    "database_url": _Setting("database_url", _database_url, "postgresql://user:password@host:port/database", True),
-    "data_dir": _Setting("data_dir", _path, "a directory's path"),
-    "node_id": _Setting("node_id", _whole(0, 1023), "0 to 1023, another on each machine"),
-    "secret": _Setting("secrets", parse_secrets, f"{_CHARACTERS}; several with commas between", True),
-    "click_durability": _Setting("click_durability", _choice(_DURABILITIES), _DURABLE),
-    "conversion_durability": _Setting("conversion_durability", _choice(_DURABILITIES), _DURABLE),
-    "fsync_interval_ms": _Setting("fsync_interval_ms", _whole(1, 10_000), "1 to 10000"),
-    "journal_max_bytes": _Setting("journal_max_bytes", _scaled(_SIZE, 2**20, 2**60), "a size such as 10GiB, from 1MiB"),
-    "journal_keep": _Setting("journal_keep_s", _scaled(_DURATION, 0, _YEARS_S), "a duration such as 1h, or 0"),
-    "session_capacity": _Setting("session_capacity", _whole(1, 50_000_000), "1 to 50000000"),
-    "batch_rows": _Setting("batch_rows", _whole(1, 100_000), "1 to 100000"),
-    "batch_interval_ms": _Setting("batch_interval_ms", _whole(1, 60_000), "1 to 60000"),
-    "conversion_wait": _Setting("conversion_wait_s", _scaled(_DURATION, 0, _YEARS_S), "a duration such as 72h, or 0"),
-    "timezone": _Setting("timezone", _time_zone, "an IANA time zone such as Europe/Berlin"),
-    "trusted_proxies": _Setting("trusted_proxies", _networks, "CIDRs such as 10.0.0.0/8,2001:db8::/32"),
-    "proxy_protocol": _Setting("proxy_protocol", _choice(_SWITCH), _SWITCHED),
-    "geoip_db": _Setting("geoip_db", _path, "an .mmdb file's path"),
-    "datacentre_list": _Setting("datacentre_list", _path, "the path of a file with a CIDR a line"),
-    "fallback_url": _Setting("fallback_url", _web_url, "an http or https URL without a macro in its host"),
-    "unique_hours": _Setting("unique_hours", _whole(0, 8760), "0 to 8760"),
-    "unique_capacity": _Setting("unique_capacity", _whole(1000, 1_000_000_000), "1000 to 1000000000"),
-    "client_connections": _Setting("client_connections", _whole(0, 1_000_000), "0 to 1000000"),
-    "lane": _Setting("lane", _choice(_SWITCH), _SWITCHED),
-    "tls_cert": _Setting("tls_cert", _file, "an existing PEM file's path"),
-    "tls_key": _Setting("tls_key", _file, "an existing PEM file's path"),
-    "click_retention": _Setting("click_retention_s", _scaled(_DURATION, 86400, _YEARS_S), "a duration from 1d"),
-    "ip_storage": _Setting("ip_storage", _choice(_IP_STORAGES), "full, truncated or none"),
-    "honour_gpc": _Setting("honour_gpc", _choice(_SWITCH), _SWITCHED),
-    "honour_dnt": _Setting("honour_dnt", _choice(_SWITCH), _SWITCHED),
-    "postback_allow": _Setting("postback_allow", _networks, "CIDRs such as 10.1.2.0/24"),
-    "postback_timeout": _Setting("postback_timeout_s", _scaled(_DURATION, 1, 60), "a duration from 1s to 60s"),
-    "postback_retry": _Setting("postback_retry_s", _scaled(_DURATION, 1, 3600), "a duration from 1s to 1h"),
-    "admin_token": _Setting("admin_token", _secret, _CHARACTERS, True),
-    "api_rate_limit": _Setting("api_rate_limit", _whole(0, 1_000_000), "0 to 1000000"),
+    "host": _Setting("host", kinds.host, kinds.HOST),
+    "port": _Setting("port", kinds.whole(0, 65535), kinds.PORT),
+    "admin_host": _Setting("admin_host", kinds.host, kinds.HOST),
+    "admin_port": _Setting("admin_port", kinds.whole(0, 65535), kinds.PORT),
+    "workers": _Setting("workers", kinds.whole(1, 62), "1 to 62"),
+    "drains": _Setting("drains", kinds.whole(0, 16), "1 to 16, or 0 with a stream"),
+    "database_url": _Setting("database_url", kinds.database_url, "postgresql://user:password@host:port/database", True),
+    "data_dir": _Setting("data_dir", kinds.path, "a directory's path"),
+    "node_id": _Setting("node_id", kinds.whole(0, 1023), "0 to 1023, another on each machine"),
+    "secret": _Setting("secrets", kinds.parse_secrets, f"{kinds.CHARACTERS}; several with commas between", True),
+    "click_durability": _Setting("click_durability", kinds.choice(kinds.DURABILITIES), kinds.DURABLE),
+    "conversion_durability": _Setting("conversion_durability", kinds.choice(kinds.DURABILITIES), kinds.DURABLE),
+    "fsync_interval_ms": _Setting("fsync_interval_ms", kinds.whole(1, 10_000), "1 to 10000"),
+    "journal_max_bytes": _Setting(
+        "journal_max_bytes", kinds.scaled(kinds.SIZE, 2**20, 2**60), "a size such as 10GiB, from 1MiB"
+    ),
+    "journal_keep": _Setting(
+        "journal_keep_s", kinds.scaled(kinds.DURATION, 0, kinds.YEARS_S), "a duration such as 1h, or 0"
+    ),
+    "session_capacity": _Setting("session_capacity", kinds.whole(1, 50_000_000), "1 to 50000000"),
+    "batch_rows": _Setting("batch_rows", kinds.whole(1, 100_000), "1 to 100000"),
+    "batch_interval_ms": _Setting("batch_interval_ms", kinds.whole(1, 60_000), "1 to 60000"),
+    "conversion_wait": _Setting(
+        "conversion_wait_s", kinds.scaled(kinds.DURATION, 0, kinds.YEARS_S), "a duration such as 72h, or 0"
+    ),
+    "timezone": _Setting("timezone", kinds.time_zone, "an IANA time zone such as Europe/Berlin"),
+    "trusted_proxies": _Setting("trusted_proxies", kinds.networks, "CIDRs such as 10.0.0.0/8,2001:db8::/32"),
+    "proxy_protocol": _Setting("proxy_protocol", kinds.choice(kinds.SWITCH), kinds.SWITCHED),
+    "geoip_db": _Setting("geoip_db", kinds.path, "an .mmdb file's path"),
+    "datacentre_list": _Setting("datacentre_list", kinds.path, "the path of a file with a CIDR a line"),
+    "fallback_url": _Setting("fallback_url", kinds.web_url, "an http or https URL without a macro in its host"),
+    "unique_hours": _Setting("unique_hours", kinds.whole(0, 8760), "0 to 8760"),
+    "unique_capacity": _Setting("unique_capacity", kinds.whole(1000, 1_000_000_000), "1000 to 1000000000"),
+    "client_connections": _Setting("client_connections", kinds.whole(0, 1_000_000), "0 to 1000000"),
+    "lane": _Setting("lane", kinds.choice(kinds.SWITCH), kinds.SWITCHED),
+    "tls_cert": _Setting("tls_cert", kinds.file, "an existing PEM file's path"),
+    "tls_key": _Setting("tls_key", kinds.file, "an existing PEM file's path"),
+    "click_retention": _Setting(
+        "click_retention_s", kinds.scaled(kinds.DURATION, 86400, kinds.YEARS_S), "a duration from 1d"
+    ),
+    "ip_storage": _Setting("ip_storage", kinds.choice(kinds.IP_STORAGES), "full, truncated or none"),
+    "honour_gpc": _Setting("honour_gpc", kinds.choice(kinds.SWITCH), kinds.SWITCHED),
+    "honour_dnt": _Setting("honour_dnt", kinds.choice(kinds.SWITCH), kinds.SWITCHED),
+    "postback_allow": _Setting("postback_allow", kinds.networks, "CIDRs such as 10.1.2.0/24"),
+    "postback_timeout": _Setting(
+        "postback_timeout_s", kinds.scaled(kinds.DURATION, 1, 60), "a duration from 1s to 60s"
+    ),
+    "postback_retry": _Setting("postback_retry_s", kinds.scaled(kinds.DURATION, 1, 3600), "a duration from 1s to 1h"),
+    "stream_url": _Setting(
+        "stream_url", kinds.stream_url, "nats://host:port or tls://host:port, several with commas", True
+    ),
+    "stream_credentials": _Setting("stream_credentials", kinds.file, "an existing file's path"),
+    "stream_partitions": _Setting("stream_partitions", kinds.whole(1, 256), "1 to 256"),
+    "stream_replicas": _Setting("stream_replicas", kinds.whole(1, 5), "1 to 5"),
+    "stream_keep": _Setting(
+        "stream_keep_s", kinds.scaled(kinds.DURATION, 0, kinds.YEARS_S), "a duration such as 1h, or 0"
+    ),
+    "stream_max_bytes": _Setting("stream_max_bytes", kinds.scaled(kinds.SIZE, 0, 2**60), "a size such as 100GiB, or 0"),
+    "stream_monitor_port": _Setting("stream_monitor_port", kinds.whole(1, 65535), "1 to 65535"),
+    "allow_unsynced_stream": _Setting("allow_unsynced_stream", kinds.choice(kinds.SWITCH), kinds.SWITCHED),
+    "shipper": _Setting("shipper", kinds.choice(kinds.SWITCH), kinds.SWITCHED),
+    "admin_token": _Setting("admin_token", kinds.secret, kinds.CHARACTERS, True),
+    "api_rate_limit": _Setting("api_rate_limit", kinds.whole(0, 1_000_000), "0 to 1000000"),
 }

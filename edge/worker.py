@@ -174,6 +174,7 @@ class Worker:
                 max_segment_bytes=min(
                     MAX_SEGMENT_BYTES, max(64 * 1024, settings.journal_max_bytes // (32 * settings.workers))
                 ),
+                partitions=settings.stream_partitions if settings.stream_url else 0,
             )
         except OSError as error:
             raise StorageError(f"cannot begin a journal in {root}: {error.strerror}") from error

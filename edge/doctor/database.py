@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from edge.doctor.findings import Finding, fail, format_bytes, format_duration, ok, skipped, warn
 from edge.doctor.installation import Installation
 from edge.node import NODE_FILE, SECRET_FILE, secret_prints
-from edge.settings import Settings, parse_secrets
+from edge.setting_values import parse_secrets
+from edge.settings import Settings
 from storage.errors import DatabaseUnusable
 from storage.journal.segments import list_journals
 from storage.postgres import inspection

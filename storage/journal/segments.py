@@ -4,6 +4,8 @@
         lock                         flock held for the writer's life; holds a copy of the header, segment 0
         00000001.log  00000002.log   segments: one header, then frames (framing.py); `.done` once drained
         .next-00000003               the next segment, not yet part of the journal
+        stream                       only where the events go to a stream: over how many partitions, as text
+        shipped                      how far they did, see storage/stream/progress.py
     <root>/.new-<journal id>/        a journal being born, or one whose birth was cut short
 
     header: 8s magic | u16 version | 16s journal id | u16 node | u8 worker | u32 segment | u64 created ms | u32 crc
@@ -40,6 +42,7 @@ HEADER_BYTES = _HEADER.size + _CRC.size
 LOCK_NAME = "lock"
 UNBORN_PREFIX = ".new-"
 NEXT_PREFIX = ".next-"
+STREAM_NAME = "stream"
 _JOURNAL_NAME = re.compile(r"[0-9a-f]{32}")
 _SEGMENT_NAME = re.compile(r"([0-9]{8,10})\.(log|done)")
 
@@ -69,6 +72,8 @@ class Journal(NamedTuple):
     worker_id: int
     created_ms: int
     path: Path
+    partitions: int = 0
+    """Over how many of the stream's its events go; 0: to the drains of its own machine."""
 
 
 class SegmentFile(NamedTuple):
@@ -161,8 +166,10 @@ def read_journal(path: Path) -> Journal:
     for source in [path / LOCK_NAME, *(segment.path for segment in list_segments(path))]:
         header = _read_header(source)
         if header and header.journal_id == journal_id:
-            return Journal(journal_id, header.node_id, header.worker_id, header.created_ms, path)
-    return Journal(journal_id, -1, -1, 0, path)
+            return Journal(
+                journal_id, header.node_id, header.worker_id, header.created_ms, path, _read_partitions(path)
+            )
+    return Journal(journal_id, -1, -1, 0, path, _read_partitions(path))
 
 
 def is_alive(path: Path) -> bool:
@@ -178,6 +185,13 @@ def is_alive(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _read_partitions(path: Path) -> int:
+    try:
+        return int((path / STREAM_NAME).read_text("ascii"))
+    except FileNotFoundError:
+        return 0
 
 
 def _read_header(path: Path) -> Header | None:

@@ -19,6 +19,7 @@ from storage.journal.framing import count_whole_frames, frame_batch, make_seed
 from storage.journal.segments import (
     HEADER_BYTES,
     LOCK_NAME,
+    STREAM_NAME,
     UNBORN_PREFIX,
     Header,
     Position,
@@ -79,9 +80,13 @@ class JournalWriter:
         worker_id: int,
         now_ms: int,
         max_segment_bytes: int,
+        partitions: int = 0,
         filesystem: Filesystem = REAL_FILESYSTEM,
     ) -> "JournalWriter":
-        """A new journal under `root`, which is made when missing; OSError when the disk does not take it (J4)."""
+        """A new journal under `root`, which is made when missing; OSError when the disk does not take it (J4).
+
+        `partitions`: over how many of a stream's partitions its events go; 0: no stream, this machine drains it.
+        """
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         filesystem.sync_directory(root.parent)
         journal_id = uuid4()
@@ -93,6 +98,8 @@ class JournalWriter:
             undo.callback(filesystem.close, lock)
             filesystem.lock(lock)
             _write_header(filesystem, lock, header)
+            if partitions:
+                _write_partitions(filesystem, unborn / STREAM_NAME, partitions)
             first = _create_segment(filesystem, name_segment(unborn, 1), header._replace(segment=1))
             undo.callback(filesystem.close, first.descriptor)
             filesystem.sync_data(lock)
@@ -259,6 +266,17 @@ class JournalWriter:
             self._discard(self._prepared, name_next(self.directory, self._prepared.number))
         self._disk.close(self._lock_descriptor)
         self._lock_descriptor = -1
+
+
+def _write_partitions(disk: Filesystem, path: Path, partitions: int) -> None:
+    text = f"{partitions}\n".encode("ascii")
+    descriptor = disk.create_file(path)
+    try:
+        if disk.write(descriptor, text) != len(text):
+            raise OSError(errno.ENOSPC, "no space to say where a journal's events go")
+        disk.sync_data(descriptor)
+    finally:
+        disk.close(descriptor)
 
 
 def _create_segment(disk: Filesystem, path: Path, header: Header) -> _Segment:
