@@ -85,7 +85,11 @@ async def test_a_killed_database_costs_each_that_asks_it_an_error(node: Node) ->
     for role in ("drain", "sender", "admin"):
         await until(node, "edge_database_errors_total", 1, role=role)
     await until(node, "edge_database_up", 1)
-    assert await read_offers(node) == 200
+
+    async def are_read() -> bool:
+        return await read_offers(node) == 200
+
+    await eventually(are_read, TOLD_S, node.describe)
     await click(node, CLICKS)
     await until(node, "edge_drain_rows_total", CLICKS, CLICKS, table="clicks")
     assert await node.metric("edge_process_starts_total") == 5
