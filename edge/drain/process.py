@@ -9,7 +9,7 @@ import structlog
 
 from edge.counters import Counters, cell
 from edge.drain.catalogs import CatalogHistory
-from edge.drain.contents import Entry
+from edge.drain.contents import Entry, Piece
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
 from edge.drain.storing import Store
@@ -139,7 +139,7 @@ class Drain:
 
     async def _store_batch(self, conn: Connection, feed: Feed, entries: list[Entry], end: Position) -> None:
         try:
-            await self._store.store(conn, feed.journal_id, feed.position, entries, end)
+            await self._store.store(conn, [Piece(feed.journal_id, feed.position, entries, end)])
         except PositionMoved:
             log.critical("drain_not_alone", journal=feed.journal_id.hex, hint="another drain stores this journal")
             self._uniques.forget_all()
