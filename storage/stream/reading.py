@@ -6,30 +6,29 @@ R2  What went missing on the way shows in the consumer's own count: StreamAway, 
 R3  Nothing is acknowledged: what is stored Postgres knows.
 """
 
+import asyncio
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeoutError
+import nats.errors
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
-from storage.errors import StorageError
-from storage.stream.shipments import RESEND, STREAM, Resend, encode, subject_of
+from storage.stream.connection import StreamConnection
+from storage.stream.servers import StreamAway
+from storage.stream.shipments import STREAM, subject_of
 
 FETCHED_MESSAGES = 64
 """Of up to 768 KiB: what a fetch may bring into memory at once."""
 FORGOTTEN_AFTER_S = 30.0
 SILENCE_S = 3.0
 """Each partition has a message a second while any worker runs: after this the server is asked whether it still knows us."""
+ANSWER_S = 2.0
+"""What is asked keeps the drain from its own machine's journals."""
 
-_ERRORS = (NatsError, OSError, TimeoutError, ConnectionError)
-
-
-class StreamAway(StorageError):
-    """The stream cannot be read just now, or what was read is not whole: begin anew."""
+_Answer = TypeVar("_Answer")
 
 
 class Message(NamedTuple):
@@ -43,7 +42,6 @@ class Message(NamedTuple):
 class StreamState(NamedTuple):
     """What the stream holds."""
 
-    created: str
     size_bytes: int
     messages: int
 
@@ -51,9 +49,9 @@ class StreamState(NamedTuple):
 class StreamReader:
     """Reads some partitions in order. One `open` at a time; `close` forgets it."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._js: JetStreamContext = client.jetstream(timeout=2.0)
+    def __init__(self, connection: StreamConnection) -> None:
+        self._connection = connection
+        self._js = connection.jetstream
         self._consumer = ""
         self._subscription: JetStreamContext.PullSubscription | None = None
         self._count = 0
@@ -61,19 +59,10 @@ class StreamReader:
         self.pending = 0
         """Messages of these partitions that have not been read yet."""
 
-    @property
-    def is_up(self) -> bool:
-        """Whether there is a connection."""
-        return bool(self._client.is_connected)
-
     async def state(self) -> StreamState:
         """What the stream holds. StreamAway."""
-        try:
-            info = await self._js.stream_info(STREAM)
-        except _ERRORS as error:
-            raise StreamAway(f"the stream does not answer: {_describe(error)}") from error
-        created = "" if info.created is None else info.created.isoformat()
-        return StreamState(created, info.state.bytes, info.state.messages)
+        info = await _answered(self._js.stream_info(STREAM))
+        return StreamState(info.state.bytes, info.state.messages)
 
     async def open(self, partitions: Sequence[int], after: int) -> None:
         """Begin with what follows sequence `after`. StreamAway."""
@@ -87,26 +76,23 @@ class StreamReader:
             inactive_threshold=FORGOTTEN_AFTER_S,
             num_replicas=1,
         )
-        try:
-            info = await self._js.add_consumer(STREAM, config)
-            self._subscription = await self._js.pull_subscribe_bind(consumer=info.name, stream=STREAM)
-        except _ERRORS as error:
-            raise StreamAway(f"the stream gives no consumer: {_describe(error)}") from error
+        info: ConsumerInfo = await _answered(self._js.add_consumer(STREAM, config))
+        self._subscription = await _answered(self._js.pull_subscribe_bind(consumer=info.name, stream=STREAM))
         self._consumer, self._count = info.name, 0
         self.pending = info.num_pending or 0
         self._heard_s = time.monotonic()
 
     async def take(self, wait_s: float) -> list[Message]:
         """What comes next, some of it; nothing if nothing comes within `wait_s`. StreamAway (R2)."""
-        if self._subscription is None or not self.is_up:
+        if self._subscription is None or self._connection.closed.is_set():
             raise StreamAway("there is no connection to the stream")
         try:
             fetched = await self._subscription.fetch(FETCHED_MESSAGES, timeout=wait_s)
-        except NatsTimeoutError:
+        except TimeoutError:
             await self._look_whether_known()
             return []
-        except _ERRORS as error:
-            raise StreamAway(f"the stream cannot be read: {_describe(error)}") from error
+        except (nats.errors.Error, OSError) as error:
+            raise StreamAway(f"the stream cannot be read: {error!r}") from error
         self._heard_s = time.monotonic()
         messages = []
         for message in fetched:
@@ -114,48 +100,37 @@ class StreamReader:
             self._count += 1
             if metadata.sequence.consumer != self._count:
                 raise StreamAway("messages went missing on the way")
-            self.pending = metadata.num_pending
+            self.pending = metadata.num_pending or 0
             partition = int(message.subject.rpartition(".")[2])
             messages.append(Message(metadata.sequence.stream, partition, message.data))
         return messages
 
-    async def ask_again(self, request: Resend) -> None:
-        """Tell the shippers. StreamAway."""
-        try:
-            await self._client.publish(RESEND, encode(request))
-        except _ERRORS as error:
-            raise StreamAway(f"nobody can be asked to send again: {_describe(error)}") from error
-
     async def purge(self, through: int) -> None:
         """Delete what has a sequence of `through` or below. StreamAway."""
-        try:
-            await self._js.purge_stream(STREAM, seq=through + 1)
-        except _ERRORS as error:
-            raise StreamAway(f"the stream cannot be purged: {_describe(error)}") from error
+        await _answered(self._js.purge_stream(STREAM, seq=through + 1))
 
     async def close(self) -> None:
         """Forget the consumer; it goes by itself if it cannot be told."""
         subscription, self._subscription = self._subscription, None
         self.pending = 0
-        if subscription is None or not self.is_up:
+        if subscription is None or self._connection.closed.is_set():
             return
-        try:
-            await subscription.unsubscribe()
-            await self._js.delete_consumer(STREAM, self._consumer)
-        except _ERRORS:
-            pass
+        with suppress(StreamAway):
+            await _answered(subscription.unsubscribe())
+            await _answered(self._js.delete_consumer(STREAM, self._consumer))
 
     async def _look_whether_known(self) -> None:
         """A consumer whose server restarted is gone without a word."""
         if time.monotonic() - self._heard_s < SILENCE_S:
             return
-        try:
-            info = await self._js.consumer_info(STREAM, self._consumer)
-        except _ERRORS as error:
-            raise StreamAway(f"the stream's consumer is gone: {_describe(error)}") from error
+        info: ConsumerInfo = await _answered(self._js.consumer_info(STREAM, self._consumer))
         self.pending = info.num_pending or 0
         self._heard_s = time.monotonic()
 
 
-def _describe(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+async def _answered(asking: Awaitable[_Answer]) -> _Answer:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await asking
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise StreamAway(f"the stream does not answer: {error!r}") from error
