@@ -157,12 +157,22 @@ class NatsServer:
 
     async def leader_of(self, stream: str) -> str:
         """The name of the stream's leader, as far as this server knows; "" for none, or no such stream."""
+        detail = await self._detail(stream)
+        if len(self._routes) > 1:
+            return str(detail.get("cluster", {}).get("leader", ""))
+        return self.name if detail else ""
+
+    async def last_sequence(self, stream: str) -> int:
+        """Of the stream's messages that this server has; 0: there is no such stream."""
+        return int((await self._detail(stream)).get("state", {}).get("last_seq", 0))
+
+    async def _detail(self, stream: str) -> dict[str, Any]:
         page = await self.monitor("jsz?streams=true")
         for account in page.get("account_details", []):
             for detail in account.get("stream_detail", []):
                 if detail["name"] == stream:
-                    return str(detail.get("cluster", {}).get("leader") or ("" if len(self._routes) > 1 else self.name))
-        return ""
+                    return dict(detail)
+        return {}
 
     def last_words(self) -> str:
         """The end of its log."""

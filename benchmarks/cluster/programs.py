@@ -201,6 +201,10 @@ class Edge(Program):
         """Where it must say that it is ready."""
         return [self.origin, self.admin]
 
+    def reload(self) -> None:
+        """SIGHUP: it replaces its processes, one after the other."""
+        os.kill(self.pid, signal.SIGHUP)
+
 
 class DrainProgram(Program):
     """`clickedge drain`: one drain process that stores partitions of the stream."""
