@@ -54,7 +54,7 @@ MODES = (
         (
             Fault("busy disk lost", "an edge under load, and its disk, gone", machines.lose_busy_disk, FIRST),
             Fault("leader kill", "kill -9 of each NATS server", servers.kill_each_nats),
-            Fault("worker kill, replicated", "kill -9 of each edge's worker", processes.kill_workers, BOTH),
+            Fault("replicated worker kill", "kill -9 of each edge's worker", processes.kill_workers, BOTH),
         ),
     ),
 )

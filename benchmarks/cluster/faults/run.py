@@ -127,7 +127,7 @@ def _by_phase(struck: list[Struck], entries: Iterable[ledger.Entry]) -> dict[str
     """By the fault during which they were under way, else "without a fault"."""
     found: dict[str, list[ledger.Entry]] = {}
     for entry in entries:
-        ended_s = entry.answered_s if entry.answered_s == entry.answered_s else entry.sent_s  # noqa: PLR0124 - NaN
+        ended_s = entry.answered_s if entry.answered_s == entry.answered_s else entry.sent_s
         name = next(
             (one.fault.name for one in struck if entry.sent_s <= one.well_s and ended_s >= one.began_s), "without a fault"
         )
