@@ -30,7 +30,7 @@ from storage.stream.servers import StreamAway
 log = structlog.get_logger()
 quietly = RateLimited(log, 5.0)
 
-INTERVAL_S = 0.05
+INTERVAL_S = 0.1
 """How long events gather for one message a partition, unless somebody waits for them."""
 DISCOVER_S = 0.2
 KEEP_S = 1.0
