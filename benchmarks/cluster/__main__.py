@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import shlex
 import signal
 import sys
+import tomllib
 from pathlib import Path
 
 from benchmarks.cluster.database import DatabaseFailed
@@ -43,29 +45,41 @@ async def _play(directory: Path, catalog: Path) -> None:
         await asyncio.wait((starting,))
         return
     starting.result()
-    print(_welcome(parts), flush=True)
+    environment = directory / "env"
+    environment.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in _settings(parts).items()))
+    environment.chmod(0o600)
+    print(_welcome(parts, catalog, environment), flush=True)
     await stopping
     print("\nending everything; the data stays in", directory, flush=True)
     await parts.__aexit__()
 
 
-def _welcome(parts: Parts) -> str:
+def _settings(parts: Parts) -> dict[str, str]:
+    """For commands: those of the first edge."""
+    first = parts.edges[0]
+    return {**parts.settings, "EDGE_NODE_ID": str(first.number), "EDGE_DATA_DIR": str(first.data_dir)}
+
+
+def _welcome(parts: Parts, catalog: Path, environment: Path) -> str:
     """What there is and what to try."""
+    items = tomllib.loads(catalog.read_text(encoding="utf-8"))
+    offer_id, aff_id = (min(one["id"] for one in items[kind]) for kind in ("offers", "partners"))
     first, second = parts.edges
-    env = f"EDGE_STREAM_URL='{parts.nats.url}' EDGE_DATABASE_URL='{parts.database.url}'"
+    before, command = f"(. {shlex.quote(str(environment))};", shlex.quote(str(COMMAND))
     lines = [
         "",
         "The cluster is up.",
         "",
-        f"  click at one edge     {first.origin}/aff_c?offer_id=1&aff_id=1&aff_sub=hello",
+        f"  click at one edge     {first.origin}/aff_c?offer_id={offer_id}&aff_id={aff_id}&aff_sub=hello",
         f"  postback at the other {second.origin}/aff_lsr?transaction_id=TRANSACTION_ID&amount=49.90",
         "                        (the id is in the address that the click leads to)",
         f"  console               {first.admin}/  and  {second.admin}/",
         f"                        (log in with the key in {first.data_dir / 'admin.token'})",
         f"  drains' metrics       {'  '.join(f'{one.admin}/metrics' for one in parts.drains)}",
-        f"  the stream            {env} {COMMAND} stream",
+        f"  the stream            {before} {command} stream)",
+        f"  a click's story       {before} {command} explain TRANSACTION_ID)",
         f"  NATS                  {'  '.join(f'http://{one.host}:{one.monitor_port}/' for one in parts.nats.servers)}",
-        f"  PostgreSQL            psql '{parts.database.url}'",
+        f'  PostgreSQL            {before} psql "$EDGE_DATABASE_URL")',
         "",
         "  try: kill -9 any of these:",
         *(f"    {server.name:<8} {server.pid}" for server in parts.nats.servers),

@@ -32,11 +32,14 @@ class Parts:
         make_data_dir(directory)
         self.nats = NatsCluster(directory / "nats", nats)
         self.database = Database(directory / "postgres")
-        env = {**ALL_SETTINGS, **self.nats.settings, "EDGE_DATABASE_URL": self.database.url, "EDGE_SECRET": SECRET, **settings}
+        connecting = {**self.nats.settings, "EDGE_DATABASE_URL": self.database.url, "EDGE_SECRET": SECRET}
+        self.settings = {**ALL_SETTINGS, **connecting, **settings}
+        """Of every edge and drain, and of commands about them."""
         self.edges = [
-            Edge(number, directory / f"edge{number}", catalog, {**env, "EDGE_DRAINS": "0"}) for number in range(edges)
+            Edge(number, directory / f"edge{number}", catalog, {**self.settings, "EDGE_DRAINS": "0"})
+            for number in range(edges)
         ]
-        self.drains = [DrainProgram(number, directory / f"drain{number}", env) for number in range(drains)]
+        self.drains = [DrainProgram(number, directory / f"drain{number}", self.settings) for number in range(drains)]
 
     @property
     def programs(self) -> list[Program]:

@@ -75,9 +75,9 @@ async def _wait(parts: Parts, missing: Callable[[object], Awaitable[str]], timeo
 
 async def ask_of_stream(parts: Parts) -> str:
     """What `clickedge stream` prints. SoakFailed when it fails."""
-    env = {**os.environ, **parts.nats.settings, "EDGE_DATABASE_URL": parts.database.url, "EDGE_SECRET": "x" * 32}
+    env = {**os.environ, **parts.settings, "EDGE_NODE_ID": "0"}
     process = await asyncio.create_subprocess_exec(
-        str(COMMAND), "stream", env={**env, "EDGE_NODE_ID": "0"}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        str(COMMAND), "stream", env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     said = (await process.communicate())[0].decode(errors="replace")
     if process.returncode:
