@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from typing import Any
 from uuid import UUID
 
 import aiohttp
@@ -32,16 +33,20 @@ async def kill_each_drain(scene: Scene) -> str:
 async def _kill_drain(scene: Scene, drain: DrainProgram) -> float:
     """Seconds until all its partitions had another owner."""
     await _until_shared(scene)
-    owners = await _owners(scene)
-    began_s = time.monotonic()
-    await drain.kill_all()
+    conn = await scene.parts.connect()
+    try:
+        before = await _owners(conn)
+        began_s = time.monotonic()
+        await drain.kill_all()
 
-    async def is_taken() -> bool:
-        now = await _owners(scene)
-        return len(now) == len(owners) and len(set(now.values())) == len(set(owners.values())) - 1
+        async def is_taken() -> bool:
+            now = await _owners(conn)
+            return len(now) == len(before) and len(set(now.values())) == len(set(before.values())) - 1
 
-    await eventually(is_taken, TAKEN_S, f"the partitions of {drain.name} have no other owner", 0.05)
-    took_s = time.monotonic() - began_s
+        await eventually(is_taken, TAKEN_S, f"the partitions of {drain.name} have no other owner", 0.05)
+        took_s = time.monotonic() - began_s
+    finally:
+        await conn.close()
     await until_events_flow(scene)
     drain.launch()
     await drain.wait_ready(BACK_S)
@@ -49,28 +54,23 @@ async def _kill_drain(scene: Scene, drain: DrainProgram) -> float:
     return took_s
 
 
-async def _owners(scene: Scene) -> dict[int, UUID]:
-    """Of each partition that somebody drains now."""
+async def _until_shared(scene: Scene) -> None:
+    """Until all partitions are owned, and as many drains own some as run."""
     conn = await scene.parts.connect()
     try:
-        return {number: lease.owner for number, lease in (await leases(conn)).items() if lease.owner}
+
+        async def are_shared() -> bool:
+            owners = await _owners(conn)
+            return len(owners) == len(await leases(conn)) > 0 and len(set(owners.values())) == len(scene.parts.drains)
+
+        await eventually(are_shared, BACK_S, "the partitions are not shared by all drains", 0.2)
     finally:
         await conn.close()
 
 
-async def _until_shared(scene: Scene) -> None:
-    """Until all partitions are owned, and as many drains own some as run."""
-
-    async def are_shared() -> bool:
-        conn = await scene.parts.connect()
-        try:
-            found = await leases(conn)
-        finally:
-            await conn.close()
-        owners = {lease.owner for lease in found.values()}
-        return bool(found) and None not in owners and len(owners) == len(scene.parts.drains)
-
-    await eventually(are_shared, BACK_S, "the partitions are not shared by all drains")
+async def _owners(conn: Any) -> dict[int, UUID]:
+    """Of each partition that somebody drains now."""
+    return {number: lease.owner for number, lease in (await leases(conn)).items() if lease.owner}
 
 
 async def kill_drain_processes(scene: Scene) -> str:
