@@ -312,6 +312,7 @@ METRICS = (
         across="max",
     ),
     Metric("edge_stream_bytes", "gauge", "Bytes that the stream holds.", across="max"),
+    Metric("edge_stream_max_bytes", "gauge", "EDGE_STREAM_MAX_BYTES; 0: as much as the servers allow.", across="max"),
     Metric("edge_stream_messages", "gauge", "Messages that the stream holds.", across="max"),
     Metric(
         "edge_stream_pending_messages",
