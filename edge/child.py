@@ -23,6 +23,7 @@ _ROLES = {
     "worker": "edge.worker:run_worker",
     "drain": "edge.drain.process:run_drain",
     "sender": "edge.sender.process:run_sender",
+    "shipper": "edge.shipper.process:run_shipper",
     "admin": "edge.admin.process:run_admin",
     "migration": "edge.migrating:run_migration",
 }

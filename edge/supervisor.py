@@ -1,6 +1,6 @@
 """`clickedge serve`: binds the sockets, starts the children and the embedded Postgres, restarts what dies.
 
-Workers start first, from the catalog snapshot on disk. The drain, the sender and the admin process follow once the
+Workers start first, from the catalog snapshot on disk, and with a stream the shipper. The drain, the sender and the admin process follow once the
 database is migrated and has leased this node's id. SIGTERM: workers finish and sync, the drain stores what they left,
 the sender waits for the answers it is owed, the database stops last.
 
@@ -43,6 +43,7 @@ log = structlog.get_logger()
 
 WORKERS_FINISH_S = 20.0
 MIGRATION_S = 3600.0
+SHIPPER_FINISH_S = 15.0
 DRAIN_FINISH_S = 30.0
 ADMIN_FINISH_S = 5.0
 SENDER_MARGIN_S = 10.0
@@ -82,7 +83,7 @@ class Supervisor:
         """Host and port of the admin listener."""
         self._roles = _roles(settings)
         self._blocks = {role: new_block() for role in [*self._roles, ("supervisor", 0)]}
-        self._children: dict[str, list[Child]] = {"worker": [], "drain": [], "sender": [], "admin": []}
+        self._children: dict[str, list[Child]] = {role: [] for role in ("worker", "shipper", "drain", "sender", "admin")}
         self._notifier = notifier
         self._reload_asked = asyncio.Event()
         self._has_terminal = sys.stdin is not None and sys.stdin.isatty()
@@ -93,6 +94,7 @@ class Supervisor:
         watching = self._watch_itself()
         try:
             self._start("worker")
+            self._start("shipper")
             stopping = asyncio.create_task(self._stop.wait())
             jobs = [asyncio.create_task(job) for job in (self._serve(), self._announce(), self._reload_when_told())]
             await asyncio.wait((*jobs, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -192,7 +194,12 @@ class Supervisor:
                 return False
         finally:
             os.close(block)
-        patience_s = {"worker": WORKERS_FINISH_S, "drain": DRAIN_FINISH_S, "sender": self._sender_finish_s}
+        patience_s = {
+            "worker": WORKERS_FINISH_S,
+            "shipper": SHIPPER_FINISH_S,
+            "drain": DRAIN_FINISH_S,
+            "sender": self._sender_finish_s,
+        }
         for role, children in self._children.items():
             for child in children:
                 if not await child.replace(patience_s.get(role, ADMIN_FINISH_S), stands_by=role == "worker"):
@@ -224,6 +231,7 @@ class Supervisor:
         self._notifier.tell("STOPPING=1")
         self._sockets.close_public()  # the workers hold their own; once these are done, nobody queues for nobody
         await self._end_all("worker", WORKERS_FINISH_S)
+        await self._end_all("shipper", SHIPPER_FINISH_S)
         await asyncio.gather(self._end_all("drain", DRAIN_FINISH_S), self._end_all("sender", self._sender_finish_s))
         await self._end_all("admin", ADMIN_FINISH_S)
         if self._embedded:
@@ -241,7 +249,9 @@ class Supervisor:
 
 def _roles(settings: Settings) -> list[tuple[str, int]]:
     workers = [("worker", slot) for slot in range(settings.workers)]
-    return [*workers, *(("drain", slot) for slot in range(settings.drains)), ("sender", 0), ("admin", 0)]
+    shippers = [("shipper", 0)] if settings.stream_url and settings.shipper else []
+    drains = [("drain", slot) for slot in range(settings.drains)]
+    return [*workers, *shippers, *drains, ("sender", 0), ("admin", 0)]
 
 
 def _raise_descriptor_limit() -> None:

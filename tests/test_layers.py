@@ -1,6 +1,6 @@
 """The arrows of the architecture and the size of the rooms, read from the source; nothing is imported.
 
-cli -> supervisor -> worker | drain | sender | admin -> http -> tracking -> storage
+cli -> supervisor -> worker | drain | sender | shipper | admin -> http -> tracking -> storage
 """
 
 import ast
@@ -15,13 +15,14 @@ ROOT = Path(__file__).parent.parent
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 400
 
-ROOMS = ("cli", "supervisor", "worker", "drain", "sender", "admin", "http", "tracking")
+ROOMS = ("cli", "supervisor", "worker", "drain", "sender", "shipper", "admin", "http", "tracking")
 BELOW = {
     "cli": set(ROOMS),
-    "supervisor": {"supervisor", "worker", "drain", "sender", "admin", "http", "tracking"},
+    "supervisor": {"supervisor", "worker", "drain", "sender", "shipper", "admin", "http", "tracking"},
     "worker": {"worker", "http", "tracking"},
     "drain": {"drain", "tracking"},
     "sender": {"sender", "tracking"},
+    "shipper": {"shipper"},
     "admin": {"admin", "drain", "sender", "http", "tracking"},  # the one function that changes a conversion is the drain's
     "http": {"http", "tracking"},
     "tracking": {"tracking"},
@@ -98,6 +99,13 @@ def test_only_storage_postgres_speaks_to_postgres() -> None:
     inside = ROOT / "storage" / "postgres"
     found = [*imports("edge"), *(one for one in imports("storage") if inside not in one.path.parents)]
     assert [one.place for one in found if top(one.module) == "asyncpg"] == []
+
+
+def test_only_storage_stream_speaks_to_the_stream() -> None:
+    """One folder knows nats-py; the rest asks it."""
+    inside = ROOT / "storage" / "stream"
+    found = [*imports("edge"), *(one for one in imports("storage") if inside not in one.path.parents)]
+    assert [one.place for one in found if top(one.module) == "nats"] == []
 
 
 def test_arrows_between_the_rooms_of_the_edge_point_down() -> None:

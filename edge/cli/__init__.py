@@ -14,6 +14,7 @@ _COMMANDS = {
     "backup": "edge.cli.backup:backup",
     "cohorts": "edge.cli.cohorts:cohorts",
     "conversion": "edge.cli.conversion:conversion",
+    "drain": "edge.cli.drain:drain",
     "doctor": "edge.cli.doctor:doctor",
     "audit": "edge.cli.audit:audit",
     "erase": "edge.cli.erase:erase_command",
@@ -30,6 +31,7 @@ _COMMANDS = {
     "report": "edge.cli.report:report",
     "restore": "edge.cli.backup:restore",
     "serve": "edge.cli.serve:serve",
+    "ship": "edge.cli.ship:ship",
     "statement": "edge.cli.statement:statement",
 }
 

@@ -14,6 +14,8 @@ _OPTIONS = (
     click.option("--workers", help="Edge processes (EDGE_WORKERS)."),
     click.option("--data-dir", help="Journals, embedded database, secrets (EDGE_DATA_DIR)."),
     click.option("--database", "database_url", help="A PostgreSQL instead of the embedded one (EDGE_DATABASE_URL)."),
+    click.option("--stream", "stream_url", help="NATS servers for several machines (EDGE_STREAM_URL)."),
+    click.option("--allow-unsynced-stream", is_flag=True, default=None, help="EDGE_ALLOW_UNSYNCED_STREAM."),
     click.option("--config", type=click.Path(path_type=Path), help="Settings as TOML."),
 )
 

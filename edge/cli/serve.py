@@ -16,6 +16,7 @@ from edge.cli.node_options import node_options
 from edge.logs import configure_logs
 from edge.node import ADMIN_TOKEN_FILE
 from edge.settings import Settings, load_settings
+from edge.stream_settings import refuse_unsynced
 from edge.supervisor import Supervisor
 from edge.systemd import HandedOver, Notifier, take_notifier, take_sockets
 from edge.tracking.catalog import Catalog
@@ -51,6 +52,7 @@ async def _serve(
         if result:
             structlog.get_logger().info("catalog_applied", file=catalog_file, revision=result.revision)
 
+    await refuse_unsynced(settings)
     supervisor = Supervisor(settings, prepare, given, notifier)
     running = asyncio.create_task(supervisor.run())
     ready = asyncio.create_task(supervisor.is_ready.wait())

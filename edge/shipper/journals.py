@@ -1,0 +1,150 @@
+"""The journals of this machine whose events go to the stream: found, read, cut, sent, and marked once acknowledged."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from storage.journal.reader import JournalReader
+from storage.journal.retention import mark_drained
+from storage.journal.segments import Journal, Position, list_journals
+from storage.stream.cutting import Cutter, Progress, read_progress, write_progress
+from storage.stream.publishing import Delivery, Publisher
+from storage.stream.shipments import Place
+
+log = structlog.get_logger()
+
+BATCH_RECORDS = 4000
+BATCH_BYTES = 2 * 2**20
+
+
+class UnderWay(NamedTuple):
+    """What was sent last, and where that comes to once it is acknowledged."""
+
+    progress: Progress
+    delivery: Delivery
+
+
+class ShippedJournal:
+    """One journal on its way. Only `collect` believes what the stream acknowledged, in the order it was sent."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        written = read_progress(journal.path, journal.partitions)
+        self.is_new = written is None
+        self._cutter = Cutter(journal, written)
+        self.acknowledged = self._cutter.progress
+        self._written = written
+        self._reader = JournalReader(journal.path, Position(*self.acknowledged.place))
+        self._under_way: deque[UnderWay] = deque()
+        self._is_closing = False
+        self.is_behind = False
+        """Whether more was there than the last batch took."""
+
+    async def announce(self, publisher: Publisher) -> Delivery:
+        """Tell every partition of it, before anything of a younger journal."""
+        return await publisher.send(self._cutter.opening())
+
+    async def send_next(self, publisher: Publisher) -> int:
+        """Send what comes next; how many events that was. StreamAway: the connection is gone."""
+        if self._is_closing:
+            return 0
+        batch = self._reader.read(BATCH_RECORDS, BATCH_BYTES)
+        count = len(batch.records) + len(batch.damaged)
+        self.is_behind = count >= BATCH_RECORDS or batch.size_bytes >= BATCH_BYTES
+        if tuple(batch.end) != self._cutter.progress.place:
+            messages = self._cutter.cut(batch)
+            self._under_way.append(UnderWay(self._cutter.progress, await publisher.send(messages)))
+        if batch.finished:
+            self._is_closing = True
+            messages = self._cutter.closing()
+            self._under_way.append(UnderWay(self._cutter.progress, await publisher.send(messages)))
+        return count
+
+    def collect(self) -> bool:
+        """Take in what was acknowledged; whether the place moved. StreamAway: something was not."""
+        before = self.acknowledged
+        while self._under_way and self._under_way[0].delivery.is_done:
+            self.acknowledged = self._under_way.popleft().progress
+        return self.acknowledged is not before
+
+    def go_back(self) -> None:
+        """Begin again from what was acknowledged."""
+        self._under_way.clear()
+        self._is_closing = False
+        self._cutter.progress = self.acknowledged
+        self._reader.seek(Position(*self.acknowledged.place))
+
+    def resend_from(self, place: Place) -> bool:
+        """Send again from there; False when that is still to be sent anyway."""
+        if place >= self._cutter.progress.place:
+            return False
+        self._under_way.clear()
+        self._is_closing = False
+        self._cutter.go_back(place)
+        self.acknowledged = self._cutter.progress
+        self._reader.seek(Position(*place))
+        return True
+
+    def keep(self) -> None:
+        """Write down how far this came, and mark the segments left behind. Blocks: for a thread."""
+        progress = self.acknowledged
+        if progress != self._written:
+            write_progress(self.journal.path, progress)
+            self._written = progress
+        segment = progress.place[0]
+        mark_drained(self.journal.path, segment if progress.is_finished else segment - 1, now_s=time.time())
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._reader.close()
+
+
+class ShippedJournals:
+    """All of this machine that a stream gets and has not got wholly."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._open: dict[UUID, ShippedJournal] = {}
+        self.finished: set[UUID] = set()
+
+    def __iter__(self) -> Iterator[ShippedJournal]:
+        return iter(list(self._open.values()))
+
+    def discover(self) -> list[ShippedJournal]:
+        """Take in those that have appeared, the oldest first; these."""
+        found = []
+        for journal in list_journals(self.root):
+            if not journal.partitions or journal.journal_id in self._open or journal.journal_id in self.finished:
+                continue
+            one = ShippedJournal(journal)
+            if one.acknowledged.is_finished:
+                self.finished.add(journal.journal_id)
+                one.keep()
+                one.close()
+            else:
+                self._open[journal.journal_id] = one
+                found.append(one)
+        return found
+
+    def end(self, one: ShippedJournal) -> None:
+        """The stream has all of it."""
+        one.keep()
+        one.close()
+        self.finished.add(one.journal.journal_id)
+        del self._open[one.journal.journal_id]
+        log.info("journal_shipped", journal=one.journal.journal_id.hex, worker=one.journal.worker_id)
+
+    def find(self, journal_id: UUID) -> ShippedJournal | None:
+        """That journal, opened again if all of it was shipped; None when this machine has it no more."""
+        if journal_id in self.finished:
+            journal = next((one for one in list_journals(self.root) if one.journal_id == journal_id), None)
+            if journal is None:
+                return None
+            self._open[journal_id] = ShippedJournal(journal)
+            self.finished.discard(journal_id)
+        return self._open.get(journal_id)

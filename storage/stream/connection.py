@@ -1,0 +1,113 @@
+"""The stream itself: reached, made where it is missing, and asked whether it syncs what it acknowledges."""
+
+import asyncio
+import ssl
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import APIError, NotFoundError
+
+from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable, server_urls
+from storage.stream.shipments import STREAM, SUBJECT
+
+CONNECT_S = 2.0
+PING_S = 2
+API_S = 5.0
+NOBODY_LEADS = 503
+
+
+class StreamConnection:
+    """One connection. It does not reconnect: whoever has it begins anew, since what was under way is not known."""
+
+    def __init__(self, client: Client, closed: asyncio.Event) -> None:
+        self.client = client
+        self.jetstream: JetStreamContext = client.jetstream(timeout=API_S)
+        self.closed = closed
+        """Set when the connection is gone."""
+
+    async def ensure_stream(self, options: StreamOptions) -> str:
+        """Make the stream if it is missing, and have its limit as configured; when it was made, as ISO text.
+
+        StreamUnusable: there are too few servers for so many replicas. StreamAway: try again.
+        """
+        try:
+            try:
+                info = await self.jetstream.stream_info(STREAM)
+            except NotFoundError:
+                info = await self.jetstream.add_stream(_config_of(options))
+            if (info.config.max_bytes, info.config.num_replicas) != (options.max_bytes or -1, options.replicas):
+                info = await self.jetstream.update_stream(_config_of(options))
+        except APIError as error:
+            if error.code == NOBODY_LEADS and "peers" not in (error.description or ""):
+                raise StreamAway(f"the stream has no leader: {error.description}") from error
+            raise StreamUnusable(
+                f"the stream cannot be made with EDGE_STREAM_REPLICAS={options.replicas}: {error.description}"
+            ) from error
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise StreamAway(f"the stream does not answer: {error}") from error
+        return created_at(info)
+
+    async def close(self) -> None:
+        """Let go; what was not acknowledged stays unknown."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self.client.close()
+        except (nats.errors.Error, OSError, TimeoutError):
+            pass
+
+
+def created_at(info: StreamInfo) -> str:
+    """When a stream was made: what tells it from another of its name."""
+    return info.created.isoformat() if info.created else ""
+
+
+async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
+    """A connection to one of the servers. StreamAway: none of them answers; StreamUnusable: they do not let us in."""
+    closed = asyncio.Event()
+    faults: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        faults.append(error)
+
+    async def end() -> None:
+        closed.set()
+
+    servers = server_urls(options.url)
+    try:
+        async with asyncio.timeout(CONNECT_S * (len(servers) + 1)):
+            client = await nats.connect(
+                servers,
+                name=name,
+                allow_reconnect=False,
+                connect_timeout=int(CONNECT_S),
+                ping_interval=PING_S,
+                max_outstanding_pings=2,
+                user_credentials=options.credentials or None,
+                tls=ssl.create_default_context() if servers[0].startswith("tls:") else None,
+                error_cb=note,
+                disconnected_cb=end,
+                closed_cb=end,
+            )
+    except nats.errors.AuthorizationError as error:
+        raise StreamUnusable(f"the stream's servers refuse our credentials: {error}") from error
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise StreamAway(f"no server of the stream answers: {faults[-1] if faults else error!r}") from error
+    return StreamConnection(client, closed)
+
+
+def _config_of(options: StreamOptions) -> StreamConfig:
+    # Nothing leaves by age or to make room: only what Postgres has is purged.
+    return StreamConfig(
+        name=STREAM,
+        subjects=[f"{SUBJECT}.*"],
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        storage=StorageType.FILE,
+        max_bytes=options.max_bytes or -1,
+        num_replicas=options.replicas,
+    )
+
+

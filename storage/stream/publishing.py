@@ -1,0 +1,87 @@
+"""Shipments on their way: sent one after the other, acknowledged in any order, counted in the order they were sent."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import nats.errors
+from nats.js.api import PubAck
+from nats.js.errors import Error as JetStreamError
+
+from storage.stream.connection import StreamConnection
+from storage.stream.servers import StreamAway
+from storage.stream.shipments import STREAM, Beat, Message, encode, subject_for
+
+ACK_S = 5.0
+MESSAGES_UNDER_WAY = 64
+BYTES_UNDER_WAY = 8 * 2**20
+
+Acknowledged = Callable[[int, int, int], None]
+"""Events, bytes and microseconds of a message, once the stream has it."""
+
+
+class Delivery:
+    """Messages that count only together."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.acks: list[asyncio.Future[PubAck]] = []
+        self.sent_s = time.monotonic()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream has all of it. StreamAway: it has not, or took too long to say so."""
+        for ack in self.acks:
+            if not ack.done():
+                if time.monotonic() - self.sent_s > ACK_S:
+                    raise StreamAway(f"the stream has not acknowledged for {ACK_S:.0f} s")
+                return False
+            if ack.cancelled() or (error := ack.exception()):
+                raise StreamAway(f"the stream did not take a message: {error if not ack.cancelled() else 'cancelled'}")
+        return True
+
+
+class Publisher:
+    """The sending end of one connection. `wake` is called whenever an acknowledgement comes."""
+
+    def __init__(self, connection: StreamConnection, acknowledged: Acknowledged, wake: Callable[[], None]) -> None:
+        self._jetstream = connection.jetstream
+        self._acknowledged = acknowledged
+        self._wake = wake
+        self._messages_under_way = self._bytes_under_way = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sent before something is acknowledged."""
+        return self._messages_under_way < MESSAGES_UNDER_WAY and self._bytes_under_way < BYTES_UNDER_WAY
+
+    async def send(self, shipped: Sequence[Message]) -> Delivery:
+        """Send these, in order. StreamAway: the connection is gone."""
+        messages = [(subject_for(one), encode(one), _count_events(one)) for one in shipped]
+        delivery = Delivery(sum(len(message) for _, message, _ in messages))
+        for subject, message, events in messages:
+            try:
+                ack = await self._jetstream.publish_async(subject, message, stream=STREAM)
+            except (nats.errors.Error, JetStreamError, OSError) as error:
+                raise StreamAway(f"the stream is gone: {error!r}") from error
+            self._expect(ack, len(message), events)
+            delivery.acks.append(ack)
+        return delivery
+
+    def _expect(self, ack: "asyncio.Future[PubAck]", size_bytes: int, events: int) -> None:
+        sent_ns = time.perf_counter_ns()
+        self._messages_under_way += 1
+        self._bytes_under_way += size_bytes
+
+        def settle(ack: "asyncio.Future[PubAck]") -> None:
+            self._messages_under_way -= 1
+            self._bytes_under_way -= size_bytes
+            if not ack.cancelled() and ack.exception() is None:
+                self._acknowledged(events, size_bytes, (time.perf_counter_ns() - sent_ns) // 1000)
+            self._wake()
+
+        ack.add_done_callback(settle)
+
+
+def _count_events(message: Message) -> int:
+    return 0 if isinstance(message, Beat) else len(message.entries)

@@ -1,0 +1,61 @@
+"""The stream's servers as configured, and whether they sync what they acknowledge. Knows nothing of their protocol."""
+
+import asyncio
+import http.client
+import json
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from storage.errors import StorageError
+
+MONITOR_S = 2.0
+SILENT = "does not say"
+
+
+class StreamAway(StorageError):
+    """Nobody answers there just now, or no majority of the servers: try again."""
+
+
+class StreamUnusable(StorageError):
+    """The servers are there and do not fit: trying again changes nothing."""
+
+
+class StreamOptions(NamedTuple):
+    """Where the stream is and how it is made. `credentials`: a file's path or empty; `max_bytes` 0: no limit of ours."""
+
+    url: str
+    credentials: str = ""
+    replicas: int = 3
+    max_bytes: int = 0
+    monitor_port: int = 8222
+
+
+def server_urls(text: str) -> list[str]:
+    """The servers in EDGE_STREAM_URL: the scheme, user and password of the first hold for those that name none."""
+    first, *others = [part.strip() for part in text.split(",")]
+    first = first if "://" in first else f"nats://{first}"
+    scheme, _, rest = first.partition("://")
+    user = rest.rpartition("@")[0]
+    prefix = f"{scheme}://{user}@" if user else f"{scheme}://"
+    return [first, *(one if "://" in one else prefix + one for one in others)]
+
+
+async def unsynced_servers(options: StreamOptions) -> list[str]:
+    """Of the configured servers those that acknowledge before they sync, and those that will not say, each with why."""
+    hosts = dict.fromkeys(urlsplit(url).hostname or "" for url in server_urls(options.url))
+    faults = await asyncio.gather(*(asyncio.to_thread(_sync_fault, host, options.monitor_port) for host in hosts))
+    return [fault for fault in faults if fault]
+
+
+def _sync_fault(host: str, port: int) -> str:
+    asking = http.client.HTTPConnection(host, port, timeout=MONITOR_S)
+    try:
+        asking.request("GET", "/varz")
+        config = (json.load(asking.getresponse()).get("jetstream") or {}).get("config")
+    except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+        return f"{host}:{port} {SILENT} ({type(error).__name__})"
+    finally:
+        asking.close()
+    if not config:
+        return f"{host}:{port} has no JetStream"
+    return "" if config.get("sync_always") else f"{host}:{port} has sync_interval {config.get('sync_interval', 0) // 10**9} s"
