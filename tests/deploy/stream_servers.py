@@ -11,6 +11,7 @@ from typing import NamedTuple
 import nats
 from nats.aio.client import Client
 
+from storage.stream.servers import StreamOptions
 from tests.node import eventually, free_port
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "cluster" / "nats.conf"
@@ -23,6 +24,11 @@ class StreamServer(NamedTuple):
 
     port: int
     monitor_port: int
+
+    def options(self, user: str, max_bytes: int = 2**20) -> StreamOptions:
+        """As a node of ours has them, for one server."""
+        url = f"nats://{user}:p{user}1@127.0.0.1:{self.port}"
+        return StreamOptions(url, replicas=1, max_bytes=max_bytes, monitor_port=self.monitor_port)
 
     @asynccontextmanager
     async def connected(self, user: str, refused: list[str]) -> AsyncIterator[Client]:

@@ -3,26 +3,25 @@
 import asyncio
 import json
 import subprocess
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats.errors
 import pytest
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from storage.stream.shipments import RESEND, STREAM, SUBJECT, subject_of
+from storage.stream.connection import connect_stream
+from storage.stream.resending import Resends, ask_to_resend
+from storage.stream.servers import unsynced_servers
+from storage.stream.shipments import EVERYBODY, RESEND, STREAM, Resend, subject_of
 from tests.deploy.stream_servers import CONFIG, NATS_SERVER, StreamServer, environment_of, serving
 from tests.node import eventually
 
-CONFIGURED = StreamConfig(
-    name=STREAM, subjects=[f"{SUBJECT}.*"], storage=StorageType.FILE, discard=DiscardPolicy.NEW, max_bytes=2**20
-)
 READER = ConsumerConfig(
     name="reader",
     ack_policy=AckPolicy.NONE,
     deliver_policy=DeliverPolicy.ALL,
-    filter_subjects=[subject_of(0), subject_of(3)],
+    filter_subjects=[subject_of(0), subject_of(3), EVERYBODY],
     mem_storage=True,
     inactive_threshold=30.0,
 )
@@ -32,11 +31,10 @@ READER = ConsumerConfig(
 async def server(tmp_path: Path) -> AsyncIterator[StreamServer]:
     """One, with a stream made by an edge and a message in it."""
     async with serving(tmp_path) as server:
-        refused: list[str] = []
-        async with server.connected("edge", refused) as edge:
-            await edge.jetstream().add_stream(CONFIGURED)
-            await edge.jetstream().publish(subject_of(3), b"first")
-        assert refused == []
+        edge = await connect_stream(server.options("edge"), "edge")
+        await edge.ensure_stream(server.options("edge"))
+        await edge.jetstream.publish(subject_of(3), b"first")
+        await edge.close()
         yield server
 
 
@@ -48,26 +46,29 @@ def test_nats_takes_the_configuration(tmp_path: Path) -> None:
 
 
 async def test_each_message_is_synced_and_the_monitoring_port_says_so(server: StreamServer) -> None:
-    """Where edges look it up before they trust a server."""
-    address = f"http://127.0.0.1:{server.monitor_port}/varz"
-    said = await asyncio.to_thread(lambda: json.load(urllib.request.urlopen(address, timeout=5)))
-    assert said["jetstream"]["config"]["sync_always"] is True
+    """Where edges and drains look it up before they trust a server."""
+    assert await unsynced_servers(server.options("edge")) == []
 
 
 async def test_an_edge_may_do_what_a_shipper_does(server: StreamServer) -> None:
-    """Make and change the stream, ask for it, publish in every partition, hear requests."""
-    refused: list[str] = []
-    async with server.connected("edge", refused) as edge:
-        stream = edge.jetstream()
-        await stream.update_stream(CONFIGURED.evolve(max_bytes=2**21))
-        assert (await stream.publish(subject_of(255), b"second")).seq == 2
-        assert (await stream.stream_info(STREAM)).state.messages == 2
-        asked = await edge.subscribe(RESEND)
-        await edge.flush()
-        async with server.connected("drain", refused) as drain:
-            await drain.publish(RESEND, b"from there")
-            assert (await asked.next_msg(timeout=5)).data == b"from there"
-    assert refused == []
+    """Make the stream and change its limit, publish in every partition and to all, hear requests."""
+    edge = await connect_stream(server.options("edge"), "edge")
+    try:
+        made = await edge.ensure_stream(server.options("edge"))
+        assert await edge.ensure_stream(server.options("edge", max_bytes=2**21)) == made
+        assert (await edge.jetstream.publish(subject_of(255), b"second")).seq == 2
+        assert (await edge.jetstream.publish(EVERYBODY, b"third")).seq == 3
+        heard = asyncio.Event()
+        requests = await Resends.listen(edge, heard.set)
+        await edge.client.flush()
+        drain = await connect_stream(server.options("drain"), "drain")
+        await ask_to_resend(drain, Resend(bytes(16), 3, (1, 0)))
+        await asyncio.wait_for(heard.wait(), 5)
+        await drain.close()
+        assert [request.partition for request in requests.take()] == [3]
+        assert not edge.closed.is_set()
+    finally:
+        await edge.close()
 
 
 async def test_a_drain_may_do_what_a_drain_does(server: StreamServer) -> None:
