@@ -96,7 +96,7 @@ def check_sync_speed(found: Installation) -> Iterator[Finding]:
     median_s, worst_s = statistics.median(took_s), max(took_s)
     said = f"{len(took_s)} fsyncs of 4 KiB: median {median_s * 1000:.2f} ms, worst {worst_s * 1000:.1f} ms"
     settings = found.settings
-    waits = [name for name in ("click", "conversion") if getattr(settings, f"{name}_durability") != "process"]
+    waits = [name for name in ("click", "conversion") if getattr(settings, f"{name}_durability") == "disk"]
     if median_s * 1000 > settings.fsync_interval_ms:
         advice = "take a faster disk, or set EDGE_FSYNC_INTERVAL_MS above the median"
         yield warn("fsync", f"{said}: slower than EDGE_FSYNC_INTERVAL_MS ({settings.fsync_interval_ms})", advice)

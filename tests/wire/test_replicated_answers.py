@@ -63,9 +63,10 @@ async def test_answers_of_one_connection_keep_their_order(tmp_path: Path) -> Non
 
 
 async def test_clicks_may_wait_for_the_stream_while_conversions_wait_for_the_disk(tmp_path: Path) -> None:
-    """Each of the two settings is its own; without a shipper both are answered after the fsync."""
+    """Each of the two settings is its own; a click that fell back before must be acknowledged before others wait."""
     async with serving(tmp_path, durable_clicks=REPLICATED, durable_conversions=DISK) as port:
         click_id = await port.click()
+        port.journal.replicas.reach(end_of(tmp_path))
         port.journal.replicas.go_up()
         async with port.wire() as wire:
             wire.get("/aff_c?offer_id=17&aff_id=2")
