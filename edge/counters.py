@@ -266,6 +266,7 @@ METRICS = (
     Metric("edge_stream_up", "gauge", "1 while connected to the stream.", across="role", roles=("shipper", "drain")),
     Metric("edge_stream_unsynced", "gauge", "1 if a server of the stream does not sync each message.", across="max"),
     Metric("edge_stream_bytes", "gauge", "Bytes that the stream holds.", across="max"),
+    Metric("edge_stream_max_bytes", "gauge", "EDGE_STREAM_MAX_BYTES; 0: as much as the servers allow.", across="max"),
     Metric("edge_stream_messages", "gauge", "Messages that the stream holds.", across="max"),
     Metric(
         "edge_stream_pending_messages", "gauge", "Messages of the process's partitions that it has not read yet.",
