@@ -60,13 +60,17 @@ class JournalFeeds:
         self._feeds: dict[UUID, Feed] = {}
         self._finished: set[UUID] = set()
         self._others: set[UUID] = set()
+        self._shipped: set[UUID] = set()
+        """Those whose events go to a stream: they are the shipper's."""
 
     def __iter__(self) -> Iterator[Feed]:
         return iter(list(self._feeds.values()))
 
     async def discover(self, conn: Connection) -> None:
         """Take in journals that have appeared. All of the node are registered at once, whoever drains them."""
-        found = [journal for journal in list_journals(self.root) if self._is_new(journal)]
+        new = [journal for journal in list_journals(self.root) if self._is_new(journal)]
+        self._shipped |= {journal.journal_id for journal in new if journal.partitions}
+        found = [journal for journal in new if not journal.partitions]
         if not found:
             return
         await register(conn, [(journal.journal_id, journal.node_id, journal.worker_id) for journal in found])
@@ -104,12 +108,15 @@ class JournalFeeds:
     def delete_expired(self) -> None:
         """Give back the disk of what was drained long enough ago."""
         settings = self._settings
-        delete_expired(self.root, time.time(), settings.journal_keep_s, settings.journal_max_bytes, set(self._finished))
+        # A shipped journal's segments are the shipper's to mark, but who sees none left may take its directory away.
+        ended = self._finished | self._shipped
+        delete_expired(self.root, time.time(), settings.journal_keep_s, settings.journal_max_bytes, ended)
         sweep_unborn(self.root, time.time())
         present = {journal.journal_id for journal in list_journals(self.root)}
         self._finished &= present
         self._others &= present
+        self._shipped &= present
 
     def _is_new(self, journal: Journal) -> bool:
         # Whatever node id it was written under: the data dir is ours alone, and its answers were given.
-        return not any(journal.journal_id in known for known in (self._feeds, self._finished, self._others))
+        return not any(journal.journal_id in known for known in (self._feeds, self._finished, self._others, self._shipped))

@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import random
+import socket
 import time
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 
 from edge.counters import Counters, cell
 from edge.drain.catalogs import CatalogHistory
-from edge.drain.contents import Entry
+from edge.drain.contents import Entry, Piece
 from edge.drain.journals import MAX_BATCH_BYTES, Feed, JournalFeeds
 from edge.drain.rows import RowMaker
 from edge.drain.storing import Store
@@ -19,6 +22,7 @@ from edge.drain.uniques import Uniques
 from edge.enrich import Enricher
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
+from edge.settings import Settings
 from edge.tracking.sessions import Sessions
 from storage.errors import DatabaseUnusable, StorageError
 from storage.files import hold_lock
@@ -28,6 +32,9 @@ from storage.postgres.connection import Connection, connect, is_retryable
 from storage.postgres.conversions import count_waiting, forget_decided
 from storage.postgres.installation import SameDatabase, remember
 from storage.postgres.positions import PositionMoved
+
+if TYPE_CHECKING:
+    from edge.drain.streamed import Streamed
 
 log = structlog.get_logger()
 quietly = RateLimited(log, 5.0)
@@ -59,12 +66,12 @@ class Drain:
         self._settings = settings
         self._counters = counters
         self._feeds = JournalFeeds(settings, orders.slot)
-        is_alone = settings.drains == 1
-        self._uniques = Uniques(settings, counters) if is_alone else SharedUniques(settings, counters, orders.slot)
+        self._uniques = _make_uniques(settings, counters, orders.slot)
         rows = RowMaker(Enricher.of(settings), settings, self._uniques.is_repeat if self._uniques.is_on else None)
         history = CatalogHistory()
         sessions: Sessions[bytes] = Sessions(settings.session_capacity)
         self._store = Store(rows, settings, history, sessions, self._uniques, counters)
+        self._streamed = _make_streamed(orders, self._store, counters)
         self._tombstones = TombstoneFile(settings.data_path, settings.secrets) if orders.slot == 0 else None
         self._stop = stop_requested()
         self._same = SameDatabase()
@@ -84,6 +91,8 @@ class Drain:
                     await self._same.check(conn)
                     await remember(conn, "timezone", self._settings.timezone)
                     self._feeds.forget_all()
+                    if self._streamed:
+                        self._streamed.forget_all()
                     self._uniques.doubt()
                     self._store.erasures.doubt()
                     if self._tombstones:
@@ -105,6 +114,11 @@ class Drain:
             await self._pause(self._backoff_s)
             self._backoff_s = min(MAX_BACKOFF_S, self._backoff_s * 2)
 
+    async def close(self) -> None:
+        """Let go of the stream."""
+        if self._streamed:
+            await self._streamed.close()
+
     async def _follow(self, conn: Connection) -> None:
         while True:
             is_last_round = self._stop.is_set()
@@ -113,14 +127,21 @@ class Drain:
             stored = 0
             for feed in self._feeds:
                 stored += await self._advance(conn, feed)
+                if self._streamed:
+                    await self._streamed.keep_leases(conn)
+            if self._streamed and not is_last_round:
+                stored += await self._streamed.advance(conn)
+                await self._streamed.refresh(conn)
             if is_last_round or self._is_due("due", DUE_S):
                 stored += await self._store.settle_due(conn)
-            self._counters.cells[_THROUGH] = min((feed.through_ms for feed in self._feeds), default=0)
+            self._counters.cells[_THROUGH] = min(self._through_ms(), default=0)
             if self._is_due("chores", CHORES_S):
                 await self._do_chores(conn)
             if is_last_round and (self._stop.is_handover or not stored):
+                if self._streamed:
+                    await self._streamed.leave(conn)
                 return
-            if not any(feed.is_behind for feed in self._feeds):
+            if not self._is_behind():
                 await self._pause(0 if is_last_round else self._settings.batch_interval_ms / 1000)
 
     async def _advance(self, conn: Connection, feed: Feed) -> int:
@@ -139,7 +160,7 @@ class Drain:
 
     async def _store_batch(self, conn: Connection, feed: Feed, entries: list[Entry], end: Position) -> None:
         try:
-            await self._store.store(conn, feed.journal_id, feed.position, entries, end)
+            await self._store.store(conn, [Piece(feed.journal_id, feed.position, entries, end)])
         except PositionMoved:
             log.critical("drain_not_alone", journal=feed.journal_id.hex, hint="another drain stores this journal")
             self._uniques.forget_all()
@@ -156,7 +177,18 @@ class Drain:
         if self._tombstones:
             await self._tombstones.follow(conn)
         self._counters.cells[_WAITING] = await count_waiting(conn)
+        if self._streamed:
+            await self._streamed.do_chores(conn)
         self._feeds.delete_expired()
+
+    def _is_behind(self) -> bool:
+        is_stream_behind = self._streamed is not None and self._streamed.is_behind
+        return is_stream_behind or any(feed.is_behind for feed in self._feeds)
+
+    def _through_ms(self) -> list[int]:
+        """Through when each thing that this drain stores is stored."""
+        streamed = [self._streamed.through_ms] if self._streamed else []
+        return [*streamed, *(feed.through_ms for feed in self._feeds)]
 
     def _is_due(self, name: str, interval_s: float) -> bool:
         now_s = time.monotonic()
@@ -172,6 +204,21 @@ class Drain:
             pass
 
 
+def _make_uniques(settings: Settings, counters: Counters, slot: int) -> Uniques:
+    if settings.stream_url:
+        return SharedUniques(settings, counters, random.getrandbits(31), is_everywhere=True)
+    return Uniques(settings, counters) if settings.drains == 1 else SharedUniques(settings, counters, slot)
+
+
+def _make_streamed(orders: ChildOrders, store: Store, counters: Counters) -> "Streamed | None":
+    if not orders.settings.stream_url:
+        return None
+    from edge.drain.streamed import Streamed  # noqa: PLC0415 - without a stream, its library is not imported
+
+    name = f"drain {socket.gethostname()} {os.getpid()} {orders.slot}"
+    return Streamed(orders.settings, store, counters, name)
+
+
 def _in_order(batch: Batch) -> list[Entry]:
     """Records and damaged regions as they lie in the journal."""
     if not batch.damaged:
@@ -184,7 +231,9 @@ async def run_drain(orders: ChildOrders, counters: Counters) -> None:
     lock = hold_lock(orders.settings.data_path / f"drain-{orders.slot}.lock")
     if lock is None:
         raise StorageError(f"another drain {orders.slot} runs on {orders.settings.data_dir}")
+    drain = Drain(orders, counters)
     try:
-        await Drain(orders, counters).run()
+        await drain.run()
     finally:
+        await drain.close()
         os.close(lock)

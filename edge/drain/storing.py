@@ -1,4 +1,4 @@
-"""One batch of one journal into Postgres, in one transaction that begins with the journal's position.
+"""One batch of pieces of journals into Postgres, in one transaction that begins with the journals' positions.
 
 What the data itself makes impossible is cut out by bisection and quarantined; everything else is tried again.
 """
@@ -16,7 +16,7 @@ from edge.counters import BATCH_BUCKETS_US, Counters, cell
 from edge.drain.at_hand import Chained
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import store_settled
-from edge.drain.contents import Contents, Entry, Quarantined, Touch, quarantined
+from edge.drain.contents import Contents, Piece, Quarantined, Touch, quarantined
 from edge.drain.erased import ErasedTouches, Erasures, remember_touches
 from edge.drain.external_ids import external_ids_of
 from edge.drain.matching import Received, received_again
@@ -50,11 +50,11 @@ from storage.postgres.partitions import Partitions, day_of_id
 from storage.postgres.positions import advance
 from storage.postgres.sessions import find_sessions
 from storage.postgres.stats import Deltas
+from storage.postgres.stream import Marks, mark
 from storage.postgres.touch_copy import copy_rows
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
 
-Place = tuple[int, int]
 DUE_LIMIT = 500
 
 _BATCH = cell("edge_drain_batch_seconds")
@@ -64,13 +64,6 @@ _STORED = {
 }
 _ERASED = {f"{kind}s": cell("edge_events_erased_total", kind) for kind in ("click", "impression", "conversion")}
 _CHANGED = {kind: cell("edge_conversion_changes_total", kind) for kind in get_args(Kind)}
-
-
-def _end_of(entry: Entry) -> Place:
-    """Where reading goes on behind `entry`; a segment that is missing is left for the next."""
-    if entry.end_offset == entry.byte_offset:
-        return entry.segment + 1, 0
-    return entry.segment, entry.end_offset
 
 
 class Store:
@@ -96,39 +89,33 @@ class Store:
         self._has_recalled = False
         """Whether the batch tried last took back conversions that waited for its clicks."""
         self.watermark_ms = 0
-        """Through which millisecond the journal of the last batch is stored."""
+        """Through which millisecond the journal of the last batch's last piece is stored."""
 
     async def store(
-        self,
-        conn: Connection,
-        journal_id: UUID,
-        before: Place,
-        entries: Sequence[Entry],
-        after: Place,
-        *,
-        recalls: bool = True,
+        self, conn: Connection, pieces: Sequence[Piece], *, marks: Marks | None = None, recalls: bool = True
     ) -> None:
-        """Store `entries` and move the journal from `before` to `after`. PositionMoved: somebody else did."""
+        """Store the pieces and move their journals from where each begins to where it ends, all or none of them.
+
+        `marks`: how far a stream is stored with them. PositionMoved: somebody else stored one of the pieces.
+        """
         try:
-            await self._store_at_once(conn, journal_id, before, entries, after, recalls=recalls)
+            await self._store_at_once(conn, pieces, marks, recalls=recalls)
         except Overtaken:
-            await self.store(conn, journal_id, before, entries, after, recalls=recalls)
+            await self.store(conn, pieces, marks=marks, recalls=recalls)
         except Exception as error:
             if is_missing_partition(error):
                 self.partitions.forget()
-            if not is_poison(error) or conn.is_closed():
+            if not is_poison(error) or conn.is_closed() or not any(piece.entries for piece in pieces):
                 raise
-            if len(entries) == 1:
+            if len(pieces) == len(pieces[0].entries) == 1:
                 if self._has_recalled:  # what waited for this click may be at fault: the click without it
-                    await self.store(conn, journal_id, before, entries, after, recalls=False)
+                    await self.store(conn, pieces, marks=marks, recalls=False)
                 else:
-                    await self._quarantine(conn, journal_id, before, quarantined(entries[0], error), after)
+                    await self._quarantine(conn, pieces[0], error, marks)
                 return
-            middle = len(entries) // 2
-            first, second = entries[:middle], entries[middle:]
-            between = _end_of(first[-1])
-            await self.store(conn, journal_id, before, first, between)
-            await self.store(conn, journal_id, between, second, after)
+            first, second = _halves(pieces)
+            await self.store(conn, first)
+            await self.store(conn, second, marks=marks)
 
     async def settle_due(self, conn: Connection, limit: int = DUE_LIMIT) -> int:
         """Decide the conversions that need wait no longer; how many there were. One that cannot be is quarantined."""
@@ -210,22 +197,23 @@ class Store:
     async def _store_at_once(
         self,
         conn: Connection,
-        journal_id: UUID,
-        before: Place,
-        entries: Sequence[Entry],
-        after: Place,
+        pieces: Sequence[Piece],
+        marks: Marks | None,
         *,
         recalls: bool,
     ) -> None:
         self._has_recalled = False
         started_ns = time.perf_counter_ns()
-        contents = Contents(journal_id, entries)
+        contents = Contents(pieces)
         await self.partitions.ensure(conn, map(day_of_id, contents.id_by_day.values()))
-        await self._uniques.begin(conn, [session.click_id for _, session, _ in contents.clicks])
+        click_ids = [session.click_id for _, session, *_ in contents.clicks]
+        await self._uniques.begin(conn, click_ids if len(pieces) == 1 else sorted(click_ids))
         async with conn.transaction():
-            await advance(conn, journal_id, before, after, contents.watermark_ms)
+            await advance(conn, contents.moves)
+            if marks:
+                await mark(conn, marks)
             await self.erasures.hold(conn)
-            touches = [session for _, session, _ in (*contents.clicks, *contents.impressions)]
+            touches = [session for _, session, *_ in (*contents.clicks, *contents.impressions)]
             erased = await self.erasures.touches(conn, touches)
             await self._history.load(conn, contents.revisions)
             deltas, contacts = Deltas(), Sightings()
@@ -233,11 +221,11 @@ class Store:
             clicks = await self._copy(conn, "clicks", contents.clicks, making)
             await self._uniques.agree(conn)
             impressions = await self._copy(conn, "impressions", contents.impressions, making)
-            await quarantine(conn, journal_id, contents.quarantined)
+            await quarantine(conn, contents.quarantined)
             # Clicks only, as the look-up does: no verdict may depend on what this process happens to remember.
-            at_hand = {session.click_id: session for _, session, _ in contents.clicks}
+            at_hand = {session.click_id: session for _, session, *_ in contents.clicks}
             received = contents.conversions
-            external_ids = external_ids_of(one for one, session, _ in contents.clicks if session.click_id not in erased)
+            external_ids = external_ids_of(one for one, session, *_ in contents.clicks if session.click_id not in erased)
             await remember_external_ids(conn, external_ids)
             if (clicks or impressions) and recalls:
                 recalled = await recall_for_clicks(conn, [*clicks, *impressions])
@@ -258,7 +246,7 @@ class Store:
             gone = sum(one.bytes in erased for one in ids)
             cells[_STORED[table]] += len(ids) - gone
             cells[_ERASED[table]] += gone
-        self._report(journal_id, contents.quarantined)
+        self._report(contents.quarantined)
         self._counters.observe(_BATCH, BATCH_BUCKETS_US, (time.perf_counter_ns() - started_ns) // 1000)
 
     async def _copy(self, conn: Connection, table: str, touches: Sequence[Touch], making: "_Making") -> list[Uuid]:
@@ -271,11 +259,11 @@ class Store:
 
     def _make_rows(self, touches: Iterable[Touch], ids: list[Uuid], making: "_Making") -> Iterator[TouchRow]:
         erased = making.erased
-        for event, session, record in touches:
+        for event, session, record, journal_id in touches:
             try:
                 row = self._rows.touch_row(event, session, self._history.at(session.revision), making.deltas)
             except (ValueError, ArithmeticError) as error:
-                one = quarantined(record, error)
+                one = quarantined(journal_id, record, error)
                 making.failed.append(one._replace(error="erased", raw=b"") if session.click_id in erased else one)
                 self._uniques.retract(session.click_id)
                 continue
@@ -300,25 +288,32 @@ class Store:
     async def _set_aside(self, conn: Connection, one: Recalled, error: BaseException) -> None:
         # It has no place in a journal any more: segment 0, and a number of its own.
         place = int.from_bytes(one.conversion_id.bytes[:7], "big")
-        row = Quarantined(0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
-        await quarantine(conn, one.journal_id, [row])
-        self._report(one.journal_id, [row])
+        row = Quarantined(one.journal_id, 0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
+        await quarantine(conn, [row])
+        self._report([row])
 
     async def _write(self, conn: Connection, settled: Settled, deltas: Deltas) -> None:
         await store_settled(conn, settled, deltas)
 
-    async def _quarantine(
-        self, conn: Connection, journal_id: UUID, before: Place, row: Quarantined, after: Place
-    ) -> None:
+    async def _quarantine(self, conn: Connection, piece: Piece, error: BaseException, marks: Marks | None) -> None:
+        """Set the one entry of `piece` aside instead of storing it."""
+        row = quarantined(piece.journal_id, piece.entries[0], error)
         async with conn.transaction():
-            await advance(conn, journal_id, before, after, 0)
-            await quarantine(conn, journal_id, [row])
-        self._report(journal_id, [row])
+            await advance(conn, [piece.move(0)])
+            if marks:
+                await mark(conn, marks)
+            await quarantine(conn, [row])
+        self._report([row])
 
-    def _report(self, journal_id: UUID, rows: Sequence[Quarantined]) -> None:
+    async def set_aside(self, conn: Connection, rows: Sequence[Quarantined]) -> None:
+        """Keep what came and is no part of any journal."""
+        await quarantine(conn, rows)
+        self._report(rows)
+
+    def _report(self, rows: Sequence[Quarantined]) -> None:
         self._counters.cells[_STORED["quarantine"]] += len(rows)
         for row in rows:
-            quietly.error("record_quarantined", journal=journal_id.hex, segment=row.segment, error=row.error)
+            quietly.error("record_quarantined", journal=row.journal_id.hex, segment=row.segment, error=row.error)
 
     def _count(self, settled: Settled, decided: Sequence[Decided]) -> None:
         cells = self._counters.cells
@@ -330,6 +325,15 @@ class Store:
         for change in settled.changes:
             if change.kind != "decided":
                 cells[_CHANGED[change.kind]] += 1
+
+
+def _halves(pieces: Sequence[Piece]) -> tuple[Sequence[Piece], Sequence[Piece]]:
+    """Fewer pieces, or two halves of the only one."""
+    if len(pieces) == 1:
+        first, second = pieces[0].halves()
+        return [first], [second]
+    middle = len(pieces) // 2
+    return pieces[:middle], pieces[middle:]
 
 
 class _Making(NamedTuple):

@@ -15,7 +15,7 @@ from edge.drain.uniques import Overtaken, Uniques
 from edge.settings import Settings
 from storage.journal.events import Session
 from storage.postgres.connection import Connection
-from storage.postgres.visits import Visit, add_batch, forget_batches, last_batch, lock_visits, newer_batches
+from storage.postgres.visits import EVERYWHERE, Visit, add_batch, forget_batches, last_batch, lock_visits, newer_batches
 
 KEPT = timedelta(minutes=10)
 """Many times the interval of the drains' chores, in which each catches up."""
@@ -27,8 +27,11 @@ _decode = msgspec.msgpack.Decoder(list[Visit]).decode
 class SharedUniques(Uniques):
     """The visits of this node's last hours, as one of its drains knows them."""
 
-    def __init__(self, settings: Settings, counters: Counters, slot: int) -> None:
+    def __init__(self, settings: Settings, counters: Counters, slot: int, *, is_everywhere: bool = False) -> None:
+        """`slot`: another for each drain; `is_everywhere`: the drains of all nodes share the visits of all."""
         super().__init__(settings, counters)
+        if is_everywhere:
+            self._node_id = EVERYWHERE
         self._slot = slot
         self._seq = 0
         """The last row of `visit_batches` that is in this memory."""

@@ -62,13 +62,11 @@ class TouchRow(NamedTuple):
     """The first click that the cookie remembered."""
 
 
-async def quarantine(
-    conn: asyncpg.Connection, journal_id: UUID, damaged: Sequence[tuple[int, int, str, bytes]]
-) -> None:
-    """Keep what could not be stored: (segment, byte_offset, error, raw), whole; once, however often it is reported."""
+async def quarantine(conn: asyncpg.Connection, damaged: Sequence[tuple[UUID, int, int, str, bytes]]) -> None:
+    """Keep what could not be stored: (journal_id, segment, byte_offset, error, raw), whole; once, however often told."""
     if damaged:
         await conn.executemany(
             "INSERT INTO quarantine (journal_id, segment, byte_offset, error, raw) VALUES ($1, $2, $3, $4, $5)"
             " ON CONFLICT DO NOTHING",
-            [(journal_id, *row) for row in damaged],
+            damaged,
         )

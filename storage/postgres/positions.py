@@ -20,6 +20,19 @@ class PositionMoved(StorageError):
     """Another drain stored this part of the journal: whoever sees this must stop reading it."""
 
 
+class Move(NamedTuple):
+    """A journal's position goes from `before` to `after`."""
+
+    journal_id: UUID
+    partition: int | None
+    """None: the journal as a whole; else as far as it is of this partition of the stream."""
+    before: tuple[int, int]
+    after: tuple[int, int]
+    watermark_ms: int
+    is_last: bool = False
+    """The partition's part of the journal ends there."""
+
+
 class Stored(NamedTuple):
     """A journal's row."""
 
@@ -59,25 +72,62 @@ async def read(conn: asyncpg.Connection, journal_id: UUID) -> Stored:
     return Stored(*row)
 
 
-async def advance(
-    conn: asyncpg.Connection,
-    journal_id: UUID,
-    before: tuple[int, int],
-    after: tuple[int, int],
-    watermark_ms: int,
-) -> None:
-    """P1. PositionMoved if the journal's position is not `before`."""
-    moved = await conn.fetchval(
-        "UPDATE journal_positions"
-        " SET segment = $4, byte_offset = $5, watermark_ms = greatest(watermark_ms, $6), updated_at = now()"
-        " WHERE journal_id = $1 AND segment = $2 AND byte_offset = $3 RETURNING true",
-        journal_id,
-        *before,
-        *after,
-        watermark_ms,
+# The rows are locked in the order of their keys before any moves: two drains that both believe a journal to be theirs
+# must not wait for each other in a circle.
+_MOVE_JOURNALS = """
+    WITH new AS (
+        SELECT * FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[])
+            AS new (journal_id, segment, byte_offset, to_segment, to_offset, through_ms)
+    ), held AS MATERIALIZED (
+        SELECT p.journal_id FROM journal_positions p JOIN new USING (journal_id) ORDER BY 1 FOR UPDATE OF p
     )
-    if not moved:
-        raise PositionMoved(f"journal {journal_id.hex} was stored past segment {before[0]} offset {before[1]}")
+    UPDATE journal_positions p SET segment = new.to_segment, byte_offset = new.to_offset,
+        watermark_ms = greatest(p.watermark_ms, new.through_ms), updated_at = now()
+    FROM held JOIN new USING (journal_id)
+    WHERE p.journal_id = new.journal_id AND p.segment = new.segment AND p.byte_offset = new.byte_offset"""
+_MOVE_PARTITIONS = """
+    WITH new AS (
+        SELECT * FROM unnest(
+            $1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::bool[]
+        ) AS new (journal_id, segment, byte_offset, to_segment, to_offset, through_ms, partition, is_last)
+    ), held AS MATERIALIZED (
+        SELECT p.journal_id, p.partition FROM stream_positions p JOIN new USING (journal_id, partition)
+        ORDER BY 1, 2 FOR UPDATE OF p
+    )
+    UPDATE stream_positions p SET segment = new.to_segment, byte_offset = new.to_offset,
+        watermark_ms = greatest(p.watermark_ms, new.through_ms), updated_at = now(),
+        finished_at = coalesce(p.finished_at, CASE WHEN new.is_last THEN now() END)
+    FROM held JOIN new USING (journal_id, partition)
+    WHERE p.journal_id = new.journal_id AND p.partition = new.partition
+        AND p.segment = new.segment AND p.byte_offset = new.byte_offset"""
+
+
+async def advance(conn: asyncpg.Connection, moves: Sequence[Move]) -> None:
+    """P1, for each journal and partition at most one move. PositionMoved if one is not where its move begins."""
+    local = [move for move in moves if move.partition is None]
+    streamed = [move for move in moves if move.partition is not None]
+    if local:
+        await _move(conn, _MOVE_JOURNALS, local)
+    if streamed:
+        partitions, lasts = [move.partition for move in streamed], [move.is_last for move in streamed]
+        await _move(conn, _MOVE_PARTITIONS, streamed, partitions, lasts)
+
+
+async def _move(conn: asyncpg.Connection, statement: str, moves: Sequence[Move], *columns: Sequence[object]) -> None:
+    status = await conn.execute(
+        statement,
+        [move.journal_id for move in moves],
+        [move.before[0] for move in moves],
+        [move.before[1] for move in moves],
+        [move.after[0] for move in moves],
+        [move.after[1] for move in moves],
+        [move.watermark_ms for move in moves],
+        *columns,
+    )
+    if status != f"UPDATE {len(moves)}":
+        first = moves[0]
+        whose = f"journal {first.journal_id.hex}" if len(moves) == 1 else f"one of {len(moves)} journals"
+        raise PositionMoved(f"{whose} was stored past segment {first.before[0]} offset {first.before[1]}")
 
 
 async def finish(conn: asyncpg.Connection, journal_id: UUID, at: tuple[int, int]) -> None:

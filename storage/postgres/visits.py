@@ -17,6 +17,9 @@ import asyncpg
 _HEADER_BYTES = 19
 _ROW = struct.Struct(">2x4xi4xi4x16s4x16s")
 
+EVERYWHERE = -1
+"""Instead of a node's id: all nodes, whose drains share the events of all."""
+
 _LOCK_CLASS = 0x56697369  # "Visi"; the second key is the node's id
 
 Visit = tuple[int, int, bytes, bytes]
@@ -36,7 +39,7 @@ async def read_visits(
     """
     await conn.copy_from_query(
         "SELECT offer_id, aff_id, visitor, click_id FROM clicks"
-        " WHERE click_id >= $1 AND node_id = $2 AND visitor IS NOT NULL AND NOT flags && $3::text[]",
+        " WHERE click_id >= $1 AND $2 IN (node_id, -1) AND visitor IS NOT NULL AND NOT flags && $3::text[]",
         UUID(int=max(0, since_ms) << 80),
         node_id,
         list(not_counted),
@@ -49,7 +52,7 @@ async def stored_through(conn: asyncpg.Connection, node_id: int) -> tuple[int, i
     """Unix ms through which the node's events are stored, in the journal that is furthest and in the one furthest behind."""
     row = await conn.fetchrow(
         "SELECT max(watermark_ms) AS furthest, min(watermark_ms) FILTER (WHERE finished_at IS NULL) AS behind"
-        " FROM journal_positions WHERE node_id = $1 AND watermark_ms > 0",
+        " FROM journal_positions WHERE $1 IN (node_id, -1) AND watermark_ms > 0",
         node_id,
     )
     furthest = row["furthest"] or 0

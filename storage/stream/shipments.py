@@ -101,12 +101,28 @@ _resends = msgspec.msgpack.Decoder(Resend)
 
 def decode_message(data: bytes) -> Message:
     """The message in `data`; msgspec.DecodeError or ValidationError if it is none. LaterVersion: it may well be one."""
-    message: Message = _messages.decode(data)
-    if message.version > VERSION:
-        raise LaterVersion(f"a message of version {message.version}; this release knows {VERSION}")
+    try:
+        message: Message = _messages.decode(data)
+    except msgspec.ValidationError:
+        _refuse_later(_version_in(data))
+        raise
+    _refuse_later(message.version)
     if isinstance(message, Beat) and len(message.befores) != message.partitions:
         raise msgspec.ValidationError(f"a beat of {message.partitions} partitions with {len(message.befores)} places")
     return message
+
+
+def _version_in(data: bytes) -> int:
+    """What an array says in the place of the version, behind the tag; 0: nothing like it."""
+    try:
+        return msgspec.msgpack.decode(msgspec.msgpack.decode(data, type=list[msgspec.Raw])[1], type=int)
+    except (msgspec.MsgspecError, IndexError):
+        return 0
+
+
+def _refuse_later(version: int) -> None:
+    if version > VERSION:
+        raise LaterVersion(f"a message of version {version}; this release knows {VERSION}")
 
 
 def decode_resend(message: bytes) -> Resend:

@@ -91,7 +91,14 @@ class Scribe:
     """One worker's journal. Nothing is minted twice; an event may be given an earlier time than now, in order."""
 
     def __init__(
-        self, data_dir: Path, *, node: int = 0, worker: int = 0, max_segment_bytes: int = 1 << 20, revision: int = 1
+        self,
+        data_dir: Path,
+        *,
+        node: int = 0,
+        worker: int = 0,
+        max_segment_bytes: int = 1 << 20,
+        revision: int = 1,
+        partitions: int = 0,
     ) -> None:
         self.writer = JournalWriter.create(
             data_dir / "journal",
@@ -99,6 +106,7 @@ class Scribe:
             worker_id=worker,
             now_ms=now_ms(),
             max_segment_bytes=max_segment_bytes,
+            partitions=partitions,
         )
         self.ids = ClickIds([SECRET], node, worker, Unleased())
         self.revision = revision

@@ -29,12 +29,9 @@ def click(ms: int, number: int, **params: str) -> Click:
     return Click(session, "redirected", "", [], "", params, "", "", b"")
 
 
-def conversion(ms: int, number: int, **named: object) -> Conversion:
-    fields: dict[str, object] = {"click_id": b"", "transaction_id": "", **named}
+def conversion(ms: int, number: int, click_id: bytes = b"", transaction_id: str = "") -> Conversion:
     conversion_id = ms.to_bytes(6, "big") + number.to_bytes(10, "big")
-    return Conversion(
-        conversion_id, 1, ms, "postback", fields["transaction_id"], fields["click_id"], b"", 17, 0, {}, "", "", ""
-    )  # type: ignore[arg-type]
+    return Conversion(conversion_id, 1, ms, "postback", transaction_id, click_id, b"", 17, 0, {}, "", "", "")
 
 
 def records_of(events: list[Event | bytes], segment: int = 1) -> list[Record]:
@@ -95,15 +92,14 @@ def make_events(kinds: list[tuple[str, int]]) -> list[Event | bytes]:
     ms = 1_800_000_000_000
     for number, (kind, later_ms) in enumerate(kinds):
         ms += later_ms
-        made.append(
-            {
-                "click": click(ms, number),
-                "conversion": conversion(ms, number, click_id=click(ms - 5, 1).session.click_id),
-                "named": conversion(ms, number, transaction_id=f"order-{number % 3}"),
-                "beat": Heartbeat(ms),
-                "nonsense": b"\xc1" + bytes([number]),
-            }[kind]
-        )
+        kinds_of: dict[str, Event | bytes] = {
+            "click": click(ms, number),
+            "conversion": conversion(ms, number, click_id=click(ms - 5, 1).session.click_id),
+            "named": conversion(ms, number, transaction_id=f"order-{number % 3}"),
+            "beat": Heartbeat(ms),
+            "nonsense": b"\xc1" + bytes([number]),
+        }
+        made.append(kinds_of[kind])
     return made
 
 
