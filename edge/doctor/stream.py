@@ -63,7 +63,7 @@ async def check_stalled(conn: Connection, found: Installation) -> AsyncIterator[
             f"{one.journals} of node {one.node_id} are not finished and have stood still since"
             f" {f'{last:%Y-%m-%d %H:%M} UTC' if last else 'their beginning'}: conversions whose click may be in them wait",
             "drains that stand still: start them. That node: start it, or `clickedge ship` on its data dir."
-            " Its disk is gone: docs/streaming.md says how to let go of them",
+            " Its disk is gone: `clickedge stream` and `clickedge stream end JOURNAL`, see docs/streaming.md",
         )
     if not stalled and found.settings.stream_url:
         yield ok("streamed journals", "none stands still")
