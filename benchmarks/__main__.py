@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, str] = {
     "reports": "benchmarks.reports",
     "sessions": "benchmarks.session_memory",
     "locust": "benchmarks.mixed_load",
+    "capacity": "benchmarks.capacity",
     "guard": "benchmarks.guard",
 }
 """By name; each module has `SUMMARY`, `add_arguments(parser)` and `run(arguments)`, and is imported when it is run."""
