@@ -5,12 +5,13 @@ the parts says whether the model is right, and what outages do to the lag.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from benchmarks.capacity.checks import agree, outages, runs
-from benchmarks.capacity.figures import FIGURES, load
+from benchmarks.capacity.figures import FIGURES, load, write
 from benchmarks.capacity.model import RATES_PER_S, limits, plan
 from benchmarks.capacity.page import publish, render
 
@@ -22,11 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figures", type=Path, default=FIGURES, help="costs, choices and prices (default: results/capacity.json)")
     parser.add_argument("--seed", type=int, default=7, help="of the simulation (default: 7)")
     parser.add_argument("--seconds", type=float, default=60, help="simulated, of each run (default: 60)")
+    parser.add_argument("--measure", action="store_true", help="first measure how long a batch keeps others out, and write it into the figures")
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="of that database: on a real disk")
     parser.add_argument("--publish", action="store_true", help="write the tables into docs/scaling.md as well")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Reckon, simulate, compare, print; SystemExit where model and simulation disagree."""
+    if arguments.measure:
+        _measure(arguments.figures, arguments.directory)
     book = load(arguments.figures)
     figures = book.figures
     found: dict[str, Any] = {
@@ -45,3 +50,11 @@ def run(arguments: argparse.Namespace) -> None:
     wrong = [one["name"] for one in found["agreement"] if not one["agrees"]]
     if wrong:
         raise SystemExit(f"model and simulation disagree: {', '.join(wrong)}")
+
+
+def _measure(figures: Path, directory: Path) -> None:
+    from benchmarks.capacity.measuring import measure  # noqa: PLC0415 - the model needs neither drain nor database
+
+    said = json.loads(figures.read_text(encoding="utf-8"))
+    said["figures"] |= measure(directory)
+    write(figures, said)

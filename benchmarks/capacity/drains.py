@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING
 
-from benchmarks.capacity.model import is_shared, overtaken_share
+from benchmarks.capacity.model import is_shared, overtaken_share, serial_us
 from benchmarks.capacity.queueing import Station, Steps
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Drains:
         self.postgres = Station(world.env, layout.postgres_cores)
         self.lock = Station(world.env)
         self.is_shared = is_shared(layout)
+        self.serial = serial_us(world.figures, layout) / world.costs.batch
+        """Of a batch's time, that of which only one drain at a time can have its own."""
         self.all = [Drain(number) for number in range(layout.drains)]
         self.busy_s = 0.0
         """Making rows and waiting for PostgreSQL's answers, not for its free core or the lock; of all together."""
@@ -112,15 +114,15 @@ class Drains:
         return True
 
     def _store(self, drain: Drain, count: int) -> Steps:
-        """The batch's transaction: rows and COPY, the agreement, what follows it under the lock, the commit."""
+        """The batch's transaction: rows and COPY; then, alone, what follows the agreement or the roll-ups; the commit."""
         world = self.world
-        free = 1 - world.figures.locked_share if self.is_shared else 1.0
+        free = 1 - self.serial
         is_overtaken = self.is_shared and world.random.random() < overtaken_share(world.figures, world.scenario.layout, count)
         for _ in range(1 + is_overtaken):
             yield from self._learn(drain)
-            yield from self._work(drain, count * free, commits=not self.is_shared)
+            yield from self._work(drain, count * free, commits=not self.serial)
         self.overtaken += is_overtaken
-        if not self.is_shared:
+        if not self.serial:
             return
         with self.lock.hold() as turn:
             yield turn

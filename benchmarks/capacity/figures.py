@@ -29,6 +29,7 @@ class Figures:
     postgres_us_per_conversion: float
     postgres_ms_per_batch: float
     locked_share: float
+    rollup_share: float
     visit_us_per_click: float
     close_repeat_share: float
     stream_events_per_s: float
@@ -98,10 +99,19 @@ def load(path: Path = FIGURES, cluster: Path = CLUSTER) -> Book:
     return Book(Figures(**{name: _number(name, one.value) for name, one in sources.items()}), sources)
 
 
+def write(path: Path, said: Mapping[str, Any]) -> None:
+    """The file again, a figure a line."""
+    parts = [f'  "about": {json.dumps(said["about"])}']
+    for name in ("figures", "choices"):
+        lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in said[name].items())
+        parts.append(f'  "{name}": {{\n{lines}\n  }}')
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+
+
 def _source(name: str, said: Mapping[str, Any], kind: str) -> Source:
     value = said.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}: {value!r} is no number")
+        raise ValueError(f"{name}: {value!r} is no number")  # noqa: TRY004 - of a file's content
     return Source(value, kind, str(said.get("source", "")))
 
 

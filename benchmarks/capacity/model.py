@@ -67,7 +67,8 @@ def utilisations(figures: Figures, layout: Layout, rate_per_s: float) -> dict[st
     cost = costs(figures)
     rows = batch_rows(figures, layout, rate_per_s)
     fixed_us = figures.postgres_ms_per_batch * 1000 / rows
-    repeated = overtaken_share(figures, layout, rows) * (1 - figures.locked_share)
+    one_by_one_us = serial_us(figures, layout)
+    repeated = overtaken_share(figures, layout, rows) * (1 - one_by_one_us / cost.batch)
     per_drain = rate_per_s / layout.drains
     own_us = cost.batch * (1 + repeated) + fixed_us + _exchange_us(figures, layout)
     found = {
@@ -77,14 +78,30 @@ def utilisations(figures: Figures, layout: Layout, rate_per_s: float) -> dict[st
         "drains": per_drain * own_us,
         "postgres": rate_per_s * (cost.postgres * (1 + repeated) + fixed_us) / layout.postgres_cores,
     }
-    if is_shared(layout):
-        found["unique lock"] = rate_per_s * (cost.batch * figures.locked_share + fixed_us)
+    if one_by_one_us:
+        found[serial_part(layout)] = rate_per_s * (one_by_one_us + fixed_us)
     return {name: us / 1e6 for name, us in found.items()}
 
 
 def is_shared(layout: Layout) -> bool:
     """Whether drains must agree on who came first."""
     return layout.unique_hours > 0 and layout.drains > 1
+
+
+def serial_us(figures: Figures, layout: Layout) -> float:
+    """Of a click, what only one drain at a time can do: under the lock of unique visits, which spans all that conversions
+    need and the roll-ups; or from its first row of stats_hourly on, as every drain adds to the hour's largest offers."""
+    if layout.drains == 1:
+        return 0.0
+    click_us = figures.drain_us_per_click + figures.postgres_us_per_click
+    if not is_shared(layout):
+        return click_us * figures.rollup_share
+    return click_us * figures.locked_share + costs(figures).batch - click_us
+
+
+def serial_part(layout: Layout) -> str:
+    """What is held meanwhile."""
+    return "unique lock" if is_shared(layout) else "roll-up rows"
 
 
 def _exchange_us(figures: Figures, layout: Layout) -> float:
@@ -136,10 +153,12 @@ def limits(figures: Figures) -> list[Limit]:
     window_s = max(figures.unique_hours, 1e-9) * 3600
     memory = figures.memory_gb_per_machine * GB / figures.cores_per_machine
     fixed_us = figures.postgres_ms_per_batch * 1000 / figures.batch_rows
+    several = Layout(1, 1, 2, 1, 0)
     found = [
         Limit("memory of unique visits, of each drain", memory * figures.peak_to_mean / (window_s * figures.visit_bytes_per_click),
               "EDGE_UNIQUE_HOURS less, or 0; EDGE_UNIQUE_CAPACITY keeps the memory, and forgets"),
-        Limit("lock of unique visits", 1e6 / (cost.batch * figures.locked_share + fixed_us), "EDGE_UNIQUE_HOURS=0; more EDGE_BATCH_ROWS while drains have room"),
+        Limit("lock of unique visits", 1e6 / (serial_us(figures, several._replace(unique_hours=1)) + fixed_us), "EDGE_UNIQUE_HOURS=0; more EDGE_BATCH_ROWS while drains have room"),
+        Limit("rows of stats_hourly, of the hour's largest offers", 1e6 / (serial_us(figures, several) + fixed_us), "more EDGE_BATCH_ROWS: fewer rows for each click; then a second installation"),
         Limit("exchange of unique visits", 1e6 / figures.visit_us_per_click, "EDGE_UNIQUE_HOURS=0: each drain learns every visit, so more drains do not help"),
         Limit("one stream", figures.stream_events_per_s / events, "larger batches; then a stream of its own for each group of edges: a second installation"),
         Limit("rows into one PostgreSQL", figures.postgres_rows_per_s / events, "Citus, or a second installation"),

@@ -12,7 +12,7 @@ import simpy
 
 from benchmarks.capacity.drains import Drains
 from benchmarks.capacity.figures import Figures
-from benchmarks.capacity.model import costs, is_shared
+from benchmarks.capacity.model import costs, serial_part
 from benchmarks.capacity.queueing import Population, Station, Steps, lognormal_parameters, poisson, weighted_percentile
 from benchmarks.capacity.scenario import Result, Scenario
 
@@ -32,7 +32,7 @@ class World:
     def __init__(self, figures: Figures, scenario: Scenario) -> None:
         self.figures, self.scenario = figures, scenario
         self.env = simpy.Environment()
-        self.random = Random(scenario.seed)  # noqa: S311 - a simulation wants the same chance again
+        self.random = Random(scenario.seed)
         self.costs = costs(figures)
         layout = scenario.layout
         self.workers = [[Station(self.env) for _ in range(layout.workers)] for _ in range(layout.edges)]
@@ -81,7 +81,7 @@ class World:
                 self.env.process(self._answer(edge, worker, (self.env.now, count)))
 
     def _bursts(self) -> "Bursts":
-        return Bursts(Random(self.random.random()))  # noqa: S311 - as above
+        return Bursts(Random(self.random.random()))
 
     def _answer(self, edge: int, worker: Station, cohort: Cohort) -> Steps:
         yield from worker.serve(cohort[1] * self.costs.worker / 1e6)
@@ -142,7 +142,7 @@ class World:
             "drains": self.drains.busy_s,
             "postgres": self.drains.postgres.busy_s,
         }
-        return busy | ({"unique lock": self.drains.lock.busy_s} if is_shared(self.scenario.layout) else {})
+        return busy | ({serial_part(self.scenario.layout): self.drains.lock.busy_s} if self.drains.serial else {})
 
     def _utilisation(self) -> dict[str, float]:
         layout, before = self.scenario.layout, self._at_warm_up[0]
