@@ -62,10 +62,13 @@ def costs(figures: Figures) -> Costs:
     )
 
 
-def utilisations(figures: Figures, layout: Layout, rate_per_s: float) -> dict[str, float]:
-    """Of each part that the simulation has: the share of its time that it works; above 1 it does not keep up."""
+def utilisations(figures: Figures, layout: Layout, rate_per_s: float, rows: float = 0) -> dict[str, float]:
+    """Of each part that the simulation has: the share of its time that it works. `rows` of a batch: 0, as the rate has it.
+
+    Above 1 it does not keep up, unless batches are not full: they grow while they wait, and cost less for each click.
+    """
     cost = costs(figures)
-    rows = batch_rows(figures, layout, rate_per_s)
+    rows = rows or batch_rows(figures, layout, rate_per_s)
     fixed_us = figures.postgres_ms_per_batch * 1000 / rows
     one_by_one_us = serial_us(figures, layout)
     repeated = overtaken_share(figures, layout, rows) * (1 - one_by_one_us / cost.batch)
@@ -124,13 +127,10 @@ def overtaken_share(figures: Figures, layout: Layout, rows: float) -> float:
 
 
 def capacity(figures: Figures, layout: Layout) -> tuple[float, str]:
-    """The rate at which the first part saturates, and its name."""
-    low, high = 0.0, 1e9
-    while high - low > max(1.0, low * 1e-6):
-        middle = (low + high) / 2
-        low, high = (low, middle) if max(utilisations(figures, layout, middle).values()) >= 1 else (middle, high)
-    used = utilisations(figures, layout, high)
-    return high, max(used, key=lambda name: used[name])
+    """The rate at which the first part saturates with full batches, and its name: all use is in proportion to the rate."""
+    used = utilisations(figures, layout, 1.0, figures.batch_rows)
+    part = max(used, key=lambda name: used[name])
+    return 1 / used[part], part
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def limits(figures: Figures) -> list[Limit]:
               "EDGE_UNIQUE_HOURS less, or 0; EDGE_UNIQUE_CAPACITY keeps the memory, and forgets"),
         Limit("lock of unique visits", 1e6 / (serial_us(figures, several._replace(unique_hours=1)) + fixed_us), "EDGE_UNIQUE_HOURS=0; more EDGE_BATCH_ROWS while drains have room"),
         Limit("rows of stats_hourly, of the hour's largest offers", 1e6 / (serial_us(figures, several) + fixed_us), "more EDGE_BATCH_ROWS: fewer rows for each click; then a second installation"),
-        Limit("exchange of unique visits", 1e6 / figures.visit_us_per_click, "EDGE_UNIQUE_HOURS=0: each drain learns every visit, so more drains do not help"),
+        Limit("exchange of unique visits", 1e6 / max(figures.visit_us_per_click, 1e-9), "EDGE_UNIQUE_HOURS=0: each drain learns every visit, so more drains do not help"),
         Limit("one stream", figures.stream_events_per_s / events, "larger batches; then a stream of its own for each group of edges: a second installation"),
         Limit("rows into one PostgreSQL", figures.postgres_rows_per_s / events, "Citus, or a second installation"),
         Limit("cores of one PostgreSQL", figures.postgres_cores * 1e6 / (cost.postgres + cost.sums), "a larger one; a report database of its own; Citus"),
