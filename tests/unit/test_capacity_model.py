@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.capacity import page
 from benchmarks.capacity.figures import CLUSTER, FIGURES, Figures, load
 from benchmarks.capacity.model import RATES_PER_S, Layout, capacity, costs, limits, plan, utilisations
 from benchmarks.capacity.page import render
@@ -159,8 +160,21 @@ def test_the_page_shows_each_rate_limit_and_source() -> None:
         "limits": [one.as_dict() for one in limits(BOOK.figures)],
         "agreement": [], "runs": [], "outages": [],
     }  # fmt: skip
-    page = render(BOOK, found)
-    assert all(f"| {rate:,} |" in page for rate in RATES_PER_S)
-    assert all(one.part in page for one in limits(BOOK.figures))
-    assert "| `shipper_us_per_click` | 5 | estimate |" in page
-    assert "estimates**" in page
+    tables = render(BOOK, found)
+    assert all(f"| {rate:,} |" in tables for rate in RATES_PER_S)
+    assert all(one.part in tables for one in limits(BOOK.figures))
+    assert "| `shipper_us_per_click` | 5 | estimate |" in tables
+    assert "estimates**" in tables
+
+
+def test_publishing_replaces_what_stands_between_the_marks_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as once; the page itself has the marks, with tables of each kind between them."""
+    copy = tmp_path / "scaling.md"
+    before = page.PAGE.read_text(encoding="utf-8")
+    copy.write_text(before, encoding="utf-8")
+    monkeypatch.setattr(page, "PAGE", copy)
+    page.publish("new tables")
+    page.publish("newer tables")
+    head, _, rest = before.partition("<!-- capacity -->\n")
+    assert copy.read_text(encoding="utf-8") == f"{head}<!-- capacity -->\n\nnewer tables\n<!-- /capacity -->{rest.partition('<!-- /capacity -->')[2]}"
+    assert all(f"**{title}" in rest for title in ("Machines", "Dollars", "Of what there is one only", "Model and simulation", "Simulated"))

@@ -1,6 +1,7 @@
 """The simulation of the queues between the parts: nothing is lost in it, and it does what the model says."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -51,9 +52,9 @@ def test_a_lock_that_all_drains_need_is_what_saturates() -> None:
 
 
 @pytest.mark.parametrize("part", ["postgres", "stream", "drain"])
-def test_outages_lose_nothing_and_are_caught_up(part: str) -> None:
+def test_outages_lose_nothing_and_are_caught_up(part: Literal["postgres", "stream", "drain"]) -> None:
     """All that arrived is stored in the end, each click once; the backlog grew meanwhile and went again."""
-    outage = Outage(part, 4, 8)  # type: ignore[arg-type]
+    outage = Outage(part, 4, 8)
     found, quiet = run(0.5, outages=(outage,)), run(0.5)
     assert (found.stored, found.queued) == (found.arrived, 0)
     assert max(count for _, count in found.backlog) > 2 * max(count for _, count in quiet.backlog)
@@ -84,9 +85,8 @@ def test_the_same_seed_gives_the_same_run_and_another_gives_another() -> None:
 def test_bursts_of_the_same_mean_wait_longer() -> None:
     """Twice the rate for a third of the time."""
     rate, _ = capacity(FIGURES_OF_TESTS, TWO)
-    steady, bursty = (
-        simulate(FIGURES_OF_TESTS, Scenario(rate * 0.7, TWO, 20, 3, arrivals, warm_up_s=2)) for arrivals in ("poisson", "bursty")  # type: ignore[arg-type]
-    )  # fmt: skip
+    steady = simulate(FIGURES_OF_TESTS, Scenario(rate * 0.7, TWO, 20, 3, "poisson", warm_up_s=2))
+    bursty = simulate(FIGURES_OF_TESTS, Scenario(rate * 0.7, TWO, 20, 3, "bursty", warm_up_s=2))
     assert bursty.lag_p99_s > steady.lag_p99_s
 
 
