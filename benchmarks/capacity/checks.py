@@ -13,7 +13,7 @@ APART_ALLOWED = 0.05
 """Of a utilisation: the simulation's from the model's."""
 GROWTH_ALLOWED = 0.02
 """Of the rate: what a backlog that does not grow may seem to grow."""
-SLOPE_ALLOWED = 0.25
+SLOPE_ALLOWED = 0.1
 """Of what the backlog must grow by, where the rate is above the model's capacity."""
 LAYOUTS = {
     "2 drains, unique clicks off": Layout(edges=2, workers=2, drains=2, postgres_cores=8, unique_hours=0),
