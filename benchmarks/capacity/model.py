@@ -162,7 +162,7 @@ def limits(figures: Figures) -> list[Limit]:
         Limit("exchange of unique visits", 1e6 / max(figures.visit_us_per_click, 1e-9), "EDGE_UNIQUE_HOURS=0: each drain learns every visit, so more drains do not help"),
         Limit("one stream", figures.stream_events_per_s / events, "larger batches; then a stream of its own for each group of edges: a second installation"),
         Limit("rows into one PostgreSQL", figures.postgres_rows_per_s / events, "Citus, or a second installation"),
-        Limit("cores of one PostgreSQL", figures.postgres_cores * 1e6 / (cost.postgres + cost.sums), "a larger one; a report database of its own; Citus"),
+        Limit("cores of one PostgreSQL", figures.postgres_cores * 1e6 / (cost.postgres + cost.sums), "a larger one; Citus"),
         Limit("drains, one for each partition", MAX_PARTITIONS * 1e6 / (cost.batch + fixed_us), "EDGE_STREAM_PARTITIONS up to 256, then a second installation"),
     ]  # fmt: skip
     return sorted(found, key=lambda limit: limit.saturates_per_s)
