@@ -112,8 +112,10 @@ class Program:
         await self._kill([self.pid])
 
     async def kill_all(self) -> None:
-        """kill -9 of every process at once: a machine that is gone."""
-        await self._kill(self.family())
+        """kill -9 of every process at once: a machine that is gone. Workers first: without a shipper they would answer on
+        their own, for the moment that is between two kills here and is none where a machine is lost.
+        """
+        await self._kill([*self.pids("worker"), *self.family()])
 
     async def _kill(self, victims: list[int]) -> None:
         family = self.family()

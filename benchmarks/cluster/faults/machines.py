@@ -72,13 +72,26 @@ async def _is_stored(scene: Scene, edge: Edge) -> bool:
 async def lose_busy_disk(scene: Scene) -> str:
     """In the middle of the load; with `replicated`, what was answered is on other machines."""
     edge = scene.parts.edges[0]
-    page = await edge.metrics()
-    replicated = total(page, "edge_replicated_answers_total")
+    replicated, fallen_back = await _replicated(edge)
     if not replicated:
         raise SoakFailed(f"{edge.name} has replicated no answer")
-    fallen_back = total(page, "edge_replication_fallbacks_total")
+    await eventually(lambda: _stays_replicated(edge), BACK_S, f"{edge.name} falls back to its disk all the time")
     said = await _lose_disk(scene, edge)
-    return f"{replicated:.0f} answers had waited for the stream, {fallen_back:.0f} had fallen back to its disk; {said}"
+    return f"{replicated:.0f} answers had waited for the stream, {fallen_back:.0f} had fallen back to its disk before; {said}"
+
+
+async def _replicated(edge: Edge) -> tuple[float, float]:
+    """(answers that waited for the stream, those that left after an fsync instead)."""
+    page = await edge.metrics()
+    return total(page, "edge_replicated_answers_total"), total(page, "edge_replication_fallbacks_total")
+
+
+async def _stays_replicated(edge: Edge) -> bool:
+    """For a second and a half: what falls back is on one disk alone until it is shipped, and so it is documented."""
+    before = await _replicated(edge)
+    await asyncio.sleep(1.5)
+    after = await _replicated(edge)
+    return after[0] > before[0] and after[1] == before[1]
 
 
 async def _lose_disk(scene: Scene, edge: Edge) -> str:

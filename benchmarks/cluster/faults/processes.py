@@ -45,10 +45,10 @@ async def _kill_drain(scene: Scene, drain: DrainProgram) -> float:
 
         await eventually(is_taken, TAKEN_S, f"the partitions of {drain.name} have no other owner", 0.05)
         took_s = time.monotonic() - began_s
+        await until_events_flow(scene)
     finally:
         await conn.close()
-    await until_events_flow(scene)
-    drain.launch()
+        drain.launch()
     await drain.wait_ready(BACK_S)
     await _until_shared(scene)
     return took_s
