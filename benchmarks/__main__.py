@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, str] = {
     "sessions": "benchmarks.session_memory",
     "locust": "benchmarks.mixed_load",
     "cluster": "benchmarks.cluster.costs",
+    "capacity": "benchmarks.capacity",
     "guard": "benchmarks.guard",
 }
 """By name; each module has `SUMMARY`, `add_arguments(parser)` and `run(arguments)`, and is imported when it is run."""

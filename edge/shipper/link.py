@@ -34,6 +34,11 @@ class WorkerLinks:
         self._server: asyncio.Server | None = None
         self._directory = -1
 
+    @property
+    def link_count(self) -> int:
+        """Connections open now, whoever's."""
+        return len(self._ends)
+
     async def start(self, data_dir: Path) -> None:
         """Listen in `data_dir`, where no other shipper may be; OSError when that is not possible."""
         self._directory = os.open(data_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

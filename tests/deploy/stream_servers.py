@@ -53,11 +53,12 @@ def environment_of(store: Path, routes: str = "[]", name: str = "nats-0") -> dic
 
 
 @asynccontextmanager
-async def serving(directory: Path) -> AsyncIterator[StreamServer]:
+async def serving(directory: Path, sync_interval: str = "always") -> AsyncIterator[StreamServer]:
     """One server with our configuration, but for its ports and, being alone, without the cluster."""
     server = StreamServer(free_port(), free_port())
     text = CONFIG.read_text().replace("port: 4222", f"listen: '127.0.0.1:{server.port}'")
     text = text.replace("http_port: 8222", f"http: '127.0.0.1:{server.monitor_port}'")
+    text = text.replace("sync_interval: always", f"sync_interval: {sync_interval}")
     before, _, rest = text.partition("cluster {\n")
     config = directory / "nats.conf"
     config.write_text(before + rest.partition("\n}\n")[2])
