@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     settings = {name: getattr(arguments, name) for name in ("rounds", "seconds", "connections")}
-    layouts = {f"{edges} edges, {drains} drains": _figures(rounds, (edges, drains)) for edges, drains in LAYOUTS}
+    layouts = {_name(layout): _figures(rounds, layout) for layout in LAYOUTS}
     publish("cluster", {**facts, **settings, "shared_by_all": f"{facts['cores']} cores", "layouts": layouts})
     print(f"\n{_table(layouts)}")
 
@@ -75,16 +75,20 @@ async def _measure(directory: Path, arguments: argparse.Namespace) -> dict[tuple
         await _load(parts, parts.edges, 1, arguments.connections)
         await wait_until_stored(parts, SETTLED_S)
         for number in range(arguments.rounds):
-            for edges, drains in LAYOUTS if number % 2 == 0 else reversed(LAYOUTS):
-                await _set_drains(parts, drains)
-                taken = await _round(parts, parts.edges[:edges], arguments)
-                rounds[edges, drains].append(taken)
+            for layout in LAYOUTS if number % 2 == 0 else reversed(LAYOUTS):
+                await _set_drains(parts, layout[1])
+                taken = await _round(parts, parts.edges[: layout[0]], arguments)
+                rounds[layout].append(taken)
                 print(
-                    f"{edges} edges, {drains} drains: {taken.clicks:,} clicks, answered at"
+                    f"{_name(layout)}: {taken.clicks:,} clicks, answered at"
                     f" {taken.clicks / taken.answering_s:,.0f}/s, stored at {taken.clicks / taken.storing_s:,.0f}/s",
                     flush=True,
                 )
     return rounds
+
+
+def _name(layout: tuple[int, int]) -> str:
+    return ", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in zip(layout, ("edge", "drain"), strict=True))
 
 
 async def _set_drains(parts: Parts, wanted: int) -> None:

@@ -11,7 +11,7 @@ from benchmarks.cluster.database import DatabaseFailed
 from benchmarks.cluster.faults.plan import Fault, Mode
 from benchmarks.cluster.load import Load
 from benchmarks.cluster.parts import Parts
-from benchmarks.cluster.reckoning import ask_of_stream, settle_and_reckon
+from benchmarks.cluster.reckoning import command, settle_and_reckon, stream_faults
 from benchmarks.cluster.scene import Scene
 from benchmarks.nats import NatsFailed
 from benchmarks.soak import ledger
@@ -87,7 +87,8 @@ async def _hurt_and_count(
         await asyncio.to_thread(load.stop)
         found.books = scene.books()
     found.reckoning = await settle_and_reckon(scene)
-    found.stream = await ask_of_stream(parts)
+    found.stream = await command(parts, "stream")
+    found.failures += stream_faults(found.stream, len(parts.edges))
 
 
 async def _strike(found: Run, scene: Scene, fault: Fault) -> None:
