@@ -47,7 +47,7 @@ async def list_streamed_journals(conn: asyncpg.Connection) -> list[JournalRow]:
             min((s.segment::bigint << 44) + s.byte_offset)
         FROM journal_positions j JOIN stream_positions s USING (journal_id)
         WHERE j.finished_at IS NULL AND s.finished_at IS NULL GROUP BY 1 ORDER BY min(s.watermark_ms), 1""")
-    return [JournalRow(*row, (packed >> 44, packed & ((1 << 44) - 1))) for *row, packed in map(tuple, rows)]
+    return [JournalRow(*tuple(row)[:6], (row[6] >> 44, row[6] & ((1 << 44) - 1))) for row in rows]
 
 
 async def end_journal(conn: asyncpg.Connection, journal_id: UUID, *, quiet_s: float) -> bool | None:

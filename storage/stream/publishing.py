@@ -45,10 +45,17 @@ class Publisher:
     """The sending end of one connection. `wake` is called whenever an acknowledgement comes."""
 
     def __init__(self, connection: StreamConnection, acknowledged: Acknowledged, wake: Callable[[], None]) -> None:
-        self._jetstream = connection.jetstream
+        self._connection, self._jetstream = connection, connection.jetstream
         self._acknowledged = acknowledged
         self._wake = wake
         self._messages_under_way = self._bytes_under_way = 0
+
+    def check(self) -> None:
+        """StreamAway: something that is under way will never be acknowledged."""
+        if self._connection.refusal:
+            raise StreamAway(f"the stream did not take a message: {self._connection.refusal}")
+        if self._connection.closed.is_set():
+            raise StreamAway("the connection was closed")
 
     @property
     def has_room(self) -> bool:

@@ -15,7 +15,6 @@ from tests.postgres.report_month import make_month
 from tests.postgres.report_recount import flatten
 
 
-
 @pytest.fixture
 async def bench(data_dir: Path, any_database: str) -> AsyncIterator[Bench]:
     """A bench on the embedded server, and again on Debian's."""

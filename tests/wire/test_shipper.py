@@ -279,9 +279,9 @@ async def test_a_shipper_that_is_told_to_end_ships_what_its_workers_left(
 
 async def test_one_shipper_a_data_dir(stream_server: StreamServer, nats_url: str, data_dir: Path) -> None:
     """A second one says so and ends."""
+    orders = ChildOrders("shipper", 0, make_settings(stream_server, data_dir), -1, [])
     lock = hold_lock(data_dir / "ship.lock")
     assert lock is not None
-    orders = ChildOrders("shipper", 0, make_settings(stream_server, data_dir), -1, [])
     with pytest.raises(StorageError, match="another shipper runs"):
         await run_shipper(orders, Counters.private())
     os.close(lock)
