@@ -31,7 +31,7 @@ LAYOUTS = ((1, 1), (2, 1), (1, 2), (2, 2))
 """Edges that get clicks, drains that run."""
 COMPONENTS = ("worker", "shipper", "NATS leader", "NATS followers", "drain", "PostgreSQL", "rest")
 PATH = "/aff_c?offer_id=17&aff_id=2"
-SETTLED_S = 120.0
+SETTLED_S, IDLE_S = 120.0, 8.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -58,41 +58,66 @@ def run(arguments: argparse.Namespace) -> None:
     directory = Path(tempfile.mkdtemp(prefix="clickedge-bench-", dir=arguments.directory))
     directory.chmod(0o711)
     try:
-        rounds = asyncio.run(_measure(directory, arguments))
+        rounds, idle = asyncio.run(_measure(directory, arguments))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     settings = {name: getattr(arguments, name) for name in ("rounds", "seconds", "connections")}
-    layouts = {f"{edges} edges, {drains} drains": _figures(rounds, (edges, drains)) for edges, drains in LAYOUTS}
-    publish("cluster", {**facts, **settings, "shared_by_all": f"{facts['cores']} cores", "layouts": layouts})
-    print(f"\n{_table(layouts)}")
+    layouts = {_name(layout): _figures(rounds, layout) for layout in LAYOUTS}
+    publish("cluster", {**facts, **settings, "shared_by_all": f"{facts['cores']} cores", "idle_cpu_ms_per_s": idle, "layouts": layouts})
+    shown = ", ".join(f"{name} {cpu_ms:.1f}" for name, cpu_ms in idle.items())
+    print(f"\n{_table(layouts)}\n\nwithout a click, CPU ms a second of two edges and two drains: {shown}")
 
 
-async def _measure(directory: Path, arguments: argparse.Namespace) -> dict[tuple[int, int], list[Round]]:
+async def _measure(
+    directory: Path, arguments: argparse.Namespace
+) -> tuple[dict[tuple[int, int], list[Round]], dict[str, float]]:
+    """The rounds of each layout, and what each component takes without a click, in milliseconds of CPU a second."""
     catalog = directory / "catalog.toml"
     catalog.write_text(catalog_text(), encoding="utf-8")
     rounds: dict[tuple[int, int], list[Round]] = {layout: [] for layout in LAYOUTS}
     async with Parts(directory, catalog, settings={}) as parts:
-        await _load(parts, parts.edges, 1, arguments.connections)
-        await wait_until_stored(parts, SETTLED_S)
+        await _warm_up(parts, arguments.connections)
+        await _set_drains(parts, len(parts.drains))
+        idle = await _idle(parts)
         for number in range(arguments.rounds):
-            for edges, drains in LAYOUTS if number % 2 == 0 else reversed(LAYOUTS):
-                await _set_drains(parts, drains)
-                taken = await _round(parts, parts.edges[:edges], arguments)
-                rounds[edges, drains].append(taken)
+            for layout in LAYOUTS if number % 2 == 0 else reversed(LAYOUTS):
+                if await _set_drains(parts, layout[1]):
+                    await _warm_up(parts, arguments.connections)
+                taken = await _round(parts, parts.edges[: layout[0]], arguments)
+                rounds[layout].append(taken)
                 print(
-                    f"{edges} edges, {drains} drains: {taken.clicks:,} clicks, answered at"
+                    f"{_name(layout)}: {taken.clicks:,} clicks, answered at"
                     f" {taken.clicks / taken.answering_s:,.0f}/s, stored at {taken.clicks / taken.storing_s:,.0f}/s",
                     flush=True,
                 )
-    return rounds
+    return rounds, idle
 
 
-async def _set_drains(parts: Parts, wanted: int) -> None:
-    """So many run, and share all partitions."""
+async def _idle(parts: Parts) -> dict[str, float]:
+    components = await _components(parts)
+    before = {name: look() for name, look in components.items()}
+    await asyncio.sleep(IDLE_S)
+    return {name: round((look() - before[name]) / IDLE_S * 1000, 1) for name, look in components.items()}
+
+
+def _name(layout: tuple[int, int]) -> str:
+    return ", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in zip(layout, ("edge", "drain"), strict=True))
+
+
+async def _warm_up(parts: Parts, connections: int) -> None:
+    """Browsers, pages and offers are known to every process afterwards."""
+    await _load(parts, parts.edges, 1, connections)
+    await wait_until_stored(parts, SETTLED_S)
+
+
+async def _set_drains(parts: Parts, wanted: int) -> bool:
+    """So many run, and share all partitions; whether one is new."""
+    is_new = False
     for number, drain in enumerate(parts.drains):
         if number >= wanted and drain.is_up:
             await drain.stop()
         elif number < wanted and not drain.is_up:
+            is_new = True
             drain.launch()
             await drain.wait_ready()
 
@@ -105,6 +130,7 @@ async def _set_drains(parts: Parts, wanted: int) -> None:
         return None not in owners and len(owners) == wanted
 
     await eventually(are_shared, 60, f"the partitions are not shared by {wanted} drains")
+    return is_new
 
 
 async def _round(parts: Parts, edges: Sequence[Edge], arguments: argparse.Namespace) -> Round:

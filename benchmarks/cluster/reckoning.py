@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,9 @@ from benchmarks.soak.node import SoakFailed
 from benchmarks.soak.reckoning import Reckoning, _is_told, reckon
 
 STORED_S, TOLD_S = 120.0, 120.0
+BEHIND_S = 10.0
+"""A journal without a gap is a heartbeat behind, and what a busy machine takes to store it."""
+_JOURNAL = re.compile(r"^([0-9a-f]{32}) +\d+ +\d+ +\d+ +([\d.]+ s|all of it)", re.MULTILINE)
 
 
 async def settle_and_reckon(scene: Scene) -> Reckoning:
@@ -73,13 +77,27 @@ async def _wait(parts: Parts, missing: Callable[[object], Awaitable[str]], timeo
         await asyncio.sleep(0.2)
 
 
-async def ask_of_stream(parts: Parts) -> str:
-    """What `clickedge stream` prints. SoakFailed when it fails."""
+async def command(parts: Parts, *arguments: str) -> str:
+    """What a command of the product prints, run with the first edge's settings. SoakFailed when it fails."""
     env = {**os.environ, **parts.settings, "EDGE_NODE_ID": "0"}
     process = await asyncio.create_subprocess_exec(
-        str(COMMAND), "stream", env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        str(COMMAND), *arguments, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     said = (await process.communicate())[0].decode(errors="replace")
     if process.returncode:
-        raise SoakFailed(f"`clickedge stream` ended with code {process.returncode}: {said[-1500:]}")
+        raise SoakFailed(f"`clickedge {' '.join(arguments)}` ended with code {process.returncode}: {said[-1500:]}")
     return said
+
+
+def stream_faults(said: str, journals: int) -> list[str]:
+    """What `clickedge stream` shows that must not be, once all is stored and so many journals are still written."""
+    faults = [f"`clickedge stream`: {line.strip()}" for line in said.splitlines() if "(nobody)" in line]
+    rows = _JOURNAL.findall(said)
+    faults += [f"journal {journal} is {behind} behind" for journal, behind in rows if _seconds(behind) > BEHIND_S]
+    if len(rows) != journals:
+        faults.append(f"`clickedge stream` shows {len(rows)} unfinished journals, not {journals}")
+    return faults
+
+
+def _seconds(behind: str) -> float:
+    return float(behind.removesuffix(" s")) if behind.endswith(" s") else float("inf")

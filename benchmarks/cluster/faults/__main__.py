@@ -43,7 +43,10 @@ def main() -> int:
     if faults:
         print(f"logs, ledgers and data are in {directory}", file=sys.stderr)
         return 1
-    shutil.rmtree(directory, ignore_errors=True)
+    if arguments.keep:
+        print(f"logs, ledgers and data are in {directory}")
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
     print("0 lost, 0 doubled, roll-ups equal")
     return 0
 
@@ -54,6 +57,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=120, help="requests a second to both edges together (120)")
     parser.add_argument("--seed", type=int, default=0, help="of chance; 0: another one each time (0)")
     parser.add_argument("--directory", default="/var/tmp", help="for all data: on a real disk (/var/tmp)")
+    parser.add_argument("--keep", action="store_true", help="logs, ledgers and data although all is well")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "cluster-faults", help="for the report (build/cluster-faults)")
     return parser.parse_args()
 

@@ -7,12 +7,12 @@ from benchmarks.cluster.faults.processes import BACK_S
 from benchmarks.cluster.faults.servers import STREAM, until_events_flow
 from benchmarks.cluster.programs import Edge, eventually
 from benchmarks.cluster.progress import journal_ends, unstored
+from benchmarks.cluster.reckoning import command
 from benchmarks.cluster.scene import Scene
 from benchmarks.scraping import total
 from benchmarks.soak.node import SoakFailed
 
 IDLE_S, REFUSED_S = 60.0, 60.0
-BETWEEN_S = 1.0
 
 
 async def restart_in_turn(scene: Scene) -> str:
@@ -127,25 +127,18 @@ async def until_read(scene: Scene) -> None:
 
 
 async def release(scene: Scene, node_id: int) -> int:
-    """The operator's part, once the machine is gone for good and all it had shipped is stored; how many journals it closed.
+    """The operator's part, once the machine is gone for good and all it had shipped is stored; how many journals it ended.
 
     The number may be leased again, and nobody waits any more for what its journals may have had beyond.
     """
     conn = await scene.parts.connect()
     try:
-        async with conn.transaction():
-            await conn.execute("DELETE FROM nodes WHERE node_id = $1", node_id)
-            await conn.execute(
-                "UPDATE stream_positions SET finished_at = now() WHERE finished_at IS NULL AND journal_id IN"
-                " (SELECT journal_id FROM journal_positions WHERE node_id = $1)",
-                node_id,
-            )
-            closed = await conn.fetch(
-                "UPDATE journal_positions SET finished_at = now() WHERE finished_at IS NULL AND node_id = $1"
-                " RETURNING journal_id",
-                node_id,
-            )
+        await conn.execute("DELETE FROM nodes WHERE node_id = $1", node_id)
+        rows = await conn.fetch(
+            "SELECT journal_id FROM journal_positions WHERE node_id = $1 AND finished_at IS NULL", node_id
+        )
     finally:
         await conn.close()
-    await asyncio.sleep(BETWEEN_S)
-    return len(closed)
+    for row in rows:
+        await command(scene.parts, "stream", "end", row["journal_id"].hex, "--force")
+    return len(rows)

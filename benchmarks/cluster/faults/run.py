@@ -11,7 +11,7 @@ from benchmarks.cluster.database import DatabaseFailed
 from benchmarks.cluster.faults.plan import Fault, Mode
 from benchmarks.cluster.load import Load
 from benchmarks.cluster.parts import Parts
-from benchmarks.cluster.reckoning import ask_of_stream, settle_and_reckon
+from benchmarks.cluster.reckoning import command, settle_and_reckon, stream_faults
 from benchmarks.cluster.scene import Scene
 from benchmarks.nats import NatsFailed
 from benchmarks.soak import ledger
@@ -21,17 +21,20 @@ from benchmarks.soak.partners import Listener, listening_partners
 from benchmarks.soak.reckoning import Reckoning
 from storage.errors import StorageError
 
-WARM_UP_S, CALM_S, HEALED_S = 4.0, 2.0, 120.0
+WARM_UP_S, CALM_S, HEALED_S = 4.0, 3.0, 120.0
 FAILURES = (SoakFailed, NatsFailed, DatabaseFailed, StorageError)
 
 
 @dataclass
 class Struck:
-    """One fault as it was: from `began_s` to `well_s` (Unix time), when the cluster was whole again."""
+    """One fault as it was: from `began_s` to `well_s` (Unix time), when the cluster was whole again. Until `over_s` each
+    visitor has met the edges again: what it finds broken is the connection that it kept to a process that was killed.
+    """
 
     fault: Fault
     began_s: float
     well_s: float = 0.0
+    over_s: float = 0.0
     saw: str = ""
     failure: str = ""
 
@@ -84,7 +87,8 @@ async def _hurt_and_count(
         await asyncio.to_thread(load.stop)
         found.books = scene.books()
     found.reckoning = await settle_and_reckon(scene)
-    found.stream = await ask_of_stream(parts)
+    found.stream = await command(parts, "stream")
+    found.failures += stream_faults(found.stream, len(parts.edges))
 
 
 async def _strike(found: Run, scene: Scene, fault: Fault) -> None:
@@ -101,10 +105,11 @@ async def _strike(found: Run, scene: Scene, fault: Fault) -> None:
         struck.failure = struck.failure or str(error)
         raise
     finally:
-        struck.well_s = time.time()
+        struck.well_s = struck.over_s = time.time()
         line = f"{struck.well_s - struck.began_s:5.0f} s  {fault.name}: {struck.failure or struck.saw}"
         print(line, flush=True)
     await asyncio.sleep(CALM_S)
+    struck.over_s = time.time()
 
 
 def judge(found: Run) -> list[str]:
@@ -129,7 +134,7 @@ def _by_phase(struck: list[Struck], entries: Iterable[ledger.Entry]) -> dict[str
     for entry in entries:
         ended_s = entry.answered_s if entry.answered_s == entry.answered_s else entry.sent_s
         name = next(
-            (one.fault.name for one in struck if entry.sent_s <= one.well_s and ended_s >= one.began_s), "without a fault"
+            (one.fault.name for one in struck if entry.sent_s <= one.over_s and ended_s >= one.began_s), "without a fault"
         )
         found.setdefault(name, []).append(entry)
     return found
