@@ -2,6 +2,7 @@
 
 import asyncio
 
+from storage.postgres.connection import Connection
 from storage.postgres.stream_leases import share_out
 from tests.postgres.drains import Bench, Scribe, Station, until
 from tests.postgres.streamed_bench import (
@@ -71,9 +72,9 @@ async def test_a_dead_drains_partitions_are_taken_over(embedded_bench: Bench, na
         assert await embedded_bench.value("SELECT sum(takeovers) FROM stream_partitions") == 2
 
 
-async def stepped_to(station: Station, conn: object, bench: Bench, count: int) -> bool:
+async def stepped_to(station: Station, conn: Connection, bench: Bench, count: int) -> bool:
     """Let the station share, and say whether it and another hold so many each."""
-    await streamed_of(station).keep_leases(conn)  # type: ignore[arg-type]
+    await streamed_of(station).keep_leases(conn)
     return await shares(bench) == [count, count]
 
 
@@ -117,14 +118,14 @@ async def test_two_that_believe_to_own_the_same_store_each_event_once(
             for station in (one, two):
                 streamed_of(station)._next["leases"] = float("inf")
 
-            async def go_on(station: Station, conn: object) -> None:
+            async def go_on(station: Station, conn: Connection) -> None:
                 while not await are_stored(embedded_bench, scribes):
                     for _ in range(10):
-                        await streamed_of(station).advance(conn)  # type: ignore[arg-type]
+                        await streamed_of(station).advance(conn)
                         streamed_of(station)._next["leases"] = float("inf")
 
             await go_on(one, first)
-            await asyncio.gather(*(streamed_of(one).advance(first) for _ in range(1)), streamed_of(two).advance(second))
+            await asyncio.gather(streamed_of(one).advance(first), streamed_of(two).advance(second))
             await go_on(two, second)
     assert await faults_of(embedded_bench, scribes) == []
 
