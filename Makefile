@@ -26,6 +26,9 @@ PYTEST_ARGS ?=
 GUARD_ARGS ?=
 SOAK_MINUTES ?= 30
 SOAK_ARGS ?=
+CLUSTER_ARGS ?=
+# As root PostgreSQL runs as another user here too.
+CLUSTER_DIR ?= $(if $(IS_ROOT),$(ROOT_DATA_DIR)-cluster,$(ROOT)/build/cluster)
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
 LOCK_ARGS ?=
@@ -34,7 +37,7 @@ LOCK = cd '$(ROOT)' && $(BIN)/uv pip compile --quiet --universal --python-versio
 	--no-emit-index-url --no-header $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench setup-peers run test test-browser test-older check system missing faults guard soak bench lock vendor clean fuzz
+.PHONY: help setup setup-dev setup-bench setup-peers run test test-browser test-older check system missing faults guard soak cluster cluster-faults bench lock vendor clean fuzz
 
 help:  ## shows this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1 — \2/p' '$(ROOT)/Makefile'
@@ -124,6 +127,12 @@ guard: setup-bench $(if $(IS_ROOT),system)  ## has a click become dearer, is wha
 
 soak: setup-bench $(if $(IS_ROOT),system)  ## mixed load, a fault a minute, and every answer counted: SOAK_MINUTES= SOAK_ARGS=
 	cd '$(ROOT)' && $(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
+
+cluster: setup-bench  ## three NATS servers, two edges, two drains, one PostgreSQL on this machine, to play with: CLUSTER_DIR=
+	@cd '$(ROOT)' && exec $(BIN)/python -m benchmarks.cluster --directory '$(CLUSTER_DIR)' $(CLUSTER_ARGS)
+
+cluster-faults: setup-bench  ## the same under load; everything is killed, cut off, lost, and every answer counted: CLUSTER_ARGS=
+	cd '$(ROOT)' && $(BIN)/python -m benchmarks.cluster.faults $(CLUSTER_ARGS)
 
 bench: setup-bench $(if $(IS_ROOT),system)  ## measures; needs a quiet machine
 	@$(MAKE) -f '$(ROOT)/Makefile' setup-peers || echo 'make: the peers cannot be installed and are left out'

@@ -19,6 +19,8 @@ BENCHMARKS: dict[str, str] = {
     "reports": "benchmarks.reports",
     "sessions": "benchmarks.session_memory",
     "locust": "benchmarks.mixed_load",
+    "cluster": "benchmarks.cluster.costs",
+    "capacity": "benchmarks.capacity",
     "guard": "benchmarks.guard",
 }
 """By name; each module has `SUMMARY`, `add_arguments(parser)` and `run(arguments)`, and is imported when it is run."""

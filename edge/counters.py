@@ -18,18 +18,7 @@ MICROSECONDS = 1e-6
 HANDLING_BUCKETS_US = (10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000)
 SYNC_BUCKETS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000)
 ADMIN_BUCKETS_US = (1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 10_000_000, 60_000_000)
-POSTBACK_BUCKETS_US = (
-    10_000,
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    30_000_000,
-)
+POSTBACK_BUCKETS_US = (10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000)
 BATCH_BUCKETS_US = (1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000)
 
 ADMIN_PARTS = ("api", "console", "metrics", "health")
@@ -100,18 +89,11 @@ METRICS = (
     ),
     Metric("edge_events_journalled_total", "counter", "Events written to a journal."),
     Metric("edge_journal_bytes_total", "counter", "Bytes appended to the journals."),
-    Metric(
-        "edge_journal_undrained_bytes",
-        "gauge",
-        "Journal bytes of this node that Postgres does not have yet.",
-        across="max",
-    ),
+    Metric("edge_journal_undrained_bytes", "gauge", "Journal bytes of this node that Postgres does not have yet.", across="max"),
     Metric("edge_journal_max_bytes", "gauge", "EDGE_JOURNAL_MAX_BYTES."),
     Metric("edge_journal_disk_free_bytes", "gauge", "Free bytes of the disk that the journals are on."),
     Metric("edge_journal_rotations_total", "counter", "Segments begun because the one before was full."),
-    Metric(
-        "edge_journal_corrupt_records_total", "counter", "Damaged places found in journals; they are in quarantine."
-    ),
+    Metric("edge_journal_corrupt_records_total", "counter", "Damaged places found in journals; they are in quarantine."),
     Metric("edge_journal_write_errors_total", "counter", "Journal writes that failed or were cut short."),
     Metric("edge_journal_sync_seconds", "histogram", "Duration of a journal fsync.", {}, SYNC_BUCKETS_US),
     Metric(
@@ -246,9 +228,7 @@ METRICS = (
     ),
     Metric("edge_geoip_built_seconds", "gauge", "When the geo database was built; 0: none.", across="oldest"),
     Metric("edge_database_up", "gauge", "1 while the admin process's queries are answered."),
-    Metric(
-        "edge_database_errors_total", "counter", "Failed queries and connections.", across="role", roles=CLIENT_ROLES
-    ),
+    Metric("edge_database_errors_total", "counter", "Failed queries and connections.", across="role", roles=CLIENT_ROLES),
     Metric(
         "edge_database_pool_connections",
         "gauge",
@@ -256,7 +236,9 @@ METRICS = (
         {"state": ("idle", "used")},
     ),
     Metric("edge_partitions_ahead", "gauge", "Daily partitions of clicks that are ready beyond today."),
-    Metric("edge_process_starts_total", "counter", "Processes started, first starts included.", across="process"),
+    Metric(
+        "edge_process_starts_total", "counter", "Processes started, first starts included.", across="process"
+    ),
     Metric("edge_process_up", "gauge", "1 while the slot's process runs.", across="process"),
     Metric("edge_process_resident_memory_bytes", "gauge", "Resident memory.", across="process"),
     Metric("edge_process_open_fds", "gauge", "Open descriptors.", across="process"),
@@ -269,85 +251,39 @@ METRICS = (
         {"generation": GENERATIONS},
         across="process",
     ),
+    # What the stream adds stands at the end: a supervisor of an earlier release has the cells above where they are.
     Metric("edge_shipped_messages_total", "counter", "Messages that the stream has acknowledged."),
     Metric("edge_shipped_events_total", "counter", "Journalled events in messages that the stream has acknowledged."),
     Metric("edge_shipped_bytes_total", "counter", "Bytes of messages that the stream has acknowledged."),
-    Metric(
-        "edge_ship_errors_total",
-        "counter",
-        "Messages that the stream did not take, or not in time; they are sent again.",
-    ),
+    Metric("edge_ship_errors_total", "counter", "Times that the stream did not take a message, or not in time."),
     Metric("edge_ship_resends_total", "counter", "Requests of drains for events that were shipped before."),
+    Metric("edge_ship_unshipped_bytes", "gauge", "Journal bytes of this node that the stream has not acknowledged yet."),
     Metric(
-        "edge_ship_unshipped_bytes", "gauge", "Journal bytes of this node that the stream has not acknowledged yet."
+        "edge_shipped_through_seconds", "gauge", "Unix time up to which this node's journalled events are in the stream.",
+        {}, (), 1e-3, "process", ("shipper",),
     ),
-    Metric(
-        "edge_shipped_through_seconds",
-        "gauge",
-        "Unix time up to which journalled events of this node are in the stream.",
-        {},
-        (),
-        1e-3,
-        "process",
-        ("shipper",),
-    ),
-    Metric(
-        "edge_ship_seconds",
-        "histogram",
-        "From a message's sending until the stream's acknowledgement.",
-        {},
-        SYNC_BUCKETS_US,
-    ),
-    Metric(
-        "edge_stream_up",
-        "gauge",
-        "1 while the process is connected to the stream.",
-        across="role",
-        roles=("shipper", "drain"),
-    ),
-    Metric(
-        "edge_stream_unsynced",
-        "gauge",
-        "1 if the stream's servers do not sync each message, or will not say.",
-        across="max",
-    ),
+    Metric("edge_ship_seconds", "histogram", "From a message's sending until its acknowledgement.", {}, SYNC_BUCKETS_US),
+    Metric("edge_stream_up", "gauge", "1 while connected to the stream.", across="role", roles=("shipper", "drain")),
+    Metric("edge_stream_unsynced", "gauge", "1 if a server of the stream does not sync each message.", across="max"),
     Metric("edge_stream_bytes", "gauge", "Bytes that the stream holds.", across="max"),
+    Metric("edge_stream_max_bytes", "gauge", "EDGE_STREAM_MAX_BYTES; 0: as much as the servers allow.", across="max"),
     Metric("edge_stream_messages", "gauge", "Messages that the stream holds.", across="max"),
     Metric(
-        "edge_stream_pending_messages",
-        "gauge",
-        "Messages that this process has not read yet of its partitions.",
-        across="process",
-        roles=("drain",),
+        "edge_stream_pending_messages", "gauge", "Messages of the process's partitions that it has not read yet.",
+        across="process", roles=("drain",),
     ),
     Metric("edge_stream_redelivered_total", "counter", "Messages of which all was stored before; they were skipped."),
-    Metric(
-        "edge_stream_gaps_total", "counter", "Messages that begin behind what is stored; they wait to be sent again."
-    ),
+    Metric("edge_stream_gaps_total", "counter", "Messages that begin behind what is stored; they must come again."),
     Metric("edge_stream_resend_requests_total", "counter", "Times that a shipper was asked to send again."),
     Metric(
-        "edge_stream_partitions_owned",
-        "gauge",
-        "Partitions that the process drains.",
-        across="process",
-        roles=("drain",),
+        "edge_stream_partitions_owned", "gauge", "Partitions that the process drains.", across="process", roles=("drain",)
     ),
     Metric("edge_stream_partitions_unowned", "gauge", "Partitions that nobody drains just now.", across="max"),
     Metric("edge_stream_takeovers_total", "counter", "Partitions taken over from a drain that let its lease run out."),
-    Metric("edge_replicated_answers_total", "counter", "Answers that waited for the stream's acknowledgement."),
-    Metric(
-        "edge_replication_fallbacks_total",
-        "counter",
-        "Answers that should have, and left after an fsync: the stream was away.",
-    ),
-    Metric(
-        "edge_replication_seconds",
-        "histogram",
-        "From an event's journal write until the stream's acknowledgement.",
-        {},
-        SYNC_BUCKETS_US,
-    ),
-)
+    Metric("edge_replicated_answers_total", "counter", "Answers that left with the stream's acknowledgement."),
+    Metric("edge_replication_fallbacks_total", "counter", "Answers that should have, and left after an fsync instead."),
+    Metric("edge_replication_seconds", "histogram", "From an event's journal write to its acknowledgement.", {}, SYNC_BUCKETS_US),
+)  # fmt: skip
 OF_A_LIVING_PROCESS = (
     "edge_sessions",
     "edge_connections",

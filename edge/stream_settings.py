@@ -5,7 +5,7 @@ import structlog
 from edge.errors import UserError
 from edge.logs import RateLimited
 from edge.settings import Settings
-from storage.stream.servers import SILENT, StreamAway, StreamOptions, StreamUnusable, unsynced_servers
+from storage.stream.servers import SILENT, StreamAway, StreamOptions, StreamUnusable, server_hosts, unsynced_servers
 
 quietly = RateLimited(structlog.get_logger(), 60.0)
 
@@ -24,10 +24,15 @@ def stream_options(settings: Settings) -> StreamOptions:
 async def is_synced(settings: Settings) -> bool:
     """Whether all servers sync what they acknowledge; False only where that is allowed.
 
-    StreamUnusable: one of them does not. StreamAway: one of them does not say, which may be so for a moment only.
+    A minority may not say: who is away acknowledges nothing, and without one who syncs there is no majority.
+    StreamUnusable: one of them does not sync. StreamAway: too many do not say, which may be so for a moment only.
     """
-    faults = await unsynced_servers(stream_options(settings))
+    options = stream_options(settings)
+    faults = await unsynced_servers(options)
     if not faults:
+        return True
+    if all(SILENT in fault for fault in faults) and len(faults) * 2 < len(server_hosts(options)):
+        quietly.warning("stream_server_silent", servers=faults)
         return True
     if settings.allow_unsynced_stream:
         quietly.warning("stream_unsynced", servers=faults)

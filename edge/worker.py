@@ -20,6 +20,7 @@ from edge.http.port import FRESH_S, PublicPort
 from edge.http.tls import load_tls
 from edge.node import holds_lease
 from edge.processes import ANSWERS, STANDS_BY, ChildOrders, stop_requested
+from edge.replication import ReplicationCounts, ShipperLink
 from edge.state_follower import STATE, StateFollower
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds
@@ -29,7 +30,7 @@ from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
 from edge.tracking.visitors import Visitors
 from storage.errors import LeaseHeld, StorageError
-from storage.journal.commit import GroupCommit
+from storage.journal.commit import DISK, PROCESS, REPLICATED, GroupCommit
 from storage.journal.events import Heartbeat, encode
 from storage.journal.writer import JournalWriter
 from storage.leases import IdLease
@@ -50,6 +51,7 @@ UNUSABLE_GEOIP_S = 1
 """Built in 1970, as it were: whoever waits for an old geo database hears of one that cannot be read, too."""
 MAX_SEGMENT_BYTES = 64 * 2**20
 BROKEN_EXIT = 70
+DURABILITIES = {"process": PROCESS, "disk": DISK, "replicated": REPLICATED}
 
 _SYNC = cell("edge_journal_sync_seconds")
 _SESSIONS = cell("edge_sessions")
@@ -114,6 +116,7 @@ class Worker:
                 ("gauges", self._measure()),
                 ("deadlines", self._port.watch()),
                 ("geoip", self._follow_geoip(enricher)),
+                ("shipper link", self._follow_stream()),
             )
         ]
         for task in tasks:
@@ -187,6 +190,7 @@ class Worker:
             observe_sync=lambda duration_us: self._counters.observe(_SYNC, SYNC_BUCKETS_US, duration_us),
             on_broken=self._break,
             observe_write=self._count_write,
+            watch=ReplicationCounts(self._counters),
         )
         self._counters.cells[_MOST_SESSIONS] = settings.session_capacity
         self._state = EdgeState(
@@ -207,8 +211,8 @@ class Worker:
             readiness=self._readiness,
             on_broken=self._break,
             trusted=settings.trusted_networks,
-            durable_clicks=settings.click_durability == "disk",
-            durable_conversions=settings.conversion_durability == "disk",
+            durable_clicks=DURABILITIES[settings.click_durability],
+            durable_conversions=DURABILITIES[settings.conversion_durability],
             is_lane_on=settings.lane,
             has_proxy=settings.proxy_protocol,
             max_connections=max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS),
@@ -273,11 +277,16 @@ class Worker:
             await asyncio.sleep(CHECK_INTERVAL_S)
             enricher.take(await asyncio.get_running_loop().run_in_executor(self._threads, enricher.look))
 
+    async def _follow_stream(self) -> None:
+        """What the stream has acknowledged, if anything waits for that."""
+        if "replicated" in (self._settings.click_durability, self._settings.conversion_durability):
+            await ShipperLink(self._settings.data_path, self._writer.journal_id, self._journal.replicas).run()
+
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             beat = Heartbeat(self._state.ids.floor(now_ms()))
-            self._journal.append(encode(beat), lambda is_written: None, is_droppable=False, is_durable=False)
+            self._journal.append(encode(beat), lambda is_written: None, is_droppable=False, durability=PROCESS)
 
     async def _measure(self) -> None:
         """Gauges, four times a second; how late this wakes up is the loop's lag."""

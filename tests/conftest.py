@@ -19,7 +19,7 @@ from storage.postgres.connection import connect
 from storage.postgres.embedded import EmbeddedPostgres
 from storage.postgres.migrations import migrate
 
-pytest_plugins = ["tests.loops", "tests.node"]
+pytest_plugins = ["tests.loops", "tests.node", "tests.streams"]
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 CHROMIUM = Path("/usr/bin/chromium")

@@ -47,7 +47,7 @@ START: Place = (1, 0)
 class StreamServer:
     """One NATS server; its ports and files stay the same over restarts."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, syncs: bool = True, users: str = "") -> None:
         self.port, self.monitor_port = free_port(), free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.options = StreamOptions(self.url, replicas=1, monitor_port=self.monitor_port)
@@ -55,7 +55,8 @@ class StreamServer:
         self._config = directory / "nats.conf"
         self._config.write_text(
             f'listen: "127.0.0.1:{self.port}"\nhttp: "127.0.0.1:{self.monitor_port}"\n'
-            f'jetstream {{ store_dir: "{directory}", sync_interval: always }}\n'
+            f'jetstream {{ store_dir: "{directory}"{", sync_interval: always" if syncs else ""} }}\n'
+            f"{f'authorization {{ {users} }}' if users else ''}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -39,10 +39,17 @@ _CHECKS = {
 }
 
 
-async def misjudged(conn: Any, hours: int = 24) -> list[str]:
-    """A line for each click that is flagged wrongly, ten of a kind at most; empty: all is well."""
+async def misjudged(conn: Any, hours: int = 24, *, over_nodes: bool = False) -> list[str]:
+    """A line for each click that is flagged wrongly, ten of a kind at most; empty: all is well. `over_nodes`: clicks of
+    two nodes touch each other too.
+    """
     return [
         f"{row[0].hex}: {fault}"
         for fault, query in _CHECKS.items()
-        for row in await conn.fetch(f"{_WITH} {query} LIMIT 10", timedelta(hours=hours))
+        for row in await conn.fetch(_judging(query, over_nodes=over_nodes), timedelta(hours=hours))
     ]
+
+
+def _judging(query: str, *, over_nodes: bool) -> str:
+    text = f"{_WITH} {query} LIMIT 10"
+    return text.replace("node_id, ", "").replace(" AND later.node_id = first.node_id", "") if over_nodes else text

@@ -107,10 +107,10 @@ async def _is_told(conn: Any) -> bool:
 
 
 async def reckon(
-    conn: Any, entries: Mapping[str, Entry], *, dropped: int, unstored: int, told: Mapping[str, int]
+    conn: Any, entries: Mapping[str, Entry], *, dropped: int, unstored: int, told: Mapping[str, int], over_nodes: bool = False
 ) -> Reckoning:
     """`dropped`, `unstored`: what the node counted of clicks not recorded and forged ids not stored; `told`: how often
-    partners answered 200, by conversion."""
+    partners answered 200, by conversion; `over_nodes`: clicks are unique among those of all nodes."""
     found = Reckoning(dropped_counted=dropped, forged_unstored=unstored)
     clicks = [(mark, one.hex) for mark, one in await conn.fetch("SELECT aff_sub4, click_id FROM clicks")]
     impressions = [row[0] for row in await conn.fetch("SELECT aff_sub4 FROM impressions")]
@@ -126,7 +126,7 @@ async def reckon(
     found.faults += _verdict_faults(entries, rows, {one for _, one in clicks})
     found.faults += [f"{one.kind} {mark} got a wrong answer" for mark, one in entries.items() if one.outcome == WRONG][:MAX_LINES]
     found.faults += _told_faults(found, rows, told)
-    found.faults += await _database_faults(conn)
+    found.faults += await _database_faults(conn, over_nodes=over_nodes)
     return found
 
 
@@ -228,10 +228,10 @@ def _told_faults(found: Reckoning, rows: Sequence[Any], told: Mapping[str, int])
     return (faults + [f"a partner heard of {one}, which is not approved" for one in set(told) - approved])[:MAX_LINES]
 
 
-async def _database_faults(conn: Any) -> list[str]:
+async def _database_faults(conn: Any, *, over_nodes: bool) -> list[str]:
     """What the rows say of themselves."""
     faults = [f"roll-ups: {line}" for line in await differences(conn)]
-    faults += [f"uniqueness: {line}" for line in await misjudged(conn)]
+    faults += [f"uniqueness: {line}" for line in await misjudged(conn, over_nodes=over_nodes)]
     faults += [f"quarantined: {row[0]}" for row in await conn.fetch("SELECT error FROM quarantine LIMIT 10")]
     dead = await conn.fetchval("SELECT count(*) FROM postback_outbox WHERE state = 'dead'")
     return faults + ([f"{dead} postbacks were given up"] if dead else [])

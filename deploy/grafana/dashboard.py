@@ -27,7 +27,7 @@ def build() -> dict[str, Any]:
     board = (
         builder.Dashboard("ClickEdge")
         .uid("clickedge")
-        .description("Is it up, is it fast, is it losing, is it behind, what are the conversions doing.")
+        .description("Is it up, is it fast, is it losing, is it behind, is the stream well, what are the conversions doing.")
         .tags(["clickedge"])
         .readonly()
         .refresh("30s")

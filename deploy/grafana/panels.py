@@ -240,6 +240,92 @@ BEHIND = (
     ),
 )
 
+STREAM = (
+    Panel(
+        "Events shipped",
+        "What the edges' journals took, what the stream has acknowledged of it, and what was stored, a second, all nodes. Over "
+        "time they are the same. Refused: messages that the stream did not take, or not in time; they are sent again.",
+        "cps",
+        (
+            _query("journalled", "sum(rate(edge_events_journalled_total{}[rate]))"),
+            _query("shipped", "sum(rate(edge_shipped_events_total{}[rate]))"),
+            _query("stored", "sum(rate(edge_drain_rows_total{}[rate]))"),
+            _query("messages refused", "sum(rate(edge_ship_errors_total{}[rate]))"),
+        ),
+    ),
+    Panel(
+        "Not shipped yet",
+        "Age of the oldest event of a node that the stream does not have; on the right its journal's bytes. All of it is on that "
+        "node's disk alone.",
+        "s",
+        (
+            _query("age {{instance}}", "time() - (edge_shipped_through_seconds{} > 0)"),
+            _query("bytes {{instance}}", "edge_ship_unshipped_bytes{}", "bytes"),
+        ),
+    ),
+    Panel(
+        "The stream's acknowledgement",
+        "From a message's sending, and from an event's journal write where its answer waits for it (durability replicated).",
+        "s",
+        (
+            *(Query(f"message p{share * 100:g}", _quantile(share, "edge_ship_seconds")) for share in (0.5, 0.99)),
+            *(Query(f"answer p{share * 100:g}", _quantile(share, "edge_replication_seconds")) for share in (0.5, 0.99)),
+        ),
+        is_log=True,
+    ),
+    Panel(
+        "Answers that waited for the stream",
+        "With durability replicated, a second; and those that should have and left after an fsync, because it was away.",
+        "cps",
+        (
+            _query("replicated", "sum(rate(edge_replicated_answers_total{}[rate]))"),
+            _query("fallen back {{instance}}", "rate(edge_replication_fallbacks_total{}[rate]) > 0"),
+        ),
+    ),
+    Panel(
+        "What the stream holds",
+        "Stored events stay for EDGE_STREAM_KEEP; then it is cut off. On the right the messages of their partitions that drains "
+        "have not read yet.",
+        "bytes",
+        (
+            Query("bytes", f"job:edge_stream_bytes:max{{{JOB}}}"),
+            _query("limit", "max(edge_stream_max_bytes{} > 0)"),
+            _query("waiting for {{instance}} {{slot}}", "edge_stream_pending_messages{}", "short"),
+        ),
+    ),
+    Panel(
+        "Who drains",
+        "Partitions by drain, those that nobody has, and those taken over from a drain that did not renew its lease.",
+        "short",
+        (
+            _query("{{instance}} drain {{slot}}", "edge_stream_partitions_owned{}"),
+            _query("nobody", "max(edge_stream_partitions_unowned{})"),
+            _query("taken over", "sum(increase(edge_stream_takeovers_total{}[rate]))"),
+        ),
+    ),
+    Panel(
+        "Connected to the stream",
+        "Processes that are; unsynced: servers that may lose in a power cut what they acknowledged.",
+        "short",
+        (
+            _query("{{role}}s of {{instance}}", "edge_stream_up{}"),
+            _query("unsynced, says {{instance}}", "edge_stream_unsynced{} > 0"),
+        ),
+    ),
+    Panel(
+        "Sent again",
+        "redelivered: messages of which all was stored, skipped; usual after a takeover or a restart. Gaps: messages that begin "
+        "behind what is stored; drains then ask the shipper to send again.",
+        "short",
+        (
+            _query("redelivered", "sum(increase(edge_stream_redelivered_total{}[rate]))"),
+            _query("gaps", "sum(increase(edge_stream_gaps_total{}[rate]))"),
+            _query("asked for", "sum(increase(edge_stream_resend_requests_total{}[rate]))"),
+            _query("sent again", "sum(increase(edge_ship_resends_total{}[rate]))"),
+        ),
+    ),
+)
+
 CONVERSIONS = (
     Panel(
         "Conversions decided",
@@ -287,6 +373,7 @@ ROWS = (
     Row("Is it fast?", FAST),
     Row("Is it losing anything?", LOSING),
     Row("Is it behind?", BEHIND),
+    Row("Is the stream well? (empty without one)", STREAM),
     Row("What are the conversions doing?", CONVERSIONS),
 )
 

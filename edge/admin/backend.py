@@ -120,7 +120,7 @@ class Backend:
 
     async def _open(self) -> Pool:
         return await open_pool(
-            self._resolve_database(),
+            self._resolve_database,
             max_size=MAX_CONNECTIONS,
             application_name="clickedge admin",
             command_timeout_s=_COMMAND_TIMEOUT_S,

@@ -17,6 +17,7 @@ DATABASE_INTERVAL_S = 2.0
 COMMAND_TIMEOUT_S = 5.0
 
 _MAX_BYTES = cell("edge_journal_max_bytes")
+_STREAM_MAX_BYTES = cell("edge_stream_max_bytes")
 _UNDRAINED = cell("edge_journal_undrained_bytes")
 _FREE = cell("edge_journal_disk_free_bytes")
 _UP = cell("edge_database_up")
@@ -39,6 +40,7 @@ class NodeWatch:
     async def run(self) -> None:
         """Until cancelled."""
         self._cells[_MAX_BYTES] = self._backend.settings.journal_max_bytes
+        self._cells[_STREAM_MAX_BYTES] = self._backend.settings.stream_max_bytes
         async with asyncio.TaskGroup() as jobs:
             jobs.create_task(self._watch_disk())
             jobs.create_task(self._watch_database())

@@ -32,6 +32,7 @@ _COMMANDS = {
     "restore": "edge.cli.backup:restore",
     "serve": "edge.cli.serve:serve",
     "ship": "edge.cli.ship:ship",
+    "stream": "edge.cli.stream:stream",
     "statement": "edge.cli.statement:statement",
 }
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from edge.doctor.findings import Finding, fail, format_bytes, format_duration, ok, skipped, warn
 from edge.doctor.installation import Installation
+from edge.doctor.stream import check_stalled
 from edge.node import NODE_FILE, SECRET_FILE, secret_prints
 from edge.setting_values import parse_secrets
 from edge.settings import Settings
@@ -69,6 +70,7 @@ async def _check_contents(conn: Connection, found: Installation) -> list[Finding
         check_partitions,
         check_lease,
         check_journals,
+        check_stalled,
         check_burdens,
         check_leftovers,
         check_zone,
@@ -183,7 +185,7 @@ async def check_lease(conn: Connection, found: Installation) -> AsyncIterator[Fi
 
 
 async def check_journals(conn: Connection, found: Installation) -> AsyncIterator[Finding]:
-    """Journals that the database waits for, and nobody has."""
+    """Journals that the database waits for, and nobody has; those that came through a stream: `check_stalled`."""
     present = [journal.journal_id for journal in list_journals(found.data_dir / "journal")]
     lost = await inspection.lost_journals(conn, found.settings.node_id, present)
     if lost:

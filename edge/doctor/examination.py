@@ -17,8 +17,10 @@ from edge.doctor.installation import Installation, look_at
 from edge.doctor.journals import Growth, check_backlog
 from edge.doctor.machine import check_descriptors, check_kernel, check_memory, check_parsers, check_processors
 from edge.doctor.ports import check_ports
+from edge.doctor.stream import check_stream, check_unshipped
 from edge.settings import Settings
 from storage.postgres.connection import CONNECTION_FILE
+from storage.stream.servers import server_urls
 
 Check = Callable[[Installation], Iterator[Finding]]
 _FIRST: tuple[Check, ...] = (
@@ -27,6 +29,7 @@ _FIRST: tuple[Check, ...] = (
     check_synchronised, check_leases, check_time_zones,
     check_parsers, check_processors, check_memory, check_descriptors, check_kernel, check_ports,
     check_certificate, check_geo, check_datacentres, check_catalog, check_backlog,
+    check_unshipped, check_stream,
 )  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def _secrets_of(settings: Settings) -> Iterator[str]:
     """Everything that must not be printed, as far as it is known here."""
     yield from settings.secrets
     yield settings.admin_token
-    urls = [settings.database_url]
+    urls = [settings.database_url, *server_urls(settings.stream_url)]
     for name in ("secret", "admin.token", CONNECTION_FILE):
         with suppress(OSError, UnicodeDecodeError):
             text = (settings.data_path / name).read_text("utf-8").strip()

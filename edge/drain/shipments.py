@@ -14,7 +14,8 @@ from edge.drain.contents import Entry, Piece
 from storage.journal.framing import Record
 from storage.journal.reader import Damaged
 from storage.postgres.stream import Arrival, Place
-from storage.stream.shipments import VERSION, Sent, Shipment, decode_shipment
+from storage.stream.reading import ALL
+from storage.stream.shipments import Beat, LaterVersion, Sent, Shipment, decode_message
 
 MAX_PARTITIONS = 4096
 MAX_ID = 1 << 15
@@ -40,17 +41,27 @@ class Assembled(NamedTuple):
     """Entries in `pieces`."""
 
 
-def read_shipment(message: bytes, partition: int) -> Shipment:
-    """The shipment in a message of that partition. OtherRelease; ValueError: it is none, or says what cannot be."""
+def read_shipments(message: bytes, partition: int, held: Iterable[int]) -> tuple[Shipment, ...]:
+    """What a message of that partition, or of ALL, says to those that are held. ValueError: nothing that can be.
+
+    OtherRelease: it may well say something.
+    """
     try:
-        shipment = decode_shipment(message)
+        content = decode_message(message)
+    except LaterVersion as error:
+        raise OtherRelease(str(error)) from error
     except msgspec.MsgspecError as error:
-        if (version := _version_of(message)) not in (VERSION, None):
-            raise OtherRelease(f"a message of version {version}, not {VERSION}") from error
         raise ValueError(str(error)) from error
-    if fault := _find_fault(shipment, partition):
-        raise ValueError(fault)
-    return shipment
+    if isinstance(content, Beat) != (partition == ALL):
+        raise ValueError(f"{type(content).__name__.lower()} of the wrong subject")
+    if isinstance(content, Beat):
+        shipments = tuple(content.for_partition(number) for number in held if number < content.partitions)
+    else:
+        shipments = (content,)
+    for shipment in shipments:
+        if fault := _find_fault(shipment, shipment.partition if partition == ALL else partition):
+            raise ValueError(fault)
+    return shipments
 
 
 def key_of(shipment: Shipment) -> Key:
@@ -111,15 +122,6 @@ def _entry_of(sent: Sent) -> Entry:
     if sent.error:
         return Damaged(sent.segment, sent.byte_offset, sent.end_offset, sent.payload, sent.error)
     return Record(sent.segment, sent.byte_offset, sent.end_offset, sent.payload)
-
-
-def _version_of(message: bytes) -> int | None:
-    """The version that an undecodable message says it has; None: it says none."""
-    try:
-        first = msgspec.msgpack.decode(message, type=list[msgspec.Raw])[0]
-        return msgspec.msgpack.decode(first, type=int)
-    except (msgspec.MsgspecError, IndexError):
-        return None
 
 
 def _find_fault(shipment: Shipment, partition: int) -> str:

@@ -6,6 +6,7 @@ W2  What cannot be read is set aside once; what another release wrote is left fo
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -13,7 +14,7 @@ import structlog
 
 from edge.counters import Counters, cell
 from edge.drain.contents import Quarantined
-from edge.drain.shipments import Key, OtherRelease, arrival_of, assemble, key_of, read_shipment
+from edge.drain.shipments import Key, OtherRelease, arrival_of, assemble, key_of, read_shipments
 from edge.drain.storing import Store
 from edge.drain.tap import Tap
 from edge.logs import RateLimited
@@ -33,7 +34,7 @@ from storage.postgres.stream import (
     wanted_partitions,
 )
 from storage.postgres.stream_leases import Holding, count_unowned, leave, make_rows, share_out
-from storage.stream.reading import Message, StreamReader
+from storage.stream.reading import ALL, Message, StreamReader
 from storage.stream.servers import StreamAway
 from storage.stream.shipments import Resend, Shipment
 
@@ -65,7 +66,7 @@ class _Waiting(NamedTuple):
     """A message that has been read and not stored."""
 
     sequence: int
-    content: Shipment | Quarantined | OtherRelease
+    content: tuple[Shipment, ...] | Quarantined | OtherRelease
     size_bytes: int
 
 
@@ -217,7 +218,7 @@ class Streamed:
                 raise content
             one = self._waiting.popleft()
             batch.append(one)
-            rows += max(1, len(content.entries)) if isinstance(content, Shipment) else 1
+            rows += 1 if isinstance(content, Quarantined) else max(1, sum(len(shipment.entries) for shipment in content))
             size_bytes += one.size_bytes
         return batch
 
@@ -225,15 +226,20 @@ class Streamed:
         """Fetch some messages; whether there were any. Those of partitions that are stored further are left out (T2)."""
         while not self._waiting and (messages := await reader.take(FETCH_WAIT_S)):
             self._waiting += [
-                _Waiting(one.sequence, _content_of(one), len(one.data))
+                _Waiting(one.sequence, _content_of(one, behind), len(one.data))
                 for one in messages
-                if one.sequence > self._sequences.get(one.partition, one.sequence)
+                if (behind := _behind(one, self._sequences))
             ]
         return bool(self._waiting)
 
     async def _store_batch(self, conn: Connection, batch: list[_Waiting]) -> None:
-        shipments = [one.content for one in batch if isinstance(one.content, Shipment)]
-        unreadable = [one.content for one in batch if isinstance(one.content, Quarantined)]
+        shipments: list[Shipment] = []
+        unreadable: list[Quarantined] = []
+        for content in (one.content for one in batch):
+            if isinstance(content, Quarantined):
+                unreadable.append(content)
+            elif not isinstance(content, OtherRelease):
+                shipments += content
         await self._learn(conn, shipments)
         if unreadable:
             await self._store.set_aside(conn, unreadable)
@@ -267,6 +273,7 @@ class Streamed:
             self._gaps[key] = max(place, self._gaps.get(key, place))
         for key in [key for key, place in self._gaps.items() if self._places[key][:2] >= place]:
             del self._gaps[key]
+            self._next.pop(f"ask {key[0]} {key[1]}", None)
 
     async def _ask_for_gaps(self) -> None:
         for journal_id, partition in list(self._gaps):
@@ -306,9 +313,15 @@ class Streamed:
         return True
 
 
-def _content_of(message: Message) -> Shipment | Quarantined | OtherRelease:
+def _behind(message: Message, sequences: Mapping[int, int]) -> list[int]:
+    """Of the partitions that a message is for, those held that are not stored so far (T2)."""
+    partitions = sequences if message.partition == ALL else (message.partition,)
+    return [number for number in partitions if sequences.get(number, message.sequence) < message.sequence]
+
+
+def _content_of(message: Message, held: list[int]) -> tuple[Shipment, ...] | Quarantined | OtherRelease:
     try:
-        return read_shipment(message.data, message.partition)
+        return read_shipments(message.data, message.partition, held)
     except OtherRelease as error:
         return error
     except ValueError as error:

@@ -28,7 +28,10 @@ BACKLOG = 4096
 
 
 class PublicPort:
-    """A factory of connections. `readiness` gives the status and text of `/readyz`."""
+    """A factory of connections. `readiness` gives the status and text of `/readyz`.
+
+    `durable_clicks`, `durable_conversions`: what their answers wait for, as `GroupCommit.append` has it.
+    """
 
     def __init__(
         self,
@@ -38,8 +41,8 @@ class PublicPort:
         readiness: Callable[[], tuple[int, str]],
         on_broken: Callable[[BaseException], None],
         trusted: tuple[IPv4Network | IPv6Network, ...],
-        durable_clicks: bool,
-        durable_conversions: bool,
+        durable_clicks: int,
+        durable_conversions: int,
         is_lane_on: bool = True,
         has_proxy: bool = False,
         max_connections: int,

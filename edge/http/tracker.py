@@ -12,7 +12,7 @@ from edge.tracking.dialects import dispatch
 from edge.tracking.request import UNAVAILABLE, Answer, Handled, Kind, Request, text
 from edge.tracking.state import EdgeState
 from storage.errors import StorageError
-from storage.journal.commit import GroupCommit
+from storage.journal.commit import PROCESS, GroupCommit
 
 FAILED = text(500, "this could not be handled")
 
@@ -34,8 +34,8 @@ class Tracker:
         journal: GroupCommit,
         *,
         on_broken: Callable[[BaseException], None],
-        durable_clicks: bool,
-        durable_conversions: bool,
+        durable_clicks: int,
+        durable_conversions: int,
     ) -> None:
         self.state = state
         self._journal = journal
@@ -48,7 +48,7 @@ class Tracker:
         """This turn's requests by kind."""
         self._quietly = RateLimited(structlog.get_logger(), 5.0)
         # By Kind: click, impression, postback, pixel, other.
-        self._is_durable = (durable_clicks, durable_clicks, durable_conversions, durable_conversions, False)
+        self._durability = (durable_clicks, durable_clicks, durable_conversions, durable_conversions, PROCESS)
 
     def turn_away(self, transport: asyncio.Transport, *, is_full: bool) -> None:
         """Close a connection that there is no place for, or none for its client, and count it."""
@@ -90,7 +90,7 @@ class Tracker:
 
     def submit(self, handled: Handled, done: Callable[[bool], None]) -> None:
         """Journal the event; `done` says whether it is there, and `settle` what to answer then."""
-        self._journal.append(handled.event, done, handled.is_droppable, self._is_durable[handled.kind])
+        self._journal.append(handled.event, done, handled.is_droppable, self._durability[handled.kind])
 
     def settle(self, handled: Handled, is_written: bool) -> Answer:
         """The answer, counted. A request without an event counts as written."""

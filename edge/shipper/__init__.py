@@ -1,0 +1,1 @@
+"""The shipper: what a node's journals hold goes to the stream."""

@@ -57,13 +57,12 @@ class ShippedJournal:
         count = len(batch.records) + len(batch.damaged)
         self.is_behind = count >= BATCH_RECORDS or batch.size_bytes >= BATCH_BYTES
         if tuple(batch.end) != self._cutter.progress.place:
-            shipments = self._cutter.cut(batch)
-            self._under_way.append(UnderWay(self._cutter.progress, await publisher.send(shipments)))
+            messages = self._cutter.cut(batch)
+            self._under_way.append(UnderWay(self._cutter.progress, await publisher.send(messages)))
         if batch.finished:
             self._is_closing = True
-            shipments = self._cutter.closing()
-            progress = Progress(self._cutter.progress.place, self._cutter.progress.ends, self._cutter.progress.watermark_ms, True)
-            self._under_way.append(UnderWay(progress, await publisher.send(shipments)))
+            messages = self._cutter.closing()
+            self._under_way.append(UnderWay(self._cutter.progress, await publisher.send(messages)))
         return count
 
     def collect(self) -> bool:

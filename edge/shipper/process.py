@@ -22,7 +22,7 @@ from storage.files import hold_lock
 from storage.journal.capacity import undrained_bytes
 from storage.journal.retention import delete_expired, sweep_unborn
 from storage.journal.segments import Position
-from storage.stream.connection import StreamConnection, connect_stream
+from storage.stream.connection import connect_stream
 from storage.stream.publishing import Delivery, Publisher
 from storage.stream.resending import Resends
 from storage.stream.servers import StreamAway
@@ -30,7 +30,7 @@ from storage.stream.servers import StreamAway
 log = structlog.get_logger()
 quietly = RateLimited(log, 5.0)
 
-INTERVAL_S = 0.05
+INTERVAL_S = 0.1
 """How long events gather for one message a partition, unless somebody waits for them."""
 DISCOVER_S = 0.2
 KEEP_S = 1.0
@@ -93,21 +93,20 @@ class Shipper:
             self._counters.cells[_UP] = 1
             self._links.set_stream_up(True)
             log.info("shipper_ready")
-            await self._ship(connection, publisher, resends)
+            await self._ship(publisher, resends)
         finally:
             self._counters.cells[_UP] = 0
             self._links.set_stream_up(False)
             await connection.close()
 
-    async def _ship(self, connection: StreamConnection, publisher: Publisher, resends: Resends) -> None:
+    async def _ship(self, publisher: Publisher, resends: Resends) -> None:
         stopping_since_s = 0.0
         while True:
             if self._stop.is_set():
                 stopping_since_s = stopping_since_s or time.monotonic()
                 if self._stop.is_handover or time.monotonic() - stopping_since_s > FINISH_S:
                     return
-            if connection.closed.is_set():
-                raise StreamAway("the connection was closed")
+            publisher.check()
             if self._is_due("discover", DISCOVER_S) or stopping_since_s:
                 await self._discover(publisher)
             self._go_back_for(resends)
@@ -125,6 +124,7 @@ class Shipper:
         new = [journal for journal in self._journals if journal.is_new]
         announced: list[Delivery] = [await journal.announce(publisher) for journal in new]
         while not all(delivery.is_done for delivery in announced):
+            publisher.check()
             await self._pause_for_news(INTERVAL_S)
         for journal in new:
             journal.is_new = False

@@ -1,6 +1,7 @@
 """Group commit: one journal write per loop turn, before any answer; fsyncs beside the loop.
 
-C1  `done(True)` is called only after the event is in the kernel (`process`) or on the disk (`disk`).
+C1  `done(True)` is called only after the event is in the kernel (`PROCESS`), on the disk (`DISK`), or on other machines'
+    disks, on this one's while those are away (`REPLICATED`, see `replicas`).
 C2  Events are written in the order of `append`, and heartbeats with them.
 C3  `done(False)`: this event is not in the journal and never will be.
 C4  After a failed fsync nothing is confirmed any more: `on_broken` ends the process.
@@ -15,22 +16,24 @@ from pathlib import Path
 from storage.errors import JournalBroken
 from storage.journal.capacity import undrained_bytes
 from storage.journal.framing import MAX_PAYLOAD_BYTES
+from storage.journal.replicas import Done, Replicas, ReplicationWatch
 from storage.journal.writer import JournalWriter
 
-Done = Callable[[bool], None]
+PROCESS, DISK, REPLICATED = 0, 1, 2
+"""What an answer waits for. The least of them is false: that is the question that each click is asked."""
 DROPPABLE_SHARE = 0.9
 CAPACITY_SCAN_S = 0.5
 
 
-Pending = tuple[bytes, bool, bool, Done]
-"""An event on its way: payload, is_droppable, is_durable, done. A plain tuple: one is made for each click."""
+Pending = tuple[bytes, bool, int, Done]
+"""An event on its way: payload, is_droppable, durability, done. A plain tuple: one is made for each click."""
 
 
 class GroupCommit:
     """The journal as the event loop uses it.
 
     `observe_write` gets events, bytes and failures of each write, before anything is confirmed; `observe_sync` the
-    microseconds of each fsync.
+    microseconds of each fsync; `watch` how `REPLICATED` answers left. Who knows of the stream tells `replicas`.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class GroupCommit:
         observe_sync: Callable[[int], None],
         on_broken: Callable[[BaseException], None],
         observe_write: Callable[[int, int, int], None] = lambda events, byte_count, errors: None,
+        watch: ReplicationWatch | None = None,
     ) -> None:
         self._writer = writer
         self._root: Path = writer.directory.parent
@@ -50,6 +54,7 @@ class GroupCommit:
         self._observe_write = observe_write
         self._observe_sync = observe_sync
         self._on_broken = on_broken
+        self.replicas = Replicas(writer, watch or ReplicationWatch(), self._tell)
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "journal-sync")
         # The mutable state: this turn's events, those that wait for an fsync, and what the last scan of the disk saw.
@@ -72,14 +77,14 @@ class GroupCommit:
         """Whether clicks are answered without being journalled."""
         return self.undrained_bytes >= self._max_bytes * DROPPABLE_SHARE
 
-    def append(self, payload: bytes, done: Done, is_droppable: bool, is_durable: bool) -> None:
-        """Write `payload` at the end of this loop turn, then call `done` (C1, C3)."""
+    def append(self, payload: bytes, done: Done, is_droppable: bool, durability: int) -> None:
+        """Write `payload` at the end of this loop turn, then call `done` (C1, C3); `durability`: PROCESS and so on."""
         if len(payload) > MAX_PAYLOAD_BYTES:
             self._loop.call_soon(done, False)
             return
         if not self._turn:
             self._loop.call_soon(self.flush)
-        self._turn.append((payload, is_droppable, is_durable, done))
+        self._turn.append((payload, is_droppable, durability, done))
 
     def flush(self) -> None:
         """Write this turn's events now."""
@@ -98,9 +103,12 @@ class GroupCommit:
                 if id(event) not in written:
                     self._tell(event[3], False)
             admitted = admitted[:count]
-        for _, _, is_durable, done in admitted:
-            if is_durable:
-                self._unsynced.append(done)
+        for _, _, durability, done in admitted:
+            if durability:
+                if durability == DISK:
+                    self._unsynced.append(done)
+                elif on_sync := self.replicas.hold(done):
+                    self._unsynced.append(on_sync)
                 continue
             try:  # `_tell`, in place: this is each click's way
                 done(True)
@@ -114,10 +122,14 @@ class GroupCommit:
         for timer in self._timers:
             timer.cancel()
         self.flush()
-        while self._unsynced or self._sync_task:
-            self._start_sync()
+        while self._unsynced or self._sync_task or self.replicas.is_waiting:
+            if self._unsynced:
+                self._start_sync()
             if self._sync_task:
                 await self._sync_task
+            else:
+                await self.replicas.settle()
+        self.replicas.forget()
         await self._loop.run_in_executor(self._thread, self._writer.close)
         self._thread.shutdown(wait=False)
 
@@ -152,6 +164,9 @@ class GroupCommit:
                     self._tell(done, True)
                 if not self._unsynced:
                     return
+        except JournalBroken:
+            self.replicas.forget()  # C4
+            raise
         finally:
             self._sync_task = None
 

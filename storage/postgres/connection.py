@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: which database, with what time limits, and what its errors mean."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
@@ -82,18 +83,24 @@ async def connect(
 
 
 async def open_pool(
-    url: str,
+    resolve: Callable[[], str],
     *,
-    min_size: int = 1,
     max_size: int = 4,
     application_name: str = "clickedge",
     command_timeout_s: float | None = 60,
 ) -> asyncpg.Pool:
-    """A pool of connections as `connect` makes them; errors as there."""
-    await (await connect(url, application_name=application_name)).close()
+    """A pool of connections as `connect` makes them; errors as there.
+
+    `resolve` is asked for each connection: the embedded server is somewhere else after each of its starts.
+    """
+    await (await connect(resolve(), application_name=application_name)).close()
+
+    async def connect_anew(*_: object, **arguments: Any) -> asyncpg.Connection:
+        return await asyncpg.connect(resolve(), **arguments)
+
     return await asyncpg.create_pool(
-        url,
-        min_size=min_size,
+        connect=connect_anew,
+        min_size=0,  # nobody is to look for a database, and log that it is away, before it is needed
         max_size=max_size,
         timeout=_CONNECT_TIMEOUT_S,
         command_timeout=command_timeout_s,

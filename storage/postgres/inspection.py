@@ -37,6 +37,14 @@ class NodeLease(NamedTuple):
     has_secret_in_common: bool
 
 
+class StalledJournals(NamedTuple):
+    """How many of a node, and through which millisecond the furthest of them is stored."""
+
+    node_id: int
+    journals: int
+    watermark_ms: int
+
+
 class Burdens(NamedTuple):
     """What weighs on the server. Ages in seconds, 0 where there is none."""
 
@@ -134,13 +142,25 @@ async def ask_lease(conn: Connection, node_id: int, secret_prints: Sequence[str]
 
 
 async def lost_journals(conn: Connection, node_id: int, present: Sequence[UUID]) -> list[UUID]:
-    """Journals of that node that are not wholly stored and not among `present`."""
+    """Journals that this node drains itself, not wholly stored and not among `present`."""
     rows = await conn.fetch(
-        "SELECT journal_id FROM journal_positions WHERE node_id = $1 AND finished_at IS NULL AND journal_id <> ALL($2)",
+        "SELECT journal_id FROM journal_positions WHERE node_id = $1 AND partitions = 0 AND finished_at IS NULL"
+        " AND journal_id <> ALL($2)",
         node_id,
         list(present),
     )
     return [row["journal_id"] for row in rows]
+
+
+async def stalled_journals(conn: Connection, stalled_s: float) -> list[StalledJournals]:
+    """Those that come through a stream, are not finished and have had no heartbeat stored for so long, by node."""
+    rows = await conn.fetch(
+        "SELECT node_id, count(*)::int, max(watermark_ms) FROM journal_positions"
+        " WHERE partitions > 0 AND finished_at IS NULL AND watermark_ms < (extract(epoch FROM now()) - $1) * 1000"
+        " GROUP BY node_id ORDER BY node_id",
+        stalled_s,
+    )
+    return [StalledJournals(*row) for row in rows]
 
 
 async def knows_zone(conn: Connection, name: str) -> bool:

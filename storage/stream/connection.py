@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import suppress
 
 import nats
 import nats.errors
@@ -17,16 +18,23 @@ CONNECT_S = 2.0
 PING_S = 2
 API_S = 5.0
 NOBODY_LEADS = 503
+MOST_FAULTS = 100
 
 
 class StreamConnection:
     """One connection. It does not reconnect: whoever has it begins anew, since what was under way is not known."""
 
-    def __init__(self, client: Client, closed: asyncio.Event) -> None:
+    def __init__(self, client: Client, closed: asyncio.Event, faults: list[Exception]) -> None:
         self.client = client
+        self._faults = faults
         self.jetstream: JetStreamContext = client.jetstream(timeout=API_S)
         self.closed = closed
         """Set when the connection is gone."""
+
+    @property
+    def refusal(self) -> str:
+        """Why the stream did not take a message, if so: nats-py tells that to nobody else, not to who waits for it."""
+        return next((str(fault.description) for fault in self._faults if isinstance(fault, APIError)), "")
 
     async def ensure_stream(self, options: StreamOptions) -> str:
         """Make the stream if it is missing, and have its limit as configured; when it was made, as ISO text.
@@ -52,11 +60,7 @@ class StreamConnection:
 
     async def close(self) -> None:
         """Let go; what was not acknowledged stays unknown."""
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await self.client.close()
-        except (nats.errors.Error, OSError, TimeoutError):
-            pass
+        await _close(self.client)
 
 
 def created_at(info: StreamInfo) -> str:
@@ -70,15 +74,17 @@ async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
     faults: list[Exception] = []
 
     async def note(error: Exception) -> None:
-        faults.append(error)
+        if len(faults) < MOST_FAULTS:
+            faults.append(error)
 
     async def end() -> None:
         closed.set()
 
     servers = server_urls(options.url)
+    client = Client()
     try:
         async with asyncio.timeout(CONNECT_S * (len(servers) + 1)):
-            client = await nats.connect(
+            await client.connect(
                 servers,
                 name=name,
                 allow_reconnect=False,
@@ -91,11 +97,23 @@ async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
                 disconnected_cb=end,
                 closed_cb=end,
             )
-    except nats.errors.AuthorizationError as error:
-        raise StreamUnusable(f"the stream's servers refuse our credentials: {error}") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
+        if "authorization" in str(error).lower():
+            raise StreamUnusable(f"the stream's servers refuse our credentials: {error}") from error
         raise StreamAway(f"no server of the stream answers: {faults[-1] if faults else error!r}") from error
-    return StreamConnection(client, closed)
+    finally:
+        if not client.is_connected:
+            await _close(client)
+    return StreamConnection(client, closed, faults)
+
+
+async def _close(client: Client) -> None:
+    """Also of one that never came to be connected: its transport must not be left behind."""
+    with suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT_S):
+            await client.close()
+    if transport := getattr(client, "_transport", None):
+        transport.close()
 
 
 def _config_of(options: StreamOptions) -> StreamConfig:

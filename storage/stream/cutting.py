@@ -1,8 +1,7 @@
-"""A journal cut into shipments, so that S1 to S3 of shipments.py hold; and how far that came, on disk. No network here."""
+"""A journal cut into shipments, so that S1 to S4 of shipments.py hold; and how far that came, on disk. No network here."""
 
 import contextlib
 from pathlib import Path
-from uuid import UUID
 
 import msgspec
 
@@ -14,6 +13,8 @@ from storage.journal.segments import Journal, Position
 from storage.stream.shipments import (
     MAX_BYTES,
     VERSION,
+    Beat,
+    Message,
     Place,
     Sent,
     Shipment,
@@ -58,24 +59,22 @@ class Cutter:
         self.progress = progress or Progress(START, [START] * journal.partitions)
         """As if all that was cut were acknowledged."""
 
-    def opening(self) -> list[Shipment]:
-        """A word to every partition that this journal exists."""
-        return [self._shipment(number, self.progress.ends[number], [], 0) for number in range(self._journal.partitions)]
+    def opening(self) -> list[Message]:
+        """A word to all partitions that this journal exists."""
+        return [self._beat(self.progress)]
 
-    def closing(self) -> list[Shipment]:
-        """A word to every partition that nothing follows."""
-        place, watermark_ms = self.progress.place, self.progress.watermark_ms
-        last = [
-            self._shipment(number, place, [], watermark_ms, is_last=True) for number in range(self._journal.partitions)
-        ]
-        self.progress = msgspec.structs.replace(self.progress, ends=[place] * self._journal.partitions)
-        return last
+    def closing(self) -> list[Message]:
+        """A word to all partitions that nothing follows."""
+        last = self._beat(self.progress, is_last=True)
+        place = self.progress.place
+        self.progress = Progress(place, [place] * self._journal.partitions, self.progress.watermark_ms, is_finished=True)
+        return [last]
 
     def go_back(self, place: Place) -> None:
         """Cut again from there, for every partition."""
         self.progress = Progress(place, [place] * self._journal.partitions)
 
-    def cut(self, batch: Batch) -> list[Shipment]:
+    def cut(self, batch: Batch) -> list[Message]:
         """What a batch that begins where the last one ended has for each partition."""
         shares: list[list[Sent]] = [[] for _ in range(self._journal.partitions)]
         watermark_ms, is_for_all = self.progress.watermark_ms, False
@@ -88,14 +87,18 @@ class Cutter:
                 shares[number].append(Sent(record.segment, record.byte_offset, record.end_offset, record.payload))
         for damaged in batch.damaged:
             shares[self._share_of_damage(damaged)].append(_sent_damage(damaged))
-        shipments: list[Shipment] = []
+        messages: list[Message] = []
         ends, end = list(self.progress.ends), (batch.end.segment, batch.end.byte_offset)
         for number, share in enumerate(shares):
-            if share or is_for_all:
-                shipments += self._split(number, batch, share, watermark_ms)
+            if share:
+                messages += self._split(number, batch, share, watermark_ms)
                 ends[number] = end
-        self.progress = Progress(end, ends, watermark_ms)
-        return shipments
+        progress = Progress(end, ends, watermark_ms)
+        if is_for_all:
+            messages.append(self._beat(progress))
+            progress = Progress(end, [end] * self._journal.partitions, watermark_ms)
+        self.progress = progress
+        return messages
 
     def _look_into(self, record: Record) -> tuple[int, int]:
         """A record's partition, -1 for all, and its id's millisecond; what is no event goes anywhere and vouches for nothing."""
@@ -123,30 +126,25 @@ class Cutter:
             if size_bytes + len(sent.payload) > MAX_BYTES and index > first:
                 part = share[first:index]
                 after = _place_behind(part[-1])
-                shipments.append(self._shipment(number, before, part, self.progress.watermark_ms, after=after))
+                shipments.append(self._shipment(number, before, part, self.progress.watermark_ms, after))
                 before, first, size_bytes = after, index, 0
             size_bytes += len(sent.payload)
-        shipments.append(self._shipment(number, before, share[first:], watermark_ms, after=batch.end))
+        shipments.append(self._shipment(number, before, share[first:], watermark_ms, batch.end))
         return shipments
 
-    def _shipment(
-        self, number: int, before: Place, entries: list[Sent], watermark_ms: int,
-        *, after: Place | None = None, is_last: bool = False,
-    ) -> Shipment:  # fmt: skip
+    def _shipment(self, number: int, before: Place, entries: list[Sent], watermark_ms: int, after: Place) -> Shipment:
         journal = self._journal
         return Shipment(
-            VERSION,
-            journal.journal_id.bytes,
-            journal.node_id,
-            journal.worker_id,
-            journal.partitions,
-            number,
-            before,
-            after or before,
-            watermark_ms,
-            is_last,
-            entries,
-        )
+            VERSION, journal.journal_id.bytes, journal.node_id, journal.worker_id, journal.partitions,
+            number, before, after, watermark_ms, False, entries,
+        )  # fmt: skip
+
+    def _beat(self, progress: Progress, *, is_last: bool = False) -> Beat:
+        journal = self._journal
+        return Beat(
+            VERSION, journal.journal_id.bytes, journal.node_id, journal.worker_id, journal.partitions,
+            progress.ends, progress.place, progress.watermark_ms, is_last,
+        )  # fmt: skip
 
 
 def _place_behind(sent: Sent) -> Place:
@@ -161,8 +159,3 @@ def _sent_damage(damaged: Damaged) -> Sent:
     if len(raw) < len(damaged.raw):
         error = f"{error}; of {damaged.end_offset - damaged.byte_offset} bytes the first {len(raw)} sent"
     return Sent(damaged.segment, damaged.byte_offset, damaged.end_offset, raw, error or "damaged")
-
-
-def journal_id_of(shipment: Shipment) -> UUID:
-    """Which journal a shipment is of."""
-    return UUID(bytes=shipment.journal_id)

@@ -10,7 +10,7 @@ from nats.js.errors import Error as JetStreamError
 
 from storage.stream.connection import StreamConnection
 from storage.stream.servers import StreamAway
-from storage.stream.shipments import STREAM, Shipment, encode, subject_of
+from storage.stream.shipments import STREAM, Beat, Message, encode, subject_for
 
 ACK_S = 5.0
 MESSAGES_UNDER_WAY = 64
@@ -45,19 +45,26 @@ class Publisher:
     """The sending end of one connection. `wake` is called whenever an acknowledgement comes."""
 
     def __init__(self, connection: StreamConnection, acknowledged: Acknowledged, wake: Callable[[], None]) -> None:
-        self._jetstream = connection.jetstream
+        self._connection, self._jetstream = connection, connection.jetstream
         self._acknowledged = acknowledged
         self._wake = wake
         self._messages_under_way = self._bytes_under_way = 0
+
+    def check(self) -> None:
+        """StreamAway: something that is under way will never be acknowledged."""
+        if self._connection.refusal:
+            raise StreamAway(f"the stream did not take a message: {self._connection.refusal}")
+        if self._connection.closed.is_set():
+            raise StreamAway("the connection was closed")
 
     @property
     def has_room(self) -> bool:
         """Whether more may be sent before something is acknowledged."""
         return self._messages_under_way < MESSAGES_UNDER_WAY and self._bytes_under_way < BYTES_UNDER_WAY
 
-    async def send(self, shipments: Sequence[Shipment]) -> Delivery:
+    async def send(self, shipped: Sequence[Message]) -> Delivery:
         """Send these, in order. StreamAway: the connection is gone."""
-        messages = [(subject_of(shipment.partition), encode(shipment), len(shipment.entries)) for shipment in shipments]
+        messages = [(subject_for(one), encode(one), _count_events(one)) for one in shipped]
         delivery = Delivery(sum(len(message) for _, message, _ in messages))
         for subject, message, events in messages:
             try:
@@ -81,3 +88,7 @@ class Publisher:
             self._wake()
 
         ack.add_done_callback(settle)
+
+
+def _count_events(message: Message) -> int:
+    return 0 if isinstance(message, Beat) else len(message.entries)

@@ -18,7 +18,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from storage.stream.connection import StreamConnection
 from storage.stream.servers import StreamAway
-from storage.stream.shipments import STREAM, subject_of
+from storage.stream.shipments import EVERYBODY, STREAM, subject_of
 
 FETCHED_MESSAGES = 64
 """Of up to 768 KiB: what a fetch may bring into memory at once."""
@@ -31,8 +31,11 @@ ANSWER_S = 2.0
 _Answer = TypeVar("_Answer")
 
 
+ALL = -1
+
+
 class Message(NamedTuple):
-    """One message; `partition` from its subject."""
+    """One message; `partition` from its subject, ALL for one of all partitions."""
 
     sequence: int
     partition: int
@@ -69,7 +72,7 @@ class StreamReader:
         await self.close()
         config = ConsumerConfig(
             ack_policy=AckPolicy.NONE,
-            filter_subjects=[subject_of(partition) for partition in partitions],
+            filter_subjects=[EVERYBODY, *map(subject_of, partitions)],
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=after + 1,
             mem_storage=True,
@@ -101,7 +104,7 @@ class StreamReader:
             if metadata.sequence.consumer != self._count:
                 raise StreamAway("messages went missing on the way")
             self.pending = metadata.num_pending or 0
-            partition = int(message.subject.rpartition(".")[2])
+            partition = ALL if message.subject == EVERYBODY else int(message.subject.rpartition(".")[2])
             messages.append(Message(metadata.sequence.stream, partition, message.data))
         return messages
 

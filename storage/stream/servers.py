@@ -40,9 +40,14 @@ def server_urls(text: str) -> list[str]:
     return [first, *(one if "://" in one else prefix + one for one in others)]
 
 
+def server_hosts(options: StreamOptions) -> list[str]:
+    """The servers' hosts, each once."""
+    return list(dict.fromkeys(urlsplit(url).hostname or "" for url in server_urls(options.url)))
+
+
 async def unsynced_servers(options: StreamOptions) -> list[str]:
     """Of the configured servers those that acknowledge before they sync, and those that will not say, each with why."""
-    hosts = dict.fromkeys(urlsplit(url).hostname or "" for url in server_urls(options.url))
+    hosts = server_hosts(options)
     faults = await asyncio.gather(*(asyncio.to_thread(_sync_fault, host, options.monitor_port) for host in hosts))
     return [fault for fault in faults if fault]
 

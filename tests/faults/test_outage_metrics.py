@@ -39,6 +39,13 @@ async def click(node: Node, count: int) -> None:
                 assert answer.status == 302
 
 
+async def read_offers(node: Node) -> int:
+    """The API's answer to a request that asks the database."""
+    key = {"Authorization": f"Bearer {(node.data_dir / 'admin.token').read_text('ascii').strip()}"}
+    async with aiohttp.ClientSession(headers=key) as session, session.get(f"{node.admin}/api/v1/offers") as answer:
+        return answer.status
+
+
 async def until(node: Node, name: str, low: float, high: float = float("inf"), **labels: str) -> float:
     """Until the metric is within these bounds; its value."""
     found = -1.0
@@ -73,10 +80,16 @@ async def test_a_killed_database_costs_each_that_asks_it_an_error(node: Node) ->
     """Drain, sender and admin process; afterwards all is as before, and no process had to be started again."""
     await until(node, "edge_database_up", 1)
     await until(node, "edge_drained_through_seconds", 1)
+    assert await read_offers(node) == 200
     node.kill("postgres")
     for role in ("drain", "sender", "admin"):
         await until(node, "edge_database_errors_total", 1, role=role)
     await until(node, "edge_database_up", 1)
+
+    async def are_read() -> bool:
+        return await read_offers(node) == 200
+
+    await eventually(are_read, TOLD_S, node.describe)
     await click(node, CLICKS)
     await until(node, "edge_drain_rows_total", CLICKS, CLICKS, table="clicks")
     assert await node.metric("edge_process_starts_total") == 5

@@ -104,7 +104,7 @@ def page_samples(page: str) -> Samples:
 
 def known_samples() -> Samples:
     """What a node with one process of each kind has on its page, and what the rules record of it."""
-    slots = [Slot(role, 0, Counters.private()) for role in ("worker", "drain", "sender", "admin")]
+    slots = [Slot(role, 0, Counters.private()) for role in ("worker", "drain", "sender", "admin", "shipper")]
     return {**page_samples(render(slots).decode()), **{rule.record: [{}] for rule in rules() if rule.record}}
 
 

@@ -41,10 +41,10 @@ def test_every_query_names_metrics_and_labels_that_the_page_has() -> None:
 
 
 def test_rows_ask_in_the_order_of_whoever_was_woken_up(document: Any) -> None:
-    """Up, fast, losing, behind, conversions; each panel in its row, no two in one place."""
+    """Up, fast, losing, behind, the stream, conversions; each panel in its row, no two in one place."""
     titles = [panel["title"] for panel in document["panels"] if panel["type"] == "row"]
-    assert [re.findall(r"up|fast|losing|behind|conversions", title)[0] for title in titles] == [
-        "up", "fast", "losing", "behind", "conversions",
+    assert [re.findall(r"up|fast|losing|behind|stream|conversions", title)[0] for title in titles] == [
+        "up", "fast", "losing", "behind", "stream", "conversions",
     ]  # fmt: skip
     assert [panel["title"] for panel in drawn(document)] == [panel.title for row in ROWS for panel in row.panels]
     ids = [panel["id"] for panel in document["panels"]]

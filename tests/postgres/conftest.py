@@ -13,9 +13,6 @@ from tests.postgres.drains import Bench, open_bench
 from tests.postgres.people import Tables, make_town
 from tests.postgres.report_month import make_month
 from tests.postgres.report_recount import flatten
-from tests.streams import ferry, nats_url, stream_server
-
-__all__ = ["ferry", "nats_url", "stream_server"]
 
 
 @pytest.fixture

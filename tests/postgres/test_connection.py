@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 import pytest
@@ -78,8 +79,27 @@ async def test_json_travels_as_python_values(any_database: str) -> None:
 
 async def test_a_pool_s_connections_are_prepared(database: str) -> None:
     """Connections of a pool treat JSON likewise."""
-    async with await open_pool(database) as pool:
+    async with await open_pool(lambda: database) as pool:
         assert await pool.fetchval("SELECT '{\"a\": 1}'::jsonb") == {"a": 1}
+
+
+async def test_a_pool_follows_the_database_to_where_it_is_now(database: str, short_directory: Path) -> None:
+    """The embedded server's socket is in another directory after each of its starts; the pool outlives them all."""
+    url = urlsplit(database)
+    (real,) = parse_qs(url.query)["host"]
+    places = [short_directory / name for name in ("here", "there")]
+
+    def resolve() -> str:
+        place = next(one for one in places if one.is_symlink())
+        return database.replace(quote(real, safe="/"), str(place))
+
+    places[0].symlink_to(real)
+    async with await open_pool(resolve) as pool:
+        assert await pool.fetchval("SELECT 1") == 1
+        await pool.expire_connections()
+        places[0].unlink()
+        places[1].symlink_to(real)
+        assert await pool.fetchval("SELECT 2") == 2
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,29 @@ async def test_a_journal_that_is_nowhere_is_named(database: str, data_dir: Path,
     assert states(await look(make_found(data_dir, database)), "positions") == ["ok"]
 
 
+async def test_streamed_journals_that_stand_still_are_told_by_node(database: str, data_dir: Path, conn: Connection) -> None:
+    """Of any node, since nobody there may be able to say it; what goes on, is finished or is not streamed is not."""
+    now_ms, old_ms = int(time.time() * 1000), 1_700_000_000_000
+    rows = [
+        (UUID(int=1), 9, 16, old_ms, None), (UUID(int=2), 9, 16, 0, None), (UUID(int=3), 5, 16, now_ms, None),
+        (UUID(int=4), 5, 16, old_ms, datetime.now(UTC)), (UUID(int=5), 5, 0, old_ms, None), (UUID(int=6), 3, 16, now_ms, None),
+    ]  # fmt: skip
+    await conn.executemany(
+        "INSERT INTO journal_positions (journal_id, node_id, partitions, watermark_ms, finished_at, worker_id, segment,"
+        " byte_offset) VALUES ($1, $2, $3, $4, $5, 0, 1, 0)",
+        rows,
+    )
+    said = await look(make_found(data_dir, database))
+    [finding] = said["streamed journals"]
+    assert finding.state == "warn"
+    assert finding.found.startswith("2 of node 9 are not finished and have stood still since 2023-11-14 22:13 UTC")
+    assert states(said, "positions") == ["ok"]
+    await conn.execute("DELETE FROM journal_positions WHERE node_id = 9")
+    assert "streamed journals" not in await look(make_found(data_dir, database))
+    streamed = make_found(data_dir, database, stream_url="nats://127.0.0.1:1")
+    assert states(await look(streamed), "streamed journals") == ["ok"]
+
+
 async def test_what_was_left_behind_is_counted(
     database: str, data_dir: Path, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

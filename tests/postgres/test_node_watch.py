@@ -33,7 +33,7 @@ class Desk:
     def __init__(self, url: str, data_dir: Path) -> None:
         self.url = url
         self.counters = Counters.private()
-        settings = Settings(data_dir=str(data_dir), journal_max_bytes=12_345_678)
+        settings = Settings(data_dir=str(data_dir), journal_max_bytes=12_345_678, stream_max_bytes=23_456_789)
         self.backend = Backend(settings, lambda: self.url, (), self.counters)
         self.watch = NodeWatch(self.backend, lambda: self.url, self.counters)
 
@@ -100,6 +100,7 @@ async def test_the_journals_disk_is_measured_while_the_database_is_away(
     desk = Desk("postgresql://nobody@127.0.0.1:1/nowhere", tmp_path)
     async with desk.running():
         await desk.until(cell("edge_journal_max_bytes"), 12_345_678)
+        assert desk.value(cell("edge_stream_max_bytes")) == 23_456_789
 
         for _ in range(2):
             scribe.click()

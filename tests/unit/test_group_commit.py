@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from storage.errors import JournalBroken
-from storage.journal.commit import GroupCommit
+from storage.journal.commit import DISK, PROCESS, GroupCommit
 from storage.journal.filesystem import REAL_FILESYSTEM, Filesystem
 from storage.journal.framing import HEAD_BYTES, MAX_PAYLOAD_BYTES
 from storage.journal.reader import JournalReader
@@ -85,7 +85,7 @@ class Journal:
             payload,
             lambda is_written: self.told.append((payload, is_written)),
             is_droppable=is_droppable,
-            is_durable=is_durable,
+            durability=is_durable,
         )
 
     async def heard(self, count: int) -> list[tuple[bytes, bool]]:
@@ -135,7 +135,7 @@ async def test_in_process_mode_the_event_is_in_the_file_when_its_answer_may_leav
     disk.is_slow = True
     found: list[list[bytes]] = []
     journal.commit.append(
-        b"a click", lambda is_written: found.append(journal.stored()), is_droppable=True, is_durable=False
+        b"a click", lambda is_written: found.append(journal.stored()), is_droppable=True, durability=PROCESS
     )
     await until(lambda: found)
     assert found == [[b"a click"]]
@@ -151,7 +151,7 @@ async def test_in_disk_mode_the_answer_waits_for_the_fsync(tmp_path: Path) -> No
     disk.is_slow = True
     synced: list[int] = []
     journal.commit.append(
-        RECORD, lambda is_written: synced.append(journal.writer.synced_bytes), is_droppable=False, is_durable=True
+        RECORD, lambda is_written: synced.append(journal.writer.synced_bytes), is_droppable=False, durability=DISK
     )
     await until(lambda: disk.waiting == 1)
     assert journal.stored() == [RECORD]
@@ -218,7 +218,7 @@ async def test_whatever_comes_when_is_answered_once_and_only_when_it_is_safe(tmp
         end_bytes += HEAD_BYTES + len(payload)
         is_durable = chance.random() < 0.3
         done = expect(number, end_bytes, is_durable=is_durable)
-        journal.commit.append(payload, done, is_droppable=False, is_durable=is_durable)
+        journal.commit.append(payload, done, is_droppable=False, durability=is_durable)
         if chance.random() < 0.3:
             await asyncio.sleep(chance.choice((0, 0, 0, 0.001)))
     # Without `close`, which would wake whoever was forgotten.
@@ -390,9 +390,9 @@ async def test_what_an_answer_sets_off_is_written_too(tmp_path: Path) -> None:
         assert is_written
         left[0] -= 1
         if left[0]:
-            journal.commit.append(b"%d" % left[0], again, is_droppable=False, is_durable=left[0] % 2 == 0)
+            journal.commit.append(b"%d" % left[0], again, is_droppable=False, durability=left[0] % 2 == 0)
 
-    journal.commit.append(b"20", again, is_droppable=False, is_durable=True)
+    journal.commit.append(b"20", again, is_droppable=False, durability=DISK)
     await until(lambda: not left[0])
     assert journal.stored() == [b"%d" % number for number in range(20, 0, -1)]
     await journal.commit.close()

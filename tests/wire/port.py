@@ -25,7 +25,7 @@ from edge.tracking.request import Request
 from edge.tracking.sessions import Sessions
 from edge.tracking.state import EdgeState
 from edge.tracking.visitors import Visitors
-from storage.journal.commit import GroupCommit
+from storage.journal.commit import DISK, PROCESS, GroupCommit
 from storage.journal.events import Click, Conversion, Event, Heartbeat, Impression, Session, decode
 from storage.journal.filesystem import REAL_FILESYSTEM, Filesystem
 from storage.journal.reader import JournalReader
@@ -389,8 +389,8 @@ async def serving(
     honour_gpc: bool = True,
     honour_dnt: bool = False,
     trusted: str = "",
-    durable_clicks: bool = False,
-    durable_conversions: bool = True,
+    durable_clicks: int = PROCESS,
+    durable_conversions: int = DISK,
     disk: Filesystem = REAL_FILESYSTEM,
     max_bytes: int = 2**30,
     is_lane_on: bool = True,

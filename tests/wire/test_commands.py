@@ -290,6 +290,7 @@ def test_version_and_help_need_nothing() -> None:
         "cohorts",
         "conversion",
         "doctor",
+        "drain",
         "erase",
         "explain",
         "export",
@@ -304,7 +305,9 @@ def test_version_and_help_need_nothing() -> None:
         "report",
         "restore",
         "serve",
+        "ship",
         "statement",
+        "stream",
     ]
     assert re.findall(r"^  ([a-z][a-z-]*) ", run("--help"), re.MULTILINE) == commands
     for command in commands:

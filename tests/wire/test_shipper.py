@@ -1,0 +1,352 @@
+"""The shipper with real journals and a real NATS server that is killed, is full, or does not keep what it acknowledges."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from edge.counters import Counters, cell
+from edge.processes import ChildOrders
+from edge.settings import Settings
+from edge.shipper.process import Shipper, run_shipper
+from edge.stream_settings import is_synced
+from storage.errors import StorageError
+from storage.files import hold_lock
+from storage.journal.segments import list_segments
+from storage.stream.connection import StreamConnection, connect_stream
+from storage.stream.reading import StreamReader
+from storage.stream.resending import ask_to_resend
+from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable
+from storage.stream.shipments import Beat, Message, Resend, decode_message
+from tests.node import eventually
+from tests.postgres.drains import Scribe, now_ms
+from tests.streams import StreamServer
+from tests.unit.test_cutting import PARTITIONS, Taker
+
+SOON_S = 20.0
+
+
+def make_settings(server: StreamServer, data_dir: Path, **changes: object) -> Settings:
+    data_dir.mkdir(exist_ok=True)
+    values = {
+        "data_dir": str(data_dir), "stream_url": server.url, "stream_replicas": 1, "stream_partitions": PARTITIONS,
+        "stream_monitor_port": server.monitor_port, **changes,
+    }  # fmt: skip
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def make_scribe(data_dir: Path, **fields: int) -> Scribe:
+    return Scribe(data_dir, partitions=PARTITIONS, **fields)
+
+
+class Running:
+    """A shipper at work in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.counters = Counters.private()
+        self.shipper = Shipper(ChildOrders("shipper", 0, settings, -1, []), self.counters)
+        self._task = asyncio.create_task(self.shipper.run())
+
+    async def ends(self) -> None:
+        """Wait until it has."""
+        await self._task
+
+    async def is_told_to_end(self) -> None:
+        """SIGTERM, and its end."""
+        self.shipper._stop.set()
+        await self._task
+
+    async def dies(self) -> None:
+        """At once, with nothing written down."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def count(self, name: str) -> int:
+        """A metric of it."""
+        return self.counters.cells[cell(name)]
+
+
+@asynccontextmanager
+async def shipping(settings: Settings) -> AsyncIterator[Running]:
+    running = Running(settings)
+    try:
+        yield running
+    finally:
+        await running.dies()
+
+
+async def read_all(server: StreamServer) -> list[Message]:
+    """Everything that the stream holds, in its order."""
+    connection = await server.connect()
+    reader = StreamReader(connection)
+    await reader.open(range(PARTITIONS), 0)
+    found: list[Message] = []
+    while messages := await reader.take(0.3):
+        found += [decode_message(one.data) for one in messages]
+    await reader.close()
+    await connection.close()
+    return found
+
+
+async def take_all(server: StreamServer, journal_id: UUID) -> Taker:
+    taker = Taker()
+    for message in await read_all(server):
+        if message.journal_id == journal_id.bytes:
+            taker.take(message)
+    return taker
+
+
+async def until_shipped(server: StreamServer, scribe: Scribe, *, is_finished: bool = False) -> Taker:
+    """Until the stream has all of a journal's events; put together by the drains' rule."""
+    taker = Taker()
+
+    async def are_there() -> bool:
+        nonlocal taker
+        taker = await take_all(server, scribe.writer.journal_id)
+        return len(taker.all_payloads) >= events_of(scribe) and (not is_finished or len(taker.is_finished) == PARTITIONS)
+
+    await eventually(are_there, SOON_S, lambda: f"{len(taker.all_payloads)} of {events_of(scribe)}, {taker.is_finished}")
+    assert len(taker.all_payloads) == events_of(scribe)
+    return taker
+
+
+def events_of(scribe: Scribe) -> int:
+    return sum(written.kind != "beat" for written in scribe.written)
+
+
+def write_some(scribe: Scribe, count: int) -> None:
+    for _ in range(count):
+        scribe.click()
+    scribe.beat(now_ms())
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async def is_so() -> bool:
+        return check()
+
+    await eventually(is_so, SOON_S)
+
+
+async def test_a_journal_that_is_written_meanwhile_reaches_the_stream_and_ends(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """Events, then more, then the writer's end: each once, without a gap, and all partitions hear that it was all."""
+    scribe = make_scribe(data_dir)
+    async with shipping(make_settings(stream_server, data_dir)) as running:
+        write_some(scribe, 50)
+        await until_shipped(stream_server, scribe)
+        write_some(scribe, 50)
+        scribe.writer.close()
+        taker = await until_shipped(stream_server, scribe, is_finished=True)
+        assert taker.gaps == 0
+        await until(lambda: running.count("edge_shipped_events_total") == 100)
+        first = next(one for one in await read_all(stream_server) if one.journal_id == scribe.writer.journal_id.bytes)
+        assert isinstance(first, Beat)
+
+
+async def test_a_journal_without_a_mark_is_left_to_its_machine_s_drains(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """It was begun before the node had a stream: its events go one way only."""
+    local, streamed = Scribe(data_dir, worker=1), make_scribe(data_dir)
+    write_some(local, 5)
+    write_some(streamed, 5)
+    async with shipping(make_settings(stream_server, data_dir)):
+        await until_shipped(stream_server, streamed)
+        assert {one.journal_id for one in await read_all(stream_server)} == {streamed.writer.journal_id.bytes}
+
+
+async def test_a_shipper_that_died_goes_on_without_a_gap(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """Whatever it had written down of its progress, or had not, or had in part."""
+    scribe, settings = make_scribe(data_dir), make_settings(stream_server, data_dir)
+    for round_number in range(4):
+        async with shipping(settings) as running:
+            write_some(scribe, 30)
+            await until_shipped(stream_server, scribe)
+            if round_number == 1:
+                await running.shipper._keep()
+            if round_number == 2:
+                (scribe.writer.directory / "shipped").write_bytes(b'{"place":[1')
+    assert (await take_all(stream_server, scribe.writer.journal_id)).gaps == 0
+
+
+async def test_a_killed_server_delays_and_loses_nothing(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """What it had acknowledged it has; what it had not comes again; the shipper says that it is away."""
+    scribe = make_scribe(data_dir)
+    async with shipping(make_settings(stream_server, data_dir)) as running:
+        write_some(scribe, 100)
+        await until(lambda: running.count("edge_stream_up") == 1)
+        stream_server.kill()
+        write_some(scribe, 100)
+        await until(lambda: running.count("edge_stream_up") == 0)
+        stream_server.start()
+        await until_shipped(stream_server, scribe)
+        assert running.count("edge_ship_errors_total") > 0
+
+
+async def test_a_full_stream_is_waited_for(stream_server: StreamServer, nats_url: str, data_dir: Path) -> None:
+    """The stream takes nothing more; the journal keeps it, and it goes on when there is room."""
+    scribe = make_scribe(data_dir)
+    settings = make_settings(stream_server, data_dir, stream_max_bytes=20_000)
+    write_some(scribe, 500)
+    async with shipping(settings) as running:
+        await until(lambda: running.count("edge_ship_errors_total") > 1)
+        assert len((await take_all(stream_server, scribe.writer.journal_id)).all_payloads) < 500
+    assert not any(segment.is_done for segment in list_segments(scribe.writer.directory))
+    async with shipping(make_settings(stream_server, data_dir)):
+        await until_shipped(stream_server, scribe)
+
+
+async def test_what_a_drain_misses_is_sent_again(stream_server: StreamServer, nats_url: str, data_dir: Path) -> None:
+    """From the place that it names, to all partitions; also of a journal that had ended."""
+    scribe = make_scribe(data_dir)
+    write_some(scribe, 60)
+    settings = make_settings(stream_server, data_dir)
+    async with shipping(settings) as running:
+        for is_finished in (False, True):
+            if is_finished:
+                scribe.writer.close()
+            await until_shipped(stream_server, scribe, is_finished=is_finished)
+            connection = await stream_server.connect()
+            await connection.jetstream.purge_stream("CLICKEDGE")
+            await ask_to_resend(connection, Resend(scribe.writer.journal_id.bytes, 2, (1, 0)))
+            taker = await until_shipped(stream_server, scribe, is_finished=is_finished)
+            assert taker.gaps == 0
+            await connection.close()
+        assert running.count("edge_ship_resends_total") == 2
+
+
+async def test_requests_that_make_no_sense_change_nothing(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """Of unknown journals, of places still to come, of nonsense."""
+    scribe = make_scribe(data_dir)
+    write_some(scribe, 10)
+    async with shipping(make_settings(stream_server, data_dir)) as running:
+        await until_shipped(stream_server, scribe)
+        connection = await stream_server.connect()
+        for message in (b"", b"\xc1", b"\x93\xc4\x01x\x00\x92\x01\x00", b"\x93\xc4\x10" + bytes(16) + b"\x00\x92\x01\x00"):
+            await connection.client.publish("clickedge.resend", message)
+        await ask_to_resend(connection, Resend(scribe.writer.journal_id.bytes, 0, (1 << 40, 0)))
+        await connection.close()
+        write_some(scribe, 10)
+        await until_shipped(stream_server, scribe)
+        assert running.count("edge_ship_resends_total") == 0
+
+
+async def test_segments_are_given_back_once_the_stream_has_them(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """Marked when all of them was acknowledged, deleted after EDGE_JOURNAL_KEEP, and the ended journal's directory with them."""
+    scribe = make_scribe(data_dir, max_segment_bytes=4096)
+    for _ in range(5):
+        write_some(scribe, 30)
+    directory = scribe.writer.directory
+    settings = make_settings(stream_server, data_dir, journal_keep_s=0)
+    async with shipping(settings) as running:
+        await until_shipped(stream_server, scribe)
+        await until(lambda: len([one for one in list_segments(directory) if not one.is_done]) == 1)
+        running.shipper._delete()
+        assert len(list_segments(directory)) == 1
+        scribe.writer.close()
+        await until(lambda: all(one.is_done for one in list_segments(directory)))
+        running.shipper._delete()
+        assert not directory.exists()
+
+
+async def test_a_shipper_that_is_told_to_end_ships_what_its_workers_left(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """SIGTERM comes after the workers' end."""
+    scribe = make_scribe(data_dir)
+    running = Running(make_settings(stream_server, data_dir))
+    await until(lambda: running.count("edge_stream_up") == 1)
+    write_some(scribe, 200)
+    scribe.writer.close()
+    await running.is_told_to_end()
+    taker = await take_all(stream_server, scribe.writer.journal_id)
+    assert len(taker.all_payloads) == 200
+    assert len(taker.is_finished) == PARTITIONS
+
+
+async def test_one_shipper_a_data_dir(stream_server: StreamServer, nats_url: str, data_dir: Path) -> None:
+    """A second one says so and ends."""
+    orders = ChildOrders("shipper", 0, make_settings(stream_server, data_dir), -1, [])
+    lock = hold_lock(data_dir / "ship.lock")
+    assert lock is not None
+    with pytest.raises(StorageError, match="another shipper runs"):
+        await run_shipper(orders, Counters.private())
+    os.close(lock)
+
+
+@asynccontextmanager
+async def unsynced_server(directory: Path) -> AsyncIterator[StreamServer]:
+    """One that acknowledges before it syncs, as by default."""
+    server = StreamServer(directory, syncs=False)
+    server.start()
+    await (await server.connect()).close()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+async def test_servers_that_may_lose_what_they_acknowledge_are_refused(short_directory: Path, data_dir: Path) -> None:
+    """With what to change, unless that is allowed; a server that does not say may only be away."""
+    async with unsynced_server(short_directory) as server:
+        settings = make_settings(server, data_dir)
+        with pytest.raises(StreamUnusable, match=r"sync_interval 120 s.*sync_interval: always.*--allow-unsynced-stream"):
+            await is_synced(settings)
+        running = Running(settings)
+        with pytest.raises(StreamUnusable, match="sync_interval"):
+            await running.ends()
+        assert await is_synced(make_settings(server, data_dir, allow_unsynced_stream=True)) is False
+        scribe = make_scribe(data_dir)
+        write_some(scribe, 10)
+        async with shipping(make_settings(server, data_dir, allow_unsynced_stream=True)) as running:
+            await until_shipped(server, scribe)
+            assert running.count("edge_stream_unsynced") == 1
+    with pytest.raises(StreamAway, match="does not say"):
+        await is_synced(settings)
+
+
+async def test_more_replicas_than_servers_is_a_clear_error(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """It names the setting; what the server said is in it."""
+    connection = await connect_stream(stream_server.options, "test")
+    options: StreamOptions = stream_server.options._replace(replicas=3)
+    with pytest.raises(StreamUnusable, match="EDGE_STREAM_REPLICAS=3"):
+        await connection.ensure_stream(options)
+    await connection.close()
+
+
+async def test_wrong_credentials_are_a_clear_error(short_directory: Path) -> None:
+    """Nobody waits for a server that will never let us in."""
+    server = StreamServer(short_directory, users="users = [{ user: edge, password: right }]")
+    server.start()
+    try:
+
+        async def refuses() -> bool:
+            try:
+                await connect_stream(server.options, "test")
+            except StreamUnusable:
+                return True
+            except StreamAway:
+                return False
+            raise AssertionError("it let us in")
+
+        await eventually(refuses, SOON_S)
+        url = server.url.replace("nats://", "nats://edge:right@")
+        connection: StreamConnection = await connect_stream(server.options._replace(url=url), "test")
+        await connection.close()
+    finally:
+        server.kill()
