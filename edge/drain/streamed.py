@@ -118,6 +118,8 @@ class Streamed:
         holding = await share_out(conn, self.drain_id, self._name, wanted=wanted, lease_s=self._lease_s)
         if holding.partitions != self._holding.partitions:
             self._read_by = None
+            if 0 not in holding.partitions:
+                self._forget_measures()
             log.info("stream_partitions_held", partitions=list(holding.partitions), takeovers=holding.takeovers)
         self._holding = holding
         self._cells[_OWNED] = len(holding.partitions)
@@ -183,11 +185,13 @@ class Streamed:
         """Let go of all, so that others can go on at once."""
         self._holding = Holding((), 0, 0)
         self._read_by = None
+        self._forget_measures()
         await leave(conn, self.drain_id)
 
     async def close(self) -> None:
         """Let go of the stream."""
         self._cells[_OWNED] = self._cells[_PENDING] = 0
+        self._forget_measures()
         await self._tap.close()
 
     async def _begin(self, conn: Connection, reader: StreamReader) -> None:
@@ -218,7 +222,7 @@ class Streamed:
                 raise content
             one = self._waiting.popleft()
             batch.append(one)
-            rows += 1 if isinstance(content, Quarantined) else sum(max(1, len(shipment.entries)) for shipment in content)
+            rows += 1 if isinstance(content, Quarantined) else max(1, sum(len(shipment.entries) for shipment in content))
             size_bytes += one.size_bytes
         return batch
 
@@ -226,9 +230,9 @@ class Streamed:
         """Fetch some messages; whether there were any. Those of partitions that are stored further are left out (T2)."""
         while not self._waiting and (messages := await reader.take(FETCH_WAIT_S)):
             self._waiting += [
-                _Waiting(one.sequence, _content_of(one, held), len(one.data))
+                _Waiting(one.sequence, _content_of(one, behind), len(one.data))
                 for one in messages
-                if (held := _behind(one, self._sequences))
+                if (behind := _behind(one, self._sequences))
             ]
         return bool(self._waiting)
 
@@ -273,6 +277,7 @@ class Streamed:
             self._gaps[key] = max(place, self._gaps.get(key, place))
         for key in [key for key, place in self._gaps.items() if self._places[key][:2] >= place]:
             del self._gaps[key]
+            self._next.pop(f"ask {key[0]} {key[1]}", None)
 
     async def _ask_for_gaps(self) -> None:
         for journal_id, partition in list(self._gaps):
@@ -303,6 +308,10 @@ class Streamed:
         state = await reader.state()
         self._cells[_BYTES], self._cells[_MESSAGES] = state.size_bytes, state.messages
         self._cells[_UNOWNED] = await count_unowned(conn, wanted)
+
+    def _forget_measures(self) -> None:
+        """Another drain looks after the stream now."""
+        self._cells[_BYTES] = self._cells[_MESSAGES] = self._cells[_UNOWNED] = 0
 
     def _is_due(self, name: str, interval_s: float) -> bool:
         now_s = time.monotonic()

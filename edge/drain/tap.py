@@ -89,7 +89,7 @@ class Tap:
     async def _open(self) -> StreamConnection:
         connection = await connect_stream(self._options, self._name)
         try:
-            self.stream = await connection.ensure_stream(self._options)
+            self.stream = await connection.find_stream()
         except BaseException:
             await connection.close()
             raise

@@ -14,12 +14,11 @@ import structlog
 from edge.counters import SYNC_BUCKETS_US, Counters, cell
 from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
-from edge.shipper.journals import ShippedJournals
+from edge.shipper.journals import ShippedJournal, ShippedJournals
 from edge.shipper.link import WorkerLinks
 from edge.stream_settings import is_synced, stream_options
 from storage.errors import StorageError
 from storage.files import hold_lock
-from storage.journal.capacity import undrained_bytes
 from storage.journal.retention import delete_expired, sweep_unborn
 from storage.journal.segments import Position
 from storage.stream.connection import connect_stream
@@ -75,6 +74,8 @@ class Shipper:
                 except StreamAway as error:
                     self._counters.cells[_ERRORS] += 1
                     quietly.warning("shipping_interrupted", error=str(error))
+                    self._journals.discover()
+                    await self._keep()
                     await self._pause(self._backoff_s)
                     self._backoff_s = min(MAX_BACKOFF_S, self._backoff_s * 2)
         finally:
@@ -90,6 +91,7 @@ class Shipper:
             resends = await Resends.listen(connection, self._wake.set)
             for journal in self._journals:
                 journal.go_back()
+                self._tell(journal)
             self._counters.cells[_UP] = 1
             self._links.set_stream_up(True)
             log.info("shipper_ready")
@@ -142,7 +144,10 @@ class Shipper:
         for journal in self._journals:
             if journal.collect():
                 self._backoff_s = FIRST_BACKOFF_S
-                self._links.acknowledged(journal.journal.journal_id, Position(*journal.acknowledged.place))
+                self._tell(journal)
+
+    def _tell(self, journal: ShippedJournal) -> None:
+        self._links.acknowledged(journal.journal.journal_id, Position(*journal.acknowledged.place))
 
     async def _end_finished(self) -> None:
         for journal in self._journals:
@@ -196,8 +201,7 @@ class Shipper:
         cells[_UNSHIPPED] = await asyncio.to_thread(self._measure)
 
     def _measure(self) -> int:
-        shipped = sum(one.acknowledged.place[1] for one in self._journals)
-        return max(0, undrained_bytes(self._journals.root) - shipped)
+        return sum(one.unshipped_bytes() for one in self._journals)
 
     def _delete(self) -> None:
         settings, now_s = self._settings, time.time()

@@ -58,6 +58,15 @@ class StreamConnection:
             raise StreamAway(f"the stream does not answer: {error}") from error
         return created_at(info)
 
+    async def find_stream(self) -> str:
+        """When the stream was made, as ISO text; nothing is changed. StreamAway: it is not there, which a shipper can mend."""
+        try:
+            return created_at(await self.jetstream.stream_info(STREAM))
+        except NotFoundError as error:
+            raise StreamAway("no shipper has made the stream yet") from error
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as error:
+            raise StreamAway(f"the stream does not answer: {error}") from error
+
     async def close(self) -> None:
         """Let go; what was not acknowledged stays unknown."""
         await _close(self.client)

@@ -131,7 +131,7 @@ async def test_what_another_release_wrote_is_left_for_its_drains(
     middle = cargo.places[6]
     await ferry.send([cargo.stretch(partition, START, middle) for partition in range(PARTITIONS)])
     last = (await ferry.connection.jetstream.stream_info(STREAM)).state.last_seq
-    later = msgspec.msgpack.encode([VERSION + 1, "what this release cannot know"])
+    later = msgspec.msgpack.encode([3, VERSION + 1, "what this release cannot know"])
     await ferry.send_raw(0, later)
     await ferry.send([cargo.stretch(partition, middle, cargo.end) for partition in range(PARTITIONS)])
     async with stepped(embedded_bench, nats_url) as (station, conn):

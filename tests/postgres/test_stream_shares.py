@@ -2,6 +2,7 @@
 
 import asyncio
 
+from storage.journal.retention import mark_drained
 from storage.postgres.connection import Connection
 from storage.postgres.stream_leases import share_out
 from tests.postgres.drains import Bench, Scribe, Station, until
@@ -176,3 +177,19 @@ async def test_while_the_stream_is_away_the_drain_stores_its_machines_own_journa
         await until(lambda: are_stored(embedded_bench, [local]))
         assert await embedded_bench.rows("SELECT journal_id FROM journal_positions") == [(local.writer.journal_id,)]
         assert await shares(embedded_bench) == []
+
+
+async def test_a_marked_journals_files_go_only_once_its_shipper_has_marked_them_as_shipped(embedded_bench: Bench) -> None:
+    """The drain beside it neither stores nor marks any of it; what is wholly shipped and old enough it clears away."""
+    scribe = embedded_bench.scribe(partitions=PARTITIONS)
+    write_some(scribe, 2)
+    scribe.close()
+    feeds, directory = embedded_bench.station(journal_keep_s=0).drain._feeds, scribe.writer.directory
+    for _ in range(2):
+        await feeds.discover(embedded_bench.conn)
+        feeds.delete_expired()
+        assert (directory / "00000001.log").exists()
+    assert await embedded_bench.rows("SELECT FROM journal_positions") == []
+    mark_drained(directory, 1, now_s=0.0)
+    feeds.delete_expired()
+    assert not directory.exists()

@@ -123,7 +123,7 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         f"lane in {config}: is a dict, allowed: on or off",
         "EDGE_PORTT: no such setting; did you mean EDGE_PORT?",
         "EDGE_node_id: no such setting; did you mean EDGE_NODE_ID?",
-        f"drains in {config}: '99' is not allowed; allowed: 1 to 16",
+        f"drains in {config}: '99' is not allowed; allowed: 1 to 16, or 0 with a stream",
         "EDGE_HOST: 'a b' is not allowed; allowed: a host name or an address",
         "--workers: '99' is not allowed; allowed: 1 to 62",
         "EDGE_TLS_CERT: not set; EDGE_TLS_KEY needs it: an existing PEM file's path",
