@@ -257,7 +257,7 @@ async def test_segments_are_given_back_once_the_stream_has_them(
         running.shipper._delete()
         assert len(list_segments(directory)) == 1
         scribe.writer.close()
-        await until(lambda: all(one.is_done for one in list_segments(directory)))
+        await until(lambda: scribe.writer.journal_id in running.shipper._journals.finished)
         running.shipper._delete()
         assert not directory.exists()
 
