@@ -9,12 +9,13 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import nats.errors
 import pytest
+from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from storage.journal.events import Conversion, Heartbeat, decode
@@ -99,10 +100,10 @@ def stream_server() -> Iterator[StreamServer]:
 
 
 @pytest.fixture
-async def nats_url(stream_server: StreamServer) -> AsyncIterator[str]:
+async def nats_url(stream_server: StreamServer) -> str:
     """The URL of a server whose stream is a new one."""
     await forget_stream(stream_server)
-    yield stream_server.url
+    return stream_server.url
 
 
 async def forget_stream(server: StreamServer) -> None:
@@ -136,8 +137,9 @@ class Cargo:
         reader.close()
         self.journal = journal
         self.partitions = partitions
-        self.end: Place = tuple(batch.end)
-        entries = sorted([*batch.records, *batch.damaged], key=lambda one: (one.segment, one.byte_offset))
+        self.end: Place = (batch.end.segment, batch.end.byte_offset)
+        entries: list[Record | Damaged] = [*batch.records, *batch.damaged]
+        entries.sort(key=lambda one: (one.segment, one.byte_offset))
         self.items = [self._item(entry) for entry in entries]
         self.places: list[Place] = [START, *(item.place for item in self.items), self.end]
         """Where it may be cut."""
@@ -156,7 +158,7 @@ class Cargo:
     def chain(self, partition: int, cuts: Sequence[Place] = (), *, is_last: bool = False) -> list[Shipment]:
         """The opening and all of a partition, cut at these places."""
         places = [START, START, *sorted(cuts), self.end]
-        pairs = list(zip(places, places[1:], strict=False))
+        pairs = list(pairwise(places))
         return [
             self.stretch(partition, before, after, is_last=is_last and index == len(pairs) - 1)
             for index, (before, after) in enumerate(pairs)
@@ -193,7 +195,7 @@ class Ferry:
     async def listen(self) -> None:
         """Hear the drains' requests."""
 
-        async def note(message: nats.aio.msg.Msg) -> None:
+        async def note(message: Msg) -> None:
             self.asked.append(decode_resend(message.data))
 
         await self.connection.client.subscribe(RESEND, cb=note)

@@ -12,7 +12,15 @@ from storage.journal.segments import Journal, list_journals, list_segments
 from storage.postgres import inspection
 from storage.postgres.connection import Connection
 from storage.stream.cutting import read_progress
-from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable, server_urls, unsynced_servers
+from storage.stream.servers import (
+    SILENT,
+    StreamAway,
+    StreamOptions,
+    StreamUnusable,
+    server_hosts,
+    server_urls,
+    unsynced_servers,
+)
 
 SHIP_LOCK = "ship.lock"
 USUAL_REPLICAS = 3
@@ -27,7 +35,9 @@ def check_stream(found: Installation) -> Iterator[Finding]:
         return
     options = stream_options(found.settings)
     yield from _judge_replicas(options)
-    yield _judge_syncing(asyncio.run(unsynced_servers(options)), is_allowed=found.settings.allow_unsynced_stream)
+    faults = asyncio.run(unsynced_servers(options))
+    is_minority = all(SILENT in fault for fault in faults) and len(faults) * 2 < len(server_hosts(options))
+    yield _judge_syncing(faults, is_tolerated=is_minority or found.settings.allow_unsynced_stream)
     yield from asyncio.run(_connect_to_each(options))
 
 
@@ -82,12 +92,12 @@ def _judge_replicas(options: StreamOptions) -> Iterator[Finding]:
         yield ok("stream replicas", said)
 
 
-def _judge_syncing(faults: list[str], *, is_allowed: bool) -> Finding:
+def _judge_syncing(faults: list[str], *, is_tolerated: bool) -> Finding:
     if not faults:
         return ok("stream syncing", "every server syncs each message before it acknowledges it")
     said = f"a power cut of theirs may lose acknowledged events: {'; '.join(faults)}"
     advice = "`sync_interval: always` in the servers' jetstream section; EDGE_STREAM_MONITOR_PORT must be reached from here"
-    return warn("stream syncing", f"{said} (allowed)", advice) if is_allowed else fail("stream syncing", said, advice)
+    return (warn if is_tolerated else fail)("stream syncing", said, advice)
 
 
 async def _connect_to_each(options: StreamOptions) -> list[Finding]:

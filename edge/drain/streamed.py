@@ -201,12 +201,16 @@ class Streamed:
         self._tap.is_well()
 
     async def _fill(self, reader: StreamReader) -> list[_Waiting]:
-        """The next batch: as many messages as make up its rows, or those that there are."""
+        """The next batch: as many messages as make up its rows, or those that there are now."""
         batch: list[_Waiting] = []
         rows = size_bytes = 0
+        enough_s = time.monotonic() + self._settings.batch_interval_ms / 1000
         while rows < self._settings.batch_rows and size_bytes < MAX_WAITING_BYTES:
-            if not self._waiting and not await self._read_on(reader):
-                break
+            if not self._waiting:
+                # More is always on its way: who waits for all of it never stores anything.
+                is_all = batch and (not reader.pending or time.monotonic() > enough_s)
+                if is_all or not await self._read_on(reader):
+                    break
             content = self._waiting[0].content
             if isinstance(content, OtherRelease):
                 if batch:
@@ -214,22 +218,19 @@ class Streamed:
                 raise content
             one = self._waiting.popleft()
             batch.append(one)
-            rows += 1 if isinstance(content, Quarantined) else sum(len(shipment.entries) for shipment in content)
+            rows += 1 if isinstance(content, Quarantined) else sum(max(1, len(shipment.entries)) for shipment in content)
             size_bytes += one.size_bytes
         return batch
 
     async def _read_on(self, reader: StreamReader) -> bool:
         """Fetch some messages; whether there were any. Those of partitions that are stored further are left out (T2)."""
-        messages = await reader.take(FETCH_WAIT_S)
-        sequences = self._sequences
-        self._waiting += [
-            _Waiting(one.sequence, _content_of(one, _behind(one, sequences)), len(one.data))
-            for one in messages
-            if _behind(one, sequences)
-        ]
-        if messages and not self._waiting:
-            return await self._read_on(reader)
-        return bool(messages)
+        while not self._waiting and (messages := await reader.take(FETCH_WAIT_S)):
+            self._waiting += [
+                _Waiting(one.sequence, _content_of(one, held), len(one.data))
+                for one in messages
+                if (held := _behind(one, self._sequences))
+            ]
+        return bool(self._waiting)
 
     async def _store_batch(self, conn: Connection, batch: list[_Waiting]) -> None:
         shipments: list[Shipment] = []

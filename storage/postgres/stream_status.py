@@ -42,12 +42,17 @@ async def list_streamed_journals(conn: asyncpg.Connection) -> list[JournalRow]:
     """Those that are not finished, the one that is furthest behind first."""
     rows = await conn.fetch("""
         SELECT j.journal_id, node_id, worker_id, partitions,
-            (extract(epoch FROM clock_timestamp()) - min(s.watermark_ms) / 1000.0)::float8,
-            extract(epoch FROM clock_timestamp() - max(s.updated_at))::float8,
-            min((s.segment::bigint << 44) + s.byte_offset)
+            (extract(epoch FROM clock_timestamp()) - min(s.watermark_ms) / 1000.0)::float8 AS behind_s,
+            extract(epoch FROM clock_timestamp() - max(s.updated_at))::float8 AS quiet_s,
+            min((s.segment::bigint << 44) + s.byte_offset) AS place
         FROM journal_positions j JOIN stream_positions s USING (journal_id)
         WHERE j.finished_at IS NULL AND s.finished_at IS NULL GROUP BY 1 ORDER BY min(s.watermark_ms), 1""")
-    return [JournalRow(*tuple(row)[:6], (row[6] >> 44, row[6] & ((1 << 44) - 1))) for row in rows]
+    offset_bits = (1 << 44) - 1
+    return [
+        JournalRow(one["journal_id"], one["node_id"], one["worker_id"], one["partitions"], one["behind_s"], one["quiet_s"],
+                   (one["place"] >> 44, one["place"] & offset_bits))
+        for one in rows
+    ]  # fmt: skip
 
 
 async def end_journal(conn: asyncpg.Connection, journal_id: UUID, *, quiet_s: float) -> bool | None:

@@ -80,3 +80,30 @@ async def serving(directory: Path, sync_interval: str = "always") -> AsyncIterat
     finally:
         process.terminate()
         await process.wait()
+
+
+@asynccontextmanager
+async def serving_three(directory: Path) -> AsyncIterator[str]:
+    """Three servers as they are configured, cluster and all, but for their ports; their addresses, with commas between."""
+    names = ["nats-0", "nats-1", "nats-2"]
+    ports = {name: free_port() for name in names}
+    route_ports = {name: free_port() for name in names}
+    routes = [f'"nats://route:proute1@127.0.0.1:{port}"' for port in route_ports.values()]
+    processes = []
+    for name in names:
+        text = CONFIG.read_text().replace("port: 4222", f"listen: '127.0.0.1:{ports[name]}'")
+        text = text.replace("http_port: 8222", "").replace("port: 6222", f"listen: '127.0.0.1:{route_ports[name]}'")
+        config = directory / f"{name}.conf"
+        config.write_text(text)
+        environment = environment_of(directory / name, f"[{', '.join(routes)}]", name)
+        arguments = [str(NATS_SERVER), "--config", str(config)]
+        processes.append(
+            await asyncio.create_subprocess_exec(*arguments, env=environment, stderr=asyncio.subprocess.DEVNULL)
+        )
+    try:
+        yield ",".join(f"127.0.0.1:{port}" for port in ports.values())
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            await process.wait()

@@ -11,10 +11,11 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from storage.stream.connection import connect_stream
+from storage.stream.reading import StreamReader
 from storage.stream.resending import Resends, ask_to_resend
-from storage.stream.servers import unsynced_servers
+from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable, unsynced_servers
 from storage.stream.shipments import EVERYBODY, RESEND, STREAM, Resend, subject_of
-from tests.deploy.stream_servers import CONFIG, NATS_SERVER, StreamServer, environment_of, serving
+from tests.deploy.stream_servers import CONFIG, NATS_SERVER, StreamServer, environment_of, serving, serving_three
 from tests.node import eventually
 
 READER = ConsumerConfig(
@@ -72,18 +73,32 @@ async def test_an_edge_may_do_what_a_shipper_does(server: StreamServer) -> None:
 
 
 async def test_a_drain_may_do_what_a_drain_does(server: StreamServer) -> None:
-    """Ask for the stream, read its partitions by a consumer of its own, with a name and without, and purge what is stored."""
+    """Find the stream that an edge made, read its partitions by a consumer, begin anew, purge what is stored."""
+    drain = await connect_stream(server.options("drain"), "drain")
+    try:
+        await drain.ensure_stream(server.options("drain"))
+        reader = StreamReader(drain)
+        for _ in range(2):
+            await reader.open([0, 3], 0)
+            assert [message.data for message in await reader.take(5.0)] == [b"first"]
+            assert await reader.take(0.01) == []
+        await reader.purge(1)
+        assert (await reader.state()).messages == 0
+        await reader.close()
+        assert not drain.closed.is_set()
+    finally:
+        await drain.close()
+
+
+async def test_a_drain_may_look_after_its_consumer(server: StreamServer) -> None:
+    """With a name and without: made, asked about, deleted."""
     refused: list[str] = []
     async with server.connected("drain", refused) as drain:
         stream = drain.jetstream()
-        for config in (READER, READER.evolve(name=None), READER.evolve(filter_subjects=None, filter_subject=subject_of(3))):
+        for config in (READER, READER.evolve(name=None)):
             made = await stream.add_consumer(STREAM, config)
-            reading = await stream.pull_subscribe_bind(made.name, STREAM)
-            assert [message.data for message in await reading.fetch(1, timeout=5)] == [b"first"]
-            assert (await stream.consumer_info(STREAM, made.name)).num_pending == 0
+            assert (await stream.consumer_info(STREAM, made.name)).num_pending == 1
             await stream.delete_consumer(STREAM, made.name)
-        await stream.purge_stream(STREAM, seq=2)
-        assert (await stream.stream_info(STREAM)).state.messages == 0
     assert refused == []
 
 
@@ -147,3 +162,26 @@ async def test_without_a_password_of_theirs_nobody_comes_in(server: StreamServer
         assert await reader.read() == b""
     finally:
         writer.close()
+
+
+@pytest.mark.faults
+async def test_three_servers_find_each_other_and_keep_three_copies(tmp_path: Path) -> None:
+    """By the routes of the environment, with their password; the stream is made with a replica on each."""
+    async with serving_three(tmp_path) as addresses:
+        options = StreamOptions(f"nats://edge:pedge1@{addresses}", replicas=3)
+
+        async def is_made() -> bool:
+            try:
+                edge = await connect_stream(options, "edge")
+            except StreamAway:
+                return False
+            try:
+                await edge.ensure_stream(options)
+                info = await edge.jetstream.stream_info(STREAM)
+                return info.cluster is not None and len(info.cluster.replicas or ()) == 2
+            except (StreamAway, StreamUnusable, nats.errors.Error):
+                return False
+            finally:
+                await edge.close()
+
+        await eventually(is_made, 30.0)

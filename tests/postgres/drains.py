@@ -257,7 +257,10 @@ class Station:
             yield self
         finally:
             self.drain._stop.set()
-            await task
+            try:
+                await task
+            finally:
+                await self.drain.close()
 
 
 class Bench:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from edge.counters import cell
 from edge.drain.streamed import Streamed
 from storage.postgres.connection import Connection
 from storage.stream.shipments import STREAM
@@ -22,10 +23,12 @@ def streamed_of(station: Station) -> Streamed:
     return station.drain._streamed
 
 
-def make_station(bench: Bench, url: str, *, lease_s: float = 5.0, slot: int = 0, **settings: Any) -> Station:
-    """A drain with a stream."""
+def make_station(
+    bench: Bench, url: str, *, lease_s: float = 5.0, slot: int = 0, database: str = "", **settings: Any
+) -> Station:
+    """A drain with a stream; `database`: another way to the bench's."""
     values = {"stream_url": url, "stream_partitions": PARTITIONS, "stream_replicas": 1, **settings}
-    station = bench.station(slot=slot, **values)
+    station = bench.station(slot=slot, url=database, **values)
     streamed_of(station)._lease_s = lease_s
     return station
 
@@ -44,7 +47,14 @@ async def stepped(bench: Bench, url: str, **settings: Any) -> AsyncIterator[tupl
         await eventually(holds_some, 20.0)
         yield station, conn
     finally:
+        if not conn.is_closed():
+            await streamed.leave(conn)
         await streamed.close()
+
+
+def metric(station: Station, name: str) -> int:
+    """A count of the station's."""
+    return station.counters.cells[cell(name)]
 
 
 async def catch_up(station: Station, conn: Connection, ferry: Ferry) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from storage.postgres.connection import Connection, connect
-from storage.postgres.positions import PositionMoved, advance, finish, read, register, vouched_through
+from storage.postgres.positions import Move, PositionMoved, advance, finish, read, register, vouched_through
 
 START = (1, 0)
 
@@ -32,7 +32,7 @@ async def make(conn: Connection, watermark_ms: int = 0, *, is_finished: bool = F
     """A journal's row."""
     journal_id = uuid4()
     await register(conn, [(journal_id, 0, worker)])
-    await advance(conn, journal_id, START, (1, 100), watermark_ms)
+    await advance(conn, [Move(journal_id, None, START, (1, 100), watermark_ms)])
     if is_finished:
         await finish(conn, journal_id, (1, 100))
     return journal_id
@@ -52,17 +52,17 @@ async def test_a_position_moves_only_from_where_it_is(conn: Connection) -> None:
     journal_id = await make(conn)
     for before in (START, (1, 99), (2, 100)):
         with pytest.raises(PositionMoved):
-            await advance(conn, journal_id, before, (2, 5), 1)
+            await advance(conn, [Move(journal_id, None, before, (2, 5), 1)])
     with pytest.raises(PositionMoved):
-        await advance(conn, uuid4(), (1, 100), (2, 5), 1)
-    await advance(conn, journal_id, (1, 100), (2, 5), 1)
+        await advance(conn, [Move(uuid4(), None, (1, 100), (2, 5), 1)])
+    await advance(conn, [Move(journal_id, None, (1, 100), (2, 5), 1)])
     assert await read(conn, journal_id) == (2, 5, 1, False)
 
 
 async def test_a_watermark_never_falls(conn: Connection) -> None:
     """P3: a batch without ids, or with quarantined ones only, takes nothing back."""
     journal_id = await make(conn, 500)
-    await advance(conn, journal_id, (1, 100), (1, 200), 0)
+    await advance(conn, [Move(journal_id, None, (1, 100), (1, 200), 0)])
     assert (await read(conn, journal_id)).watermark_ms == 500
 
 
@@ -71,7 +71,7 @@ async def test_a_position_is_read_only_when_nobody_is_moving_it(conn: Connection
     journal_id = await make(conn)
     transaction = rival.transaction()
     await transaction.start()
-    await advance(rival, journal_id, (1, 100), (1, 200), 1)
+    await advance(rival, [Move(journal_id, None, (1, 100), (1, 200), 1)])
     reading = asyncio.create_task(read(conn, journal_id))
     done, _ = await asyncio.wait([reading], timeout=0.3)
     assert not done
@@ -85,8 +85,8 @@ async def test_of_two_at_once_one_moves(conn: Connection, rival: Connection, is_
     journal_id = await make(conn)
     transaction = rival.transaction()
     await transaction.start()
-    await advance(rival, journal_id, (1, 100), (1, 400), 1)
-    second = asyncio.create_task(advance(conn, journal_id, (1, 100), (1, 300), 1))
+    await advance(rival, [Move(journal_id, None, (1, 100), (1, 400), 1)])
+    second = asyncio.create_task(advance(conn, [Move(journal_id, None, (1, 100), (1, 300), 1)]))
     await asyncio.wait([second], timeout=0.1)
     await (transaction.commit() if is_committed else transaction.rollback())
     if is_committed:

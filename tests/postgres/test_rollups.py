@@ -13,7 +13,7 @@ from edge.admin.roll_up import RollUp
 from edge.counters import Counters
 from storage.postgres.connection import Connection, connect
 from storage.postgres.installation import remember
-from storage.postgres.positions import advance, register
+from storage.postgres.positions import Move, advance, register
 from storage.postgres.reports.query import parse_query
 from storage.postgres.reports.report import run_report
 from storage.postgres.reports.viewer import ADMIN
@@ -216,7 +216,7 @@ async def test_hours_that_are_not_drained_yet_are_waited_for(conn: Connection) -
     stuck = FIRST + timedelta(hours=50, minutes=30)
     journal_id = uuid4()
     await register(conn, [(journal_id, 0, 0)])
-    await advance(conn, journal_id, (1, 0), (1, 100), int(stuck.timestamp() * 1000))
+    await advance(conn, [Move(journal_id, None, (1, 0), (1, 100), int(stuck.timestamp() * 1000))])
     assert await job.roll_up(conn, FIRST + timedelta(hours=60)) == FIRST + timedelta(hours=50)
     assert await job.roll_up(conn, FIRST + timedelta(hours=90)) == FIRST + timedelta(hours=66)
     assert await rollup_differences(conn) == []

@@ -60,9 +60,19 @@ async def test_a_server_that_does_not_sync_fails_unless_that_is_allowed(tmp_path
         assert "has sync_interval 120 s" in syncing
         [_, syncing, _] = await said_of_stream(tmp_path, **settings_for(server, allow_unsynced_stream=True))
         assert syncing.startswith("warn: ")
-        assert syncing.endswith(" (allowed)")
         [_, syncing, _] = await said_of_stream(tmp_path, **settings_for(server, stream_monitor_port=free_port()))
+        assert syncing.startswith("fail: ")
         assert "does not say" in syncing
+
+
+async def test_a_minority_that_does_not_say_is_a_warning(tmp_path: Path) -> None:
+    """Shippers and drains go on without it: the majority that acknowledges syncs."""
+    async with serving(tmp_path) as server:
+        hosts = [f"127.0.0.{last}:{server.port}" for last in (1, 2, 3)]
+        elsewhere = settings_for(server, stream_url=f"nats://edge:pedge1@{hosts[0]},localhost:{server.port},{hosts[2]}")
+        [_, syncing, *_] = await said_of_stream(tmp_path, **elsewhere)
+        assert syncing.startswith("warn: ")
+        assert syncing.count("does not say") == 1
 
 
 async def test_servers_that_are_away_are_named(tmp_path: Path) -> None:

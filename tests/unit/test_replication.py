@@ -199,6 +199,33 @@ async def test_a_stream_that_lags_behind_is_not_waited_for_until_it_is_prompt(tm
         assert len(journal.told) == 5
 
 
+async def test_what_is_on_the_disk_leaves_the_moment_that_the_stream_does(tmp_path: Path) -> None:
+    """R2: nobody waits for the rest of the second."""
+    async with Replicating(tmp_path) as journal:
+        journal.replicas.go_up()
+        await journal.write(b"synced")
+        await until(lambda: journal.syncs_us)
+        assert not journal.told
+        journal.replicas.go_down(STREAM_AWAY)
+        assert journal.told == [b"synced"]
+
+
+@pytest.mark.usefixtures("short_patience")
+async def test_a_late_stream_is_measured_again_and_again(tmp_path: Path) -> None:
+    """R3: a measurement that was lost, its acknowledgement never having come in time, is followed by another."""
+    async with Replicating(tmp_path) as journal:
+        journal.replicas.go_up()
+        await journal.write(b"late")
+        await until(lambda: journal.told)
+        await journal.write(b"measured in vain")
+        written = time.monotonic()
+        await until(lambda: time.monotonic() > written + SHORT_S)
+        prompt = await journal.write(b"measured")
+        await journal.write(b"one behind it")
+        journal.replicas.reach(prompt)
+        assert journal.watch.returns == 2
+
+
 @pytest.mark.usefixtures("short_patience")
 async def test_a_late_stream_that_catches_up_is_waited_for_although_nothing_new_came(tmp_path: Path) -> None:
     """R3: however old the last event is, its acknowledgement is the stream's return."""
@@ -241,6 +268,7 @@ async def test_a_shipper_that_starts_anew_must_catch_up_before_it_is_waited_for(
         await links.close()
         journal.append(b"while it was gone")
         await until(lambda: len(journal.told) == 2)
+        assert journal.watch.reasons == [UNLINKED]
         again = await journal.shipper()
         again.acknowledged(journal.journal_id, Position(1, 0))
         await asyncio.wait_for(again.poked.wait(), 20)
