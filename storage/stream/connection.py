@@ -16,7 +16,8 @@ from storage.stream.shipments import STREAM, SUBJECT
 
 CONNECT_S = 2.0
 PING_S = 2
-API_S = 5.0
+API_S = 2.0
+"""Of a request: without a leader nobody answers it, and it is to be asked again once there is one."""
 NOBODY_LEADS = 503
 MOST_FAULTS = 100
 
