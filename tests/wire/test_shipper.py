@@ -176,6 +176,7 @@ async def test_a_shipper_that_died_goes_on_without_a_gap(
     assert (await take_all(stream_server, scribe.writer.journal_id)).gaps == 0
 
 
+@pytest.mark.reliability(number=17)
 async def test_a_killed_server_delays_and_loses_nothing(
     stream_server: StreamServer, nats_url: str, data_dir: Path
 ) -> None:
@@ -192,6 +193,7 @@ async def test_a_killed_server_delays_and_loses_nothing(
         assert running.count("edge_ship_errors_total") > 0
 
 
+@pytest.mark.reliability(number=17)
 async def test_a_full_stream_is_waited_for(stream_server: StreamServer, nats_url: str, data_dir: Path) -> None:
     """The stream takes nothing more; the journal keeps it, and it goes on when there is room."""
     scribe = make_scribe(data_dir)
@@ -299,6 +301,7 @@ async def unsynced_server(directory: Path) -> AsyncIterator[StreamServer]:
         server.kill()
 
 
+@pytest.mark.reliability(number=17)
 async def test_servers_that_may_lose_what_they_acknowledge_are_refused(short_directory: Path, data_dir: Path) -> None:
     """With what to change, unless that is allowed; a server that does not say may only be away."""
     async with unsynced_server(short_directory) as server:
