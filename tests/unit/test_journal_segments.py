@@ -52,8 +52,8 @@ def test_journals_are_listed_by_age_without_the_unborn(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     (tmp_path / uuid4().hex).write_text("a file")
     assert [tuple(found) for found in list_journals(tmp_path)] == [
-        (older.journal_id, 5, 2, 1_000, older.directory),
-        (younger.journal_id, 5, 2, 2_000, younger.directory),
+        (older.journal_id, 5, 2, 1_000, older.directory, 0),
+        (younger.journal_id, 5, 2, 2_000, younger.directory, 0),
     ]
     older.close()
     younger.close()

@@ -28,8 +28,8 @@ ERRORS = "edge_database_errors_total"
 
 @pytest.fixture
 def slots() -> list[Slot]:
-    """Two workers, two drains and the admin process."""
-    names = [("worker", 0), ("worker", 1), ("drain", 0), ("drain", 1), ("admin", 0)]
+    """Two workers, two drains, the admin process and a shipper."""
+    names = [("worker", 0), ("worker", 1), ("drain", 0), ("drain", 1), ("admin", 0), ("shipper", 0)]
     return [Slot(role, number, Counters.private()) for role, number in names]
 
 
@@ -127,9 +127,11 @@ def test_a_process_s_own_lines_are_of_those_that_measure_it(slots: list[Slot]) -
     for name, labels in samples:
         if "slot" in dict(labels):
             roles.setdefault(name, set()).add(dict(labels)["role"])
-    everybody = {"worker", "drain", "admin"}
+    everybody = {"worker", "drain", "admin", "shipper"}
     assert roles.pop("edge_loop_lag_seconds") == roles.pop("edge_catalog_revision") == {"worker"}
-    assert roles.pop("edge_drained_through_seconds") == {"drain"}
+    of_drains = ("edge_drained_through_seconds", "edge_stream_pending_messages", "edge_stream_partitions_owned")
+    assert all(roles.pop(name) == {"drain"} for name in of_drains)
+    assert roles.pop("edge_shipped_through_seconds") == {"shipper"}
     assert roles
     assert all(found == everybody for found in roles.values())
 
