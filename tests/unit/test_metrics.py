@@ -88,7 +88,7 @@ def test_what_processes_count_is_added_up(slots: list[Slot]) -> None:
         slot.cells[CLICKS] = 10**number
         slot.cells[SESSIONS] = 2 * 10**number
     samples = scrape(slots)
-    assert value(samples, "edge_requests_total", kind="click", outcome="redirected") == 11_111
+    assert value(samples, "edge_requests_total", kind="click", outcome="redirected") == 111_111
     assert value(samples, "edge_requests_total", kind="click", outcome="fallback") == 0
     assert value(samples, "edge_sessions") == 22_222
 
