@@ -90,7 +90,7 @@ def test_what_processes_count_is_added_up(slots: list[Slot]) -> None:
     samples = scrape(slots)
     assert value(samples, "edge_requests_total", kind="click", outcome="redirected") == 111_111
     assert value(samples, "edge_requests_total", kind="click", outcome="fallback") == 0
-    assert value(samples, "edge_sessions") == 22_222
+    assert value(samples, "edge_sessions") == 222_222
 
 
 def test_what_is_measured_of_the_whole_node_by_each_drain_is_not_added_up(slots: list[Slot]) -> None:
