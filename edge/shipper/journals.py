@@ -3,16 +3,16 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
+from storage.journal.capacity import bytes_behind
 from storage.journal.reader import JournalReader
 from storage.journal.retention import mark_drained
-from storage.journal.segments import Journal, Position, list_journals, list_segments
+from storage.journal.segments import Journal, Position, list_journals
 from storage.stream.cutting import Cutter, Progress, read_progress, write_progress
 from storage.stream.publishing import Delivery, Publisher
 from storage.stream.shipments import Place
@@ -102,13 +102,7 @@ class ShippedJournal:
 
     def unshipped_bytes(self) -> int:
         """What of it the stream has not acknowledged."""
-        number, offset = self.acknowledged.place
-        sizes = 0
-        for segment in list_segments(self.journal.path):
-            if segment.number >= number:
-                with suppress(FileNotFoundError):
-                    sizes += segment.path.stat().st_size - (offset if segment.number == number else 0)
-        return max(0, sizes)
+        return bytes_behind(self.journal.path, Position(*self.acknowledged.place))
 
     def close(self) -> None:
         """Give the descriptor back."""
