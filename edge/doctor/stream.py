@@ -63,13 +63,16 @@ def check_unshipped(found: Installation) -> Iterator[Finding]:
 
 
 def check_undrained(found: Installation) -> Iterator[Finding]:
-    """Journals of this disk that a drain of this machine must store, where there is to be none."""
-    if found.settings.drains:
+    """With a stream: journals of this disk that nevertheless only a drain of this machine stores."""
+    if not found.settings.stream_url:
         return
     waiting = count_undrained(found.data_dir / "journal")
-    if waiting:
-        said = f"{waiting} journals were begun without a stream and are not wholly stored, and EDGE_DRAINS is 0"
-        yield fail("draining", said, "start with EDGE_DRAINS=1 until they are: docs/streaming.md")
+    said = f"{waiting} journals were begun without a stream and are not wholly stored"
+    if waiting and found.settings.drains:
+        yield ok("draining", f"{said}: keep a drain here (EDGE_DRAINS above 0) until they are")
+    elif waiting:
+        advice = "start with EDGE_DRAINS=1 until they are: docs/streaming.md"
+        yield fail("draining", f"{said}, and EDGE_DRAINS is 0", advice)
     else:
         yield ok("draining", "no journal of this machine needs a drain of its own")
 

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from contextlib import suppress
+from typing import Any
 
 import nats
 import nats.errors
@@ -11,7 +12,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 
-from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable, server_urls
+from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable, server_urls, user_in
 from storage.stream.shipments import STREAM, SUBJECT
 
 CONNECT_S = 2.0
@@ -73,6 +74,19 @@ class StreamConnection:
         await _close(self.client)
 
 
+class _InClear(nats.errors.Error):
+    """The server would go on without TLS."""
+
+
+class _PrivateClient(Client):
+    """nats-py leaves it to the server whether TLS is spoken, tls:// or not; and whoever is on the way can say it for the server."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and not info.get("tls_required"):
+            raise _InClear
+        await super()._process_info(info, initial_connection=initial_connection)
+
+
 def created_at(info: StreamInfo) -> str:
     """When a stream was made: what tells it from another of its name."""
     return info.created.isoformat() if info.created else ""
@@ -91,7 +105,9 @@ async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
         closed.set()
 
     servers = server_urls(options.url)
-    client = Client()
+    user, password = user_in(servers[0])
+    is_private = servers[0].startswith("tls:")
+    client = _PrivateClient() if is_private else Client()
     try:
         async with asyncio.timeout(CONNECT_S * (len(servers) + 1)):
             await client.connect(
@@ -102,11 +118,16 @@ async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
                 ping_interval=PING_S,
                 max_outstanding_pings=2,
                 user_credentials=options.credentials or None,
-                tls=ssl.create_default_context() if servers[0].startswith("tls:") else None,
+                user=user if password is not None else None,
+                password=password,
+                token=user if password is None else None,
+                tls=ssl.create_default_context() if is_private else None,
                 error_cb=note,
                 disconnected_cb=end,
                 closed_cb=end,
             )
+    except _InClear as error:
+        raise StreamUnusable("the stream's server offers no TLS, and EDGE_STREAM_URL says tls://") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
         if "authorization" in str(error).lower():
             raise StreamUnusable(f"the stream's servers refuse our credentials: {error}") from error

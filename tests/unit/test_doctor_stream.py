@@ -142,16 +142,18 @@ def test_journals_that_nobody_ships_are_told(streamed: Callable[..., list[str]],
 
 
 def test_journals_that_nobody_drains_are_told(tmp_path: Path) -> None:
-    """Those from before the stream, where EDGE_DRAINS is 0; with a drain here, or once they are stored, all is well."""
+    """With a stream: those from before it are a fault where EDGE_DRAINS is 0, and told where a drain works on them."""
     scribes = [Scribe(tmp_path, partitions=4), Scribe(tmp_path)]
     for scribe in scribes:
         scribe.click()
         scribe.close()
-    [said] = said_by(check_undrained, make_installation(tmp_path, drains=0))
-    assert said.startswith("fail: 1 journals were begun without a stream and are not wholly stored")
+    said = "1 journals were begun without a stream and are not wholly stored"
+    [none, one] = (make_installation(tmp_path, stream_url="nats://127.0.0.1:1", drains=drains) for drains in (0, 1))
+    assert said_by(check_undrained, none) == [f"fail: {said}, and EDGE_DRAINS is 0"]
+    assert said_by(check_undrained, one) == [f"ok: {said}: keep a drain here (EDGE_DRAINS above 0) until they are"]
     assert said_by(check_undrained, make_installation(tmp_path)) == []
     mark_drained(scribes[1].writer.directory, 1, now_s=time.time())
-    assert said_by(check_undrained, make_installation(tmp_path, drains=0)) == [
+    assert said_by(check_undrained, none) == [
         "ok: no journal of this machine needs a drain of its own"
     ]
 
