@@ -80,16 +80,18 @@ class ShippedJournal:
         self._cutter.progress = self.acknowledged
         self._reader.seek(Position(*self.acknowledged.place))
 
-    def resend_from(self, place: Place) -> bool:
-        """Send again from there; False when that is still to be sent anyway."""
-        if place >= self._cutter.progress.place:
-            return False
+    @property
+    def sent(self) -> Place:
+        """Up to where it was sent, acknowledged or not."""
+        return self._cutter.progress.place
+
+    def resend_from(self, place: Place) -> None:
+        """Send again from there."""
         self._under_way.clear()
         self._is_closing = False
         self._cutter.go_back(place)
         self.acknowledged = self._cutter.progress
         self._reader.seek(Position(*place))
-        return True
 
     def keep(self) -> None:
         """Write down how far this came, and mark the segments left behind. Blocks: for a thread."""
@@ -143,6 +145,11 @@ class ShippedJournals:
         self.finished.add(one.journal.journal_id)
         del self._open[one.journal.journal_id]
         log.info("journal_shipped", journal=one.journal.journal_id.hex, worker=one.journal.worker_id)
+
+    def has_sent(self, journal_id: UUID, place: Place) -> bool:
+        """Whether what follows `place` in a journal of this machine was sent before."""
+        one = self._open.get(journal_id)
+        return journal_id in self.finished if one is None else place < one.sent
 
     def find(self, journal_id: UUID) -> ShippedJournal | None:
         """That journal, opened again if all of it was shipped; None when this machine has it no more."""

@@ -92,8 +92,8 @@ def created_at(info: StreamInfo) -> str:
     return info.created.isoformat() if info.created else ""
 
 
-async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
-    """A connection to one of the servers. StreamAway: none of them answers; StreamUnusable: they do not let us in."""
+async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "other") -> StreamConnection:
+    """A connection to one of the servers, its answers below `_INBOX.<inboxes>`. StreamAway: none of them answers; StreamUnusable: they do not let us in."""
     closed = asyncio.Event()
     faults: list[Exception] = []
 
@@ -113,6 +113,7 @@ async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
             await client.connect(
                 servers,
                 name=name,
+                inbox_prefix=f"_INBOX.{inboxes}",
                 allow_reconnect=False,
                 connect_timeout=int(CONNECT_S),
                 ping_interval=PING_S,
