@@ -3,10 +3,12 @@
 import asyncio
 import ssl
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import nats
 import nats.errors
+import nkeys
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
@@ -94,6 +96,8 @@ def created_at(info: StreamInfo) -> str:
 
 async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "other") -> StreamConnection:
     """A connection to one of the servers, its answers below `_INBOX.<inboxes>`. StreamAway: none of them answers; StreamUnusable: they do not let us in."""
+    if options.credentials:
+        _check_credentials(options.credentials)
     closed = asyncio.Event()
     faults: list[Exception] = []
 
@@ -137,6 +141,17 @@ async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "o
         if not client.is_connected:
             await _close(client)
     return StreamConnection(client, closed, faults)
+
+
+def _check_credentials(path: str) -> None:
+    """StreamUnusable: there is no token or no key in it, on which nats-py would stumble in one way or another."""
+    try:
+        lines = Path(path).read_bytes().splitlines()
+        labels = [line.strip(b"-") for line in lines]
+        _, key = (lines[labels.index(b"BEGIN " + what) + 1] for what in (b"NATS USER JWT", b"USER NKEY SEED"))
+        nkeys.from_seed(bytearray(key)).wipe()
+    except (OSError, LookupError, ValueError, nkeys.NkeysError) as error:
+        raise StreamUnusable(f"EDGE_STREAM_CREDENTIALS: {path} is no credentials file of NATS") from error
 
 
 async def _close(client: Client) -> None:
