@@ -7,6 +7,9 @@ from edge.logs import RateLimited
 from edge.settings import Settings
 from storage.stream.servers import SILENT, StreamAway, StreamOptions, StreamUnusable, server_hosts, unsynced_servers
 
+SHIP_LOCK = "ship.lock"
+"""In the data dir, held by whoever ships its journals."""
+
 quietly = RateLimited(structlog.get_logger(), 60.0)
 
 

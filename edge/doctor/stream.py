@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from edge.doctor.findings import Finding, fail, format_bytes, ok, warn
 from edge.doctor.installation import Installation, find_holder
-from edge.stream_settings import stream_options
+from edge.stream_settings import SHIP_LOCK, stream_options
 from edge.waiting_journals import count_undrained, find_unshipped
 from storage.postgres import inspection
 from storage.postgres.connection import Connection
@@ -21,7 +21,6 @@ from storage.stream.servers import (
     unsynced_servers,
 )
 
-SHIP_LOCK = "ship.lock"
 USUAL_REPLICAS = 3
 STALLED_S = 600
 KNOCK_S = 2.0

@@ -16,7 +16,7 @@ from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
 from edge.shipper.journals import ShippedJournal, ShippedJournals
 from edge.shipper.link import WorkerLinks
-from edge.stream_settings import is_synced, stream_options
+from edge.stream_settings import SHIP_LOCK, is_synced, stream_options
 from storage.errors import StorageError
 from storage.files import hold_lock
 from storage.journal.retention import delete_expired, sweep_unborn
@@ -241,7 +241,7 @@ class Shipper:
 async def run_shipper(orders: ChildOrders, counters: Counters) -> None:
     """Be the machine's shipper until SIGTERM. StorageError: another one runs here, or the stream does not fit."""
     settings = orders.settings
-    lock = hold_lock(settings.data_path / "ship.lock")
+    lock = hold_lock(settings.data_path / SHIP_LOCK)
     if lock is None:
         raise StorageError(f"another shipper runs on {settings.data_dir}")
     try:
