@@ -95,9 +95,10 @@ def created_at(info: StreamInfo) -> str:
 
 
 async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "other") -> StreamConnection:
-    """A connection to one of the servers, its answers below `_INBOX.<inboxes>`. StreamAway: none of them answers; StreamUnusable: they do not let us in."""
-    if options.credentials:
-        _check_credentials(options.credentials)
+    """A connection to one of the servers; what it asks is answered below `_INBOX.<inboxes>`.
+
+    StreamAway: none of them answers. StreamUnusable: they do not let us in, or are not to be told who we are.
+    """
     closed = asyncio.Event()
     faults: list[Exception] = []
 
@@ -109,9 +110,9 @@ async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "o
         closed.set()
 
     servers = server_urls(options.url)
-    user, password = user_in(servers[0])
     is_private = servers[0].startswith("tls:")
     client = _PrivateClient() if is_private else Client()
+    identity = _identity_in(options)
     try:
         async with asyncio.timeout(CONNECT_S * (len(servers) + 1)):
             await client.connect(
@@ -122,10 +123,7 @@ async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "o
                 connect_timeout=int(CONNECT_S),
                 ping_interval=PING_S,
                 max_outstanding_pings=2,
-                user_credentials=options.credentials or None,
-                user=user if password is not None else None,
-                password=password,
-                token=user if password is None else None,
+                **identity,
                 tls=ssl.create_default_context() if is_private else None,
                 error_cb=note,
                 disconnected_cb=end,
@@ -141,6 +139,17 @@ async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "o
         if not client.is_connected:
             await _close(client)
     return StreamConnection(client, closed, faults)
+
+
+def _identity_in(options: StreamOptions) -> dict[str, Any]:
+    """Who we say that we are, as nats-py wants it. StreamUnusable: the credentials file is none."""
+    if options.credentials:
+        _check_credentials(options.credentials)
+        return {"user_credentials": options.credentials}
+    user, password = user_in(server_urls(options.url)[0])
+    if user is None:
+        return {}
+    return {"token": user} if password is None else {"user": user, "password": password}
 
 
 def _check_credentials(path: str) -> None:
