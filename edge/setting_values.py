@@ -78,15 +78,18 @@ def database_url(text: str) -> str:
 
 
 def stream_url(text: str) -> str:
-    """Where NATS servers are: one or more of nats://host:port, the scheme of the first for all."""
-    for part in text.split(","):
-        parts = urlsplit(part.strip() if "://" in part else f"nats://{part.strip()}")
-        if (
-            parts.scheme not in ("nats", "tls")
-            or not parts.hostname
-            or parts.path
-            or not -1 < (parts.port or 0) < 65536
-        ):
+    """Where NATS servers are: one or more of nats://host:port; scheme, user and password of the first hold for all."""
+    parts = [part.strip() for part in text.split(",")]
+    scheme = parts[0].partition("://")[0] if "://" in parts[0] else "nats"
+    urls = [urlsplit(part if "://" in part else f"{scheme}://{part}") for part in parts]
+    user = urls[0].netloc.rpartition("@")[0]
+    if scheme not in ("nats", "tls"):
+        raise ValueError(text)
+    for url in urls:
+        # A server that is said to be another's than the first in these would be spoken to in clear, or as nobody.
+        if url.scheme != scheme or url.netloc.rpartition("@")[0] not in ("", user):
+            raise ValueError(text)
+        if not url.hostname or url.path or url.query or url.fragment or not -1 < (url.port or 0) < 65536:
             raise ValueError(text)
     return text
 
@@ -130,6 +133,7 @@ YEARS_S = 3650 * 86400
 
 HOST = "a host name or an address"
 PORT = "0 to 65535"
+STREAM = "nats://host:port or tls://host:port; several with commas, all of one scheme and one user"
 SWITCHED = "on or off"
 DURABLE = "process, disk or, with a stream, replicated"
 CHARACTERS = f"printable ASCII without spaces and commas, at least {MIN_SECRET_CHARACTERS} characters"

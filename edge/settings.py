@@ -335,7 +335,7 @@ _SETTINGS = {
     ),
     "postback_retry": _Setting("postback_retry_s", kinds.scaled(kinds.DURATION, 1, 3600), "a duration from 1s to 1h"),
     "stream_url": _Setting(
-        "stream_url", kinds.stream_url, "nats://host:port or tls://host:port, several with commas", True
+        "stream_url", kinds.stream_url, kinds.STREAM, True
     ),
     "stream_credentials": _Setting("stream_credentials", kinds.file, "an existing file's path"),
     "stream_partitions": _Setting("stream_partitions", kinds.whole(1, 256), "1 to 256"),

@@ -7,6 +7,9 @@ from edge.logs import RateLimited
 from edge.settings import Settings
 from storage.stream.servers import SILENT, StreamAway, StreamOptions, StreamUnusable, server_hosts, unsynced_servers
 
+SHIP_LOCK = "ship.lock"
+"""In the data dir, held by whoever ships its journals."""
+
 quietly = RateLimited(structlog.get_logger(), 60.0)
 
 
@@ -53,6 +56,11 @@ async def refuse_unsynced(settings: Settings) -> None:
 
 
 def _unsynced(faults: list[str]) -> str:
+    if all(SILENT in fault for fault in faults):
+        return (
+            "the stream's servers do not say whether they sync what they acknowledge, which must be known of most of them:"
+            f" {'; '.join(faults)}. Are they up, and is EDGE_STREAM_MONITOR_PORT theirs and open to this machine?"
+        )
     return (
         f"the stream may lose acknowledged events in a power cut: {'; '.join(faults)}. Set `sync_interval: always` in each"
         " server's jetstream section, or start with --allow-unsynced-stream (EDGE_ALLOW_UNSYNCED_STREAM=on)"

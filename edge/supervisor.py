@@ -32,6 +32,7 @@ from edge.processes import ChildOrders, stop_requested
 from edge.settings import Settings
 from edge.systemd import HandedOver, Notifier
 from edge.vitals import Vitals
+from edge.waiting_journals import judge_waiting
 from storage.errors import DatabaseUnusable
 from storage.files import hold_lock
 from storage.postgres.catalog import CatalogMoved
@@ -70,6 +71,7 @@ class Supervisor:
         load_tls(settings)  # to say now what a worker would say later
         _make_data_dir(settings.data_path)
         self._lock = _lock_data_dir(settings.data_path)
+        judge_waiting(settings)
         self._settings = with_secrets(settings)
         self._prepare = prepare
         self.is_ready = asyncio.Event()

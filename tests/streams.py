@@ -47,7 +47,7 @@ START: Place = (1, 0)
 class StreamServer:
     """One NATS server; its ports and files stay the same over restarts."""
 
-    def __init__(self, directory: Path, *, syncs: bool = True, users: str = "") -> None:
+    def __init__(self, directory: Path, *, syncs: bool = True, users: str = "", tls: tuple[str, str] | None = None) -> None:
         self.port, self.monitor_port = free_port(), free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.options = StreamOptions(self.url, replicas=1, monitor_port=self.monitor_port)
@@ -57,6 +57,7 @@ class StreamServer:
             f'listen: "127.0.0.1:{self.port}"\nhttp: "127.0.0.1:{self.monitor_port}"\n'
             f'jetstream {{ store_dir: "{directory}"{", sync_interval: always" if syncs else ""} }}\n'
             f"{f'authorization {{ {users} }}' if users else ''}\n"
+            + (f"tls {{ cert_file: '{tls[0]}', key_file: '{tls[1]}' }}" if tls else "")
         )
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -4,6 +4,7 @@ cli -> supervisor -> worker | drain | sender | shipper | admin -> http -> tracki
 """
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,14 @@ def test_only_storage_stream_speaks_to_the_stream() -> None:
     inside = ROOT / "storage" / "stream"
     found = [*imports("edge"), *(one for one in imports("storage") if inside not in one.path.parents)]
     assert [one.place for one in found if top(one.module) == "nats"] == []
+
+
+def test_without_a_stream_nobody_pays_for_its_library() -> None:
+    """Workers, drains, senders, admin processes and the supervisor start without nats-py; so do all commands."""
+    names = ["edge.worker", "edge.drain.process", "edge.sender.process", "edge.admin.process", "edge.supervisor"]
+    names += [f"edge.cli.{path.stem}" for path in (ROOT / "edge" / "cli").glob("[!_]*.py")]
+    code = f"import sys\nfor name in {names}:\n    __import__(name)\nsys.exit('nats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_arrows_between_the_rooms_of_the_edge_point_down() -> None:

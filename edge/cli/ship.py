@@ -10,8 +10,9 @@ import click
 from edge.errors import UserError
 from edge.logs import configure_logs
 from edge.settings import Settings, load_settings
-from edge.stream_settings import refuse_unsynced
+from edge.stream_settings import SHIP_LOCK, refuse_unsynced
 from edge.supervisor_crew import Crew
+from storage.files import hold_lock
 
 
 @click.command()
@@ -31,4 +32,16 @@ def ship(config: Path | None, **flags: Any) -> None:
 
 async def _run(settings: Settings) -> None:
     await refuse_unsynced(settings)
-    await Crew(settings, "shipper", 1).run()
+    crew = Crew(settings, "shipper", 1)
+    _refuse_second(settings)
+    await crew.run()
+
+
+def _refuse_second(settings: Settings) -> None:
+    """To say now what its process would say again and again."""
+    lock = hold_lock(settings.data_path / SHIP_LOCK)
+    if lock is None:
+        raise UserError(
+            f"EDGE_DATA_DIR: another shipper runs on {settings.data_dir}: `serve` has one unless EDGE_SHIPPER is off"
+        )
+    os.close(lock)

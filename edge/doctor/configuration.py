@@ -123,8 +123,7 @@ def _private_files(found: Installation) -> Iterator[Path]:
     settings = found.settings
     names = ("secret", "console.secret", "admin.token", "database.url", "catalog.snapshot", "postgres/password")
     candidates = [found.data_dir / name for name in names]
-    if settings.tls_key:
-        candidates.append(Path(settings.tls_key))
+    candidates += [Path(path) for path in (settings.tls_key, settings.stream_credentials) if path]
     if found.config_file and _holds_secret(found.config_file):
         candidates.append(found.config_file)
     for path in candidates:
@@ -137,7 +136,7 @@ def _private_files(found: Installation) -> Iterator[Path]:
 
 def _holds_secret(config_file: Path) -> bool:
     text = config_file.read_text("utf-8")
-    return any(name in text for name in ("secret", "admin_token", "database_url"))
+    return any(name in text for name in ("secret", "admin_token", "database_url", "stream_url"))
 
 
 def _mode(path: Path) -> int:

@@ -17,7 +17,7 @@ from edge.doctor.installation import Installation, look_at
 from edge.doctor.journals import Growth, check_backlog
 from edge.doctor.machine import check_descriptors, check_kernel, check_memory, check_parsers, check_processors
 from edge.doctor.ports import check_ports
-from edge.doctor.stream import check_stream, check_unshipped
+from edge.doctor.stream import check_stream, check_undrained, check_unshipped
 from edge.settings import Settings
 from storage.postgres.connection import CONNECTION_FILE
 from storage.stream.servers import server_urls
@@ -29,7 +29,7 @@ _FIRST: tuple[Check, ...] = (
     check_synchronised, check_leases, check_time_zones,
     check_parsers, check_processors, check_memory, check_descriptors, check_kernel, check_ports,
     check_certificate, check_geo, check_datacentres, check_catalog, check_backlog,
-    check_unshipped, check_stream,
+    check_undrained, check_unshipped, check_stream,
 )  # fmt: skip
 
 

@@ -7,11 +7,10 @@ from urllib.parse import urlsplit
 
 from edge.doctor.findings import Finding, fail, format_bytes, ok, warn
 from edge.doctor.installation import Installation, find_holder
-from edge.stream_settings import stream_options
-from storage.journal.segments import Journal, list_journals, list_segments
+from edge.stream_settings import SHIP_LOCK, stream_options
+from edge.waiting_journals import count_undrained, find_unshipped
 from storage.postgres import inspection
 from storage.postgres.connection import Connection
-from storage.stream.cutting import read_progress
 from storage.stream.servers import (
     SILENT,
     StreamAway,
@@ -22,7 +21,6 @@ from storage.stream.servers import (
     unsynced_servers,
 )
 
-SHIP_LOCK = "ship.lock"
 USUAL_REPLICAS = 3
 STALLED_S = 600
 KNOCK_S = 2.0
@@ -43,10 +41,10 @@ def check_stream(found: Installation) -> Iterator[Finding]:
 
 def check_unshipped(found: Installation) -> Iterator[Finding]:
     """Journals of this disk that only a stream gets, and whether anybody ships them."""
-    waiting = [(journal, size) for journal in _streamed(found) if (size := _unshipped_bytes(journal)) is not None]
+    waiting = find_unshipped(found.data_dir / "journal")
     has_shipper = find_holder(found.data_dir / SHIP_LOCK) is not None
-    said = f"{format_bytes(sum(size for _, size in waiting))} of {len(waiting)} journals are not shipped yet"
-    if not waiting:
+    said = f"{format_bytes(waiting.size_bytes)} of {waiting.journals} journals are not shipped yet"
+    if not waiting.journals:
         if found.settings.stream_url:
             yield ok("shipping", "every journal that goes to the stream is shipped")
     elif has_shipper:
@@ -61,6 +59,21 @@ def check_unshipped(found: Installation) -> Iterator[Finding]:
         yield fail("shipping", f"{said}, and no shipper runs", "EDGE_SHIPPER=on, or run `clickedge ship` on this data dir")
     else:
         yield warn("shipping", f"{said}; nothing runs here", "start serve, or `clickedge ship`, while the disk is there")
+
+
+def check_undrained(found: Installation) -> Iterator[Finding]:
+    """With a stream: journals of this disk that nevertheless only a drain of this machine stores."""
+    if not found.settings.stream_url:
+        return
+    waiting = count_undrained(found.data_dir / "journal")
+    said = f"{waiting} journals were begun without a stream and are not wholly stored"
+    if waiting and found.settings.drains:
+        yield ok("draining", f"{said}: keep a drain here (EDGE_DRAINS above 0) until they are")
+    elif waiting:
+        advice = "start with EDGE_DRAINS=1 until they are: docs/streaming.md"
+        yield fail("draining", f"{said}, and EDGE_DRAINS is 0", advice)
+    else:
+        yield ok("draining", "no journal of this machine needs a drain of its own")
 
 
 async def check_stalled(conn: Connection, found: Installation) -> AsyncIterator[Finding]:
@@ -133,17 +146,3 @@ async def _knock(url: str) -> None:
     except (OSError, TimeoutError) as error:
         raise StreamAway(f"nobody answers: {error or type(error).__name__}") from error
     writer.close()
-
-
-def _streamed(found: Installation) -> list[Journal]:
-    return [journal for journal in list_journals(found.data_dir / "journal") if journal.partitions]
-
-
-def _unshipped_bytes(journal: Journal) -> int | None:
-    """What the stream does not have of it, as far as was written down; None: it has all, and the journal's end."""
-    progress = read_progress(journal.path, journal.partitions)
-    if progress is not None and progress.is_finished:
-        return None
-    segment, byte_offset = progress.place if progress is not None else (1, 0)
-    sizes = {one.number: one.path.stat().st_size for one in list_segments(journal.path) if one.number >= segment}
-    return max(0, sum(sizes.values()) - byte_offset)

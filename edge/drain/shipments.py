@@ -15,11 +15,11 @@ from storage.journal.framing import Record
 from storage.journal.reader import Damaged
 from storage.postgres.stream import Arrival, Place
 from storage.stream.reading import ALL
-from storage.stream.shipments import Beat, LaterVersion, Sent, Shipment, decode_message
+from storage.stream.shipments import Beat, LaterVersion, Sent, Shipment, decode_message, is_possible
 
 MAX_PARTITIONS = 4096
 MAX_ID = 1 << 15
-MAX_SEGMENT, MAX_NUMBER = (1 << 31) - 1, (1 << 62) - 1
+MAX_MS = (1 << 62) - 1
 
 Key = tuple[UUID, int]
 """A journal, and one of the partitions."""
@@ -133,12 +133,8 @@ def _find_fault(shipment: Shipment, partition: int) -> str:
     if not (-1 <= shipment.node_id < MAX_ID and -1 <= shipment.worker_id < MAX_ID):
         return f"node {shipment.node_id}, worker {shipment.worker_id}"
     places = [shipment.before, *((sent.segment, sent.byte_offset) for sent in shipment.entries), shipment.after]
-    if places != sorted(places) or not all(map(_is_possible, places)):
+    if places != sorted(places) or not all(map(is_possible, places)):
         return f"places out of order between {shipment.before} and {shipment.after}"
-    if not 0 <= shipment.watermark_ms <= MAX_NUMBER:
+    if not 0 <= shipment.watermark_ms <= MAX_MS:
         return f"watermark {shipment.watermark_ms}"
     return ""
-
-
-def _is_possible(place: tuple[int, int]) -> bool:
-    return 0 < place[0] <= MAX_SEGMENT and 0 <= place[1] <= MAX_NUMBER

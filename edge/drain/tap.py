@@ -87,7 +87,7 @@ class Tap:
             await connection.close()
 
     async def _open(self) -> StreamConnection:
-        connection = await connect_stream(self._options, self._name)
+        connection = await connect_stream(self._options, self._name, inboxes="drain")
         try:
             self.stream = await connection.find_stream()
         except BaseException:

@@ -3,16 +3,16 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
+from storage.journal.capacity import bytes_behind
 from storage.journal.reader import JournalReader
 from storage.journal.retention import mark_drained
-from storage.journal.segments import Journal, Position, list_journals, list_segments
+from storage.journal.segments import Journal, Position, list_journals
 from storage.stream.cutting import Cutter, Progress, read_progress, write_progress
 from storage.stream.publishing import Delivery, Publisher
 from storage.stream.shipments import Place
@@ -80,16 +80,18 @@ class ShippedJournal:
         self._cutter.progress = self.acknowledged
         self._reader.seek(Position(*self.acknowledged.place))
 
-    def resend_from(self, place: Place) -> bool:
-        """Send again from there; False when that is still to be sent anyway."""
-        if place >= self._cutter.progress.place:
-            return False
+    @property
+    def sent(self) -> Place:
+        """Up to where it was sent, acknowledged or not."""
+        return self._cutter.progress.place
+
+    def resend_from(self, place: Place) -> None:
+        """Send again from there."""
         self._under_way.clear()
         self._is_closing = False
         self._cutter.go_back(place)
         self.acknowledged = self._cutter.progress
         self._reader.seek(Position(*place))
-        return True
 
     def keep(self) -> None:
         """Write down how far this came, and mark the segments left behind. Blocks: for a thread."""
@@ -102,13 +104,7 @@ class ShippedJournal:
 
     def unshipped_bytes(self) -> int:
         """What of it the stream has not acknowledged."""
-        number, offset = self.acknowledged.place
-        sizes = 0
-        for segment in list_segments(self.journal.path):
-            if segment.number >= number:
-                with suppress(FileNotFoundError):
-                    sizes += segment.path.stat().st_size - (offset if segment.number == number else 0)
-        return max(0, sizes)
+        return bytes_behind(self.journal.path, Position(*self.acknowledged.place))
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -149,6 +145,11 @@ class ShippedJournals:
         self.finished.add(one.journal.journal_id)
         del self._open[one.journal.journal_id]
         log.info("journal_shipped", journal=one.journal.journal_id.hex, worker=one.journal.worker_id)
+
+    def has_sent(self, journal_id: UUID, place: Place) -> bool:
+        """Whether what follows `place` in a journal of this machine was sent before."""
+        one = self._open.get(journal_id)
+        return journal_id in self.finished if one is None else place < one.sent
 
     def find(self, journal_id: UUID) -> ShippedJournal | None:
         """That journal, opened again if all of it was shipped; None when this machine has it no more."""

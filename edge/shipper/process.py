@@ -16,14 +16,14 @@ from edge.logs import RateLimited
 from edge.processes import ChildOrders, stop_requested
 from edge.shipper.journals import ShippedJournal, ShippedJournals
 from edge.shipper.link import WorkerLinks
-from edge.stream_settings import is_synced, stream_options
+from edge.stream_settings import SHIP_LOCK, is_synced, stream_options
 from storage.errors import StorageError
 from storage.files import hold_lock
 from storage.journal.retention import delete_expired, sweep_unborn
 from storage.journal.segments import Position
 from storage.stream.connection import connect_stream
 from storage.stream.publishing import Delivery, Publisher
-from storage.stream.resending import Resends
+from storage.stream.resending import Allowance, Resends
 from storage.stream.servers import StreamAway
 
 log = structlog.get_logger()
@@ -59,6 +59,7 @@ class Shipper:
         self._counters = counters
         self._journals = ShippedJournals(orders.settings.data_path / "journal")
         self._links = WorkerLinks()
+        self._allowance = Allowance()
         self._stop = stop_requested()
         self._wake = asyncio.Event()
         self._next: dict[str, float] = {}
@@ -84,7 +85,7 @@ class Shipper:
 
     async def _ship_over_one_connection(self) -> None:
         self._counters.cells[_UNSYNCED] = int(not await is_synced(self._settings))
-        connection = await connect_stream(self._options, f"clickedge shipper {self._settings.node_id}")
+        connection = await connect_stream(self._options, f"clickedge shipper {self._settings.node_id}", inboxes="edge")
         try:
             await connection.ensure_stream(self._options)
             publisher = Publisher(connection, self._count, self._wake.set)
@@ -157,8 +158,15 @@ class Shipper:
 
     def _go_back_for(self, resends: Resends) -> None:
         for request in resends.take():
-            journal = self._journals.find(UUID(bytes=request.journal_id))
-            if journal is not None and journal.resend_from(request.place):
+            journal_id = UUID(bytes=request.journal_id)
+            if not self._journals.has_sent(journal_id, request.place):
+                continue
+            if not self._allowance.take(journal_id, time.monotonic()):
+                quietly.warning("resend_refused", journal=journal_id.hex, place=request.place)
+                continue
+            journal = self._journals.find(journal_id)
+            if journal is not None and request.place < journal.sent:
+                journal.resend_from(request.place)
                 self._counters.cells[_RESENDS] += 1
                 log.warning("shipping_again", journal=journal.journal.journal_id.hex, place=request.place)
 
@@ -233,7 +241,7 @@ class Shipper:
 async def run_shipper(orders: ChildOrders, counters: Counters) -> None:
     """Be the machine's shipper until SIGTERM. StorageError: another one runs here, or the stream does not fit."""
     settings = orders.settings
-    lock = hold_lock(settings.data_path / "ship.lock")
+    lock = hold_lock(settings.data_path / SHIP_LOCK)
     if lock is None:
         raise StorageError(f"another shipper runs on {settings.data_dir}")
     try:

@@ -5,7 +5,7 @@
         00000001.log  00000002.log   segments: one header, then frames (framing.py); `.done` once drained
         .next-00000003               the next segment, not yet part of the journal
         stream                       only where the events go to a stream: over how many partitions, as text
-        shipped                      how far they did, see storage/stream/progress.py
+        shipped                      how far they did, see storage/stream/cutting.py
     <root>/.new-<journal id>/        a journal being born, or one whose birth was cut short
 
     header: 8s magic | u16 version | 16s journal id | u16 node | u8 worker | u32 segment | u64 created ms | u32 crc

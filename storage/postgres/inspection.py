@@ -157,6 +157,7 @@ async def stalled_journals(conn: Connection, stalled_s: float) -> list[StalledJo
     rows = await conn.fetch(
         "SELECT node_id, count(*)::int, max(watermark_ms) FROM journal_positions"
         " WHERE partitions > 0 AND finished_at IS NULL AND watermark_ms < (extract(epoch FROM now()) - $1) * 1000"
+        " AND updated_at < now() - make_interval(secs => $1)"  # what has only just begun has no watermark
         " GROUP BY node_id ORDER BY node_id",
         stalled_s,
     )

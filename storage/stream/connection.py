@@ -3,15 +3,18 @@
 import asyncio
 import ssl
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import nats
 import nats.errors
+import nkeys
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 
-from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable, server_urls
+from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable, server_urls, user_in
 from storage.stream.shipments import STREAM, SUBJECT
 
 CONNECT_S = 2.0
@@ -73,13 +76,29 @@ class StreamConnection:
         await _close(self.client)
 
 
+class _InClear(nats.errors.Error):
+    """The server would go on without TLS."""
+
+
+class _PrivateClient(Client):
+    """nats-py leaves it to the server whether TLS is spoken, tls:// or not; and whoever is on the way can say it for the server."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and not info.get("tls_required"):
+            raise _InClear
+        await super()._process_info(info, initial_connection=initial_connection)
+
+
 def created_at(info: StreamInfo) -> str:
     """When a stream was made: what tells it from another of its name."""
     return info.created.isoformat() if info.created else ""
 
 
-async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
-    """A connection to one of the servers. StreamAway: none of them answers; StreamUnusable: they do not let us in."""
+async def connect_stream(options: StreamOptions, name: str, *, inboxes: str = "other") -> StreamConnection:
+    """A connection to one of the servers; what it asks is answered below `_INBOX.<inboxes>`.
+
+    StreamAway: none of them answers. StreamUnusable: they do not let us in, or are not to be told who we are.
+    """
     closed = asyncio.Event()
     faults: list[Exception] = []
 
@@ -91,22 +110,27 @@ async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
         closed.set()
 
     servers = server_urls(options.url)
-    client = Client()
+    is_private = servers[0].startswith("tls:")
+    client = _PrivateClient() if is_private else Client()
+    identity = _identity_in(options)
     try:
         async with asyncio.timeout(CONNECT_S * (len(servers) + 1)):
             await client.connect(
                 servers,
                 name=name,
+                inbox_prefix=f"_INBOX.{inboxes}",
                 allow_reconnect=False,
                 connect_timeout=int(CONNECT_S),
                 ping_interval=PING_S,
                 max_outstanding_pings=2,
-                user_credentials=options.credentials or None,
-                tls=ssl.create_default_context() if servers[0].startswith("tls:") else None,
+                **identity,
+                tls=ssl.create_default_context() if is_private else None,
                 error_cb=note,
                 disconnected_cb=end,
                 closed_cb=end,
             )
+    except _InClear as error:
+        raise StreamUnusable("the stream's server offers no TLS, and EDGE_STREAM_URL says tls://") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
         if "authorization" in str(error).lower():
             raise StreamUnusable(f"the stream's servers refuse our credentials: {error}") from error
@@ -115,6 +139,28 @@ async def connect_stream(options: StreamOptions, name: str) -> StreamConnection:
         if not client.is_connected:
             await _close(client)
     return StreamConnection(client, closed, faults)
+
+
+def _identity_in(options: StreamOptions) -> dict[str, Any]:
+    """Who we say that we are, as nats-py wants it. StreamUnusable: the credentials file is none."""
+    if options.credentials:
+        _check_credentials(options.credentials)
+        return {"user_credentials": options.credentials}
+    user, password = user_in(server_urls(options.url)[0])
+    if user is None:
+        return {}
+    return {"token": user} if password is None else {"user": user, "password": password}
+
+
+def _check_credentials(path: str) -> None:
+    """StreamUnusable: there is no token or no key in it, on which nats-py would stumble in one way or another."""
+    try:
+        lines = Path(path).read_bytes().splitlines()
+        labels = [line.strip(b"-") for line in lines]
+        _, key = (lines[labels.index(b"BEGIN " + what) + 1] for what in (b"NATS USER JWT", b"USER NKEY SEED"))
+        nkeys.from_seed(bytearray(key)).wipe()
+    except (OSError, LookupError, ValueError, nkeys.NkeysError) as error:
+        raise StreamUnusable(f"EDGE_STREAM_CREDENTIALS: {path} is no credentials file of NATS") from error
 
 
 async def _close(client: Client) -> None:

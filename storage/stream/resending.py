@@ -1,6 +1,7 @@
 """Requests of drains to have events sent again: for whoever has the journal; nobody answers them."""
 
 from collections.abc import Callable
+from uuid import UUID
 
 import msgspec
 import nats.errors
@@ -12,6 +13,9 @@ from storage.stream.shipments import RESEND, Resend, decode_resend, encode
 
 MOST = 1000
 """Requests kept until they are looked at; drains ask again."""
+AT_ONCE = 10
+EVERY_S = 60.0
+"""So often one journal is sent again at once, and then: a gap in each partition takes a few, who asks for ever gets no more."""
 
 
 class Resends:
@@ -42,9 +46,29 @@ class Resends:
         except msgspec.MsgspecError:
             return
         known = self._requests.get(request.journal_id)
-        if len(request.journal_id) == 16 and (known is None or request.place < known.place) and len(self._requests) < MOST:
+        if (known is None or request.place < known.place) and len(self._requests) < MOST:
             self._requests[request.journal_id] = request
             self._wake()
+
+
+class Allowance:
+    """How often journals are sent again: without a bound a drain's word could keep a shipper from all that is new.
+
+    A drain that is far behind asks too, until it reads what it was sent; so do many at once.
+    """
+
+    def __init__(self) -> None:
+        self._free_s: dict[UUID, float] = {}
+        """When each journal's allowance will be whole again."""
+
+    def take(self, journal_id: UUID, now_s: float) -> bool:
+        """Whether that journal may be sent again now; if so, that is counted."""
+        self._free_s = {one: free_s for one, free_s in self._free_s.items() if free_s > now_s}
+        free_s = self._free_s.get(journal_id, now_s) + EVERY_S
+        if free_s - now_s > AT_ONCE * EVERY_S:
+            return False
+        self._free_s[journal_id] = free_s
+        return True
 
 
 async def ask_to_resend(connection: StreamConnection, request: Resend) -> None:

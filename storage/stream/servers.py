@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import json
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from storage.errors import StorageError
 
@@ -29,15 +29,26 @@ class StreamOptions(NamedTuple):
     max_bytes: int = 0
     monitor_port: int = 8222
 
+    def __repr__(self) -> str:
+        """Without the password: it ends up in tracebacks."""
+        return f"StreamOptions({','.join(url.rpartition('@')[2] for url in server_urls(self.url))})"
+
 
 def server_urls(text: str) -> list[str]:
-    """The servers in EDGE_STREAM_URL: the scheme, user and password of the first hold for those that name none."""
-    first, *others = [part.strip() for part in text.split(",")]
-    first = first if "://" in first else f"nats://{first}"
-    scheme, _, rest = first.partition("://")
-    user = rest.rpartition("@")[0]
-    prefix = f"{scheme}://{user}@" if user else f"{scheme}://"
-    return [first, *(one if "://" in one else prefix + one for one in others)]
+    """The servers in EDGE_STREAM_URL, each with the scheme, user and password of the first."""
+    parts = [part.strip() for part in text.split(",")]
+    scheme = parts[0].partition("://")[0] if "://" in parts[0] else "nats"
+    user = "".join(parts[0].rpartition("://")[2].rpartition("@")[:2])
+    return [f"{scheme}://{user}{part.rpartition('://')[2].rpartition('@')[2]}" for part in parts]
+
+
+def user_in(url: str) -> tuple[str | None, str | None]:
+    """User and password of a server's URL, which may be percent-encoded there; without a password, a token."""
+    parts = urlsplit(url)
+    return (
+        None if parts.username is None else unquote(parts.username),
+        None if parts.password is None else unquote(parts.password),
+    )
 
 
 def server_hosts(options: StreamOptions) -> list[str]:

@@ -23,6 +23,8 @@ RESEND = "clickedge.resend"
 MAX_BYTES = 768 * 1024
 """Of a shipment's payloads: a server takes messages of up to 1 MiB."""
 
+MAX_SEGMENT, MAX_OFFSET = (1 << 31) - 1, (1 << 62) - 1
+
 Place = tuple[int, int]
 
 
@@ -127,7 +129,15 @@ def _refuse_later(version: int) -> None:
 
 def decode_resend(message: bytes) -> Resend:
     """The request in `message`; msgspec.DecodeError or ValidationError if it is none."""
-    return _resends.decode(message)
+    request: Resend = _resends.decode(message)
+    if len(request.journal_id) != 16 or not is_possible(request.place):
+        raise msgspec.ValidationError(f"no journal has {request.place}")
+    return request
+
+
+def is_possible(place: Place) -> bool:
+    """Whether a journal can have that place: whoever may publish can name any."""
+    return 0 < place[0] <= MAX_SEGMENT and 0 <= place[1] <= MAX_OFFSET
 
 
 def subject_of(partition: int) -> str:

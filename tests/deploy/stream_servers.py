@@ -38,8 +38,9 @@ class StreamServer(NamedTuple):
             refused.append(str(error))
 
         client = await nats.connect(
-            f"nats://127.0.0.1:{self.port}", user=user, password=f"p{user}1", error_cb=note, max_reconnect_attempts=0
-        )
+            f"nats://127.0.0.1:{self.port}", user=user, password=f"p{user}1", inbox_prefix=f"_INBOX.{user}",
+            error_cb=note, max_reconnect_attempts=0,
+        )  # fmt: skip
         try:
             yield client
         finally:

@@ -32,7 +32,7 @@ READER = ConsumerConfig(
 async def server(tmp_path: Path) -> AsyncIterator[StreamServer]:
     """One, with a stream made by an edge and a message in it."""
     async with serving(tmp_path) as server:
-        edge = await connect_stream(server.options("edge"), "edge")
+        edge = await connect_stream(server.options("edge"), "edge", inboxes="edge")
         await edge.ensure_stream(server.options("edge"))
         await edge.jetstream.publish(subject_of(3), b"first")
         await edge.close()
@@ -53,7 +53,7 @@ async def test_each_message_is_synced_and_the_monitoring_port_says_so(server: St
 
 async def test_an_edge_may_do_what_a_shipper_does(server: StreamServer) -> None:
     """Make the stream and change its limit, publish in every partition and to all, hear requests."""
-    edge = await connect_stream(server.options("edge"), "edge")
+    edge = await connect_stream(server.options("edge"), "edge", inboxes="edge")
     try:
         made = await edge.ensure_stream(server.options("edge"))
         assert await edge.ensure_stream(server.options("edge", max_bytes=2**21)) == made
@@ -62,7 +62,7 @@ async def test_an_edge_may_do_what_a_shipper_does(server: StreamServer) -> None:
         heard = asyncio.Event()
         requests = await Resends.listen(edge, heard.set)
         await edge.client.flush()
-        drain = await connect_stream(server.options("drain"), "drain")
+        drain = await connect_stream(server.options("drain"), "drain", inboxes="drain")
         await ask_to_resend(drain, Resend(bytes(16), 3, (1, 0)))
         await asyncio.wait_for(heard.wait(), 5)
         await drain.close()
@@ -74,7 +74,7 @@ async def test_an_edge_may_do_what_a_shipper_does(server: StreamServer) -> None:
 
 async def test_a_drain_may_do_what_a_drain_does(server: StreamServer) -> None:
     """Find the stream that an edge made, read its partitions by a consumer, begin anew, purge what is stored."""
-    drain = await connect_stream(server.options("drain"), "drain")
+    drain = await connect_stream(server.options("drain"), "drain", inboxes="drain")
     try:
         await drain.ensure_stream(server.options("drain"))
         reader = StreamReader(drain)
@@ -136,9 +136,20 @@ async def test_nobody_may_publish_what_is_not_theirs(server: StreamServer, user:
         assert (await edge.jetstream().stream_info(STREAM)).state.messages == 1
 
 
-@pytest.mark.parametrize(("user", "subject"), [("edge", "clickedge.events.*"), ("edge", ">"), ("drain", ">"), ("drain", RESEND)])
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("edge", "clickedge.events.*"),
+        ("edge", "_INBOX.drain.>"),
+        ("edge", "_INBOX.>"),
+        ("edge", ">"),
+        ("drain", "_INBOX.edge.>"),
+        ("drain", ">"),
+        ("drain", RESEND),
+    ],
+)
 async def test_nobody_may_listen_to_what_is_not_theirs(server: StreamServer, user: str, subject: str) -> None:
-    """Events as they pass, and everything."""
+    """Events as they pass, what drains fetch, and everything."""
     refused: list[str] = []
     async with server.connected(user, refused) as client:
         await client.subscribe(subject)
@@ -172,7 +183,7 @@ async def test_three_servers_find_each_other_and_keep_three_copies(tmp_path: Pat
 
         async def is_made() -> bool:
             try:
-                edge = await connect_stream(options, "edge")
+                edge = await connect_stream(options, "edge", inboxes="edge")
             except StreamAway:
                 return False
             try:

@@ -167,10 +167,11 @@ async def test_streamed_journals_that_stand_still_are_told_by_node(database: str
         (UUID(int=1), 9, 16, old_ms, None), (UUID(int=2), 9, 16, 0, None), (UUID(int=3), 5, 16, now_ms, None),
         (UUID(int=4), 5, 16, old_ms, datetime.now(UTC)), (UUID(int=5), 5, 0, old_ms, None), (UUID(int=6), 3, 16, now_ms, None),
     ]  # fmt: skip
+    begun = (UUID(int=7), 4, 16, 0, None)
     await conn.executemany(
         "INSERT INTO journal_positions (journal_id, node_id, partitions, watermark_ms, finished_at, worker_id, segment,"
-        " byte_offset) VALUES ($1, $2, $3, $4, $5, 0, 1, 0)",
-        rows,
+        " byte_offset, updated_at) VALUES ($1, $2, $3, $4, $5, 0, 1, 0, now() - $6 * interval '1 hour')",
+        [*((*row, 1.0) for row in rows), (*begun, 0.0)],
     )
     said = await look(make_found(data_dir, database))
     [finding] = said["streamed journals"]

@@ -96,17 +96,18 @@ def test_settings_that_are_no_danger_are_ok(tmp_path: Path, settings: dict[str, 
 
 
 def test_files_with_secrets_that_others_may_read_fail(tmp_path: Path) -> None:
-    """The secret, the TLS key, a settings file with a secret in it, a data dir that others may write."""
+    """The secret, the keys of TLS and stream, a settings file with a secret in it, a data dir that others may write."""
     tmp_path.chmod(0o700)
     secret, key, config = tmp_path / "secret", tmp_path / "tls.key", tmp_path / "edge.toml"
-    sessions = tmp_path / "console.secret"
-    for path, text in ((secret, "x" * 40), (sessions, "x" * 64), (key, "key"), (config, 'secret = "x"')):
+    sessions, credentials = tmp_path / "console.secret", tmp_path / "edge.creds"
+    written = {secret: "x" * 40, sessions: "x" * 64, key: "key", credentials: "key", config: 'stream_url = "nats://u:p@x"'}
+    for path, text in written.items():
         path.write_text(text)
         path.chmod(0o644)
-    found = make_installation(tmp_path, config_file=config, tls_key=str(key))
-    told = [f"{path}: others may read it (mode 0644)" for path in (secret, sessions, key, config)]
+    found = make_installation(tmp_path, config_file=config, tls_key=str(key), stream_credentials=str(credentials))
+    told = [f"{path}: others may read it (mode 0644)" for path in written]
     assert [one.removeprefix("fail: ") for one in said_by(check_private_files, found)] == told
-    for path in (secret, sessions, key, config):
+    for path in written:
         path.chmod(0o600)
     assert [one.state for one in check_private_files(found)] == ["ok"]
     tmp_path.chmod(0o777)

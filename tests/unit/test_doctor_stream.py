@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 
 from edge.doctor.findings import Finding
 from edge.doctor.installation import Installation
-from edge.doctor.stream import check_stream, check_unshipped
+from edge.doctor.stream import check_stream, check_undrained, check_unshipped
 from storage.files import hold_lock
+from storage.journal.retention import mark_drained
 from storage.journal.segments import read_journal
 from storage.stream.cutting import Cutter, write_progress
 from tests.deploy.stream_servers import StreamServer, serving
@@ -137,6 +139,23 @@ def test_journals_that_nobody_ships_are_told(streamed: Callable[..., list[str]],
     write_progress(path, cutter.progress)
     assert streamed(stream_url=url) == ["ok: every journal that goes to the stream is shipped"]
     assert streamed() == []
+
+
+def test_journals_that_nobody_drains_are_told(tmp_path: Path) -> None:
+    """With a stream: those from before it are a fault where EDGE_DRAINS is 0, and told where a drain works on them."""
+    scribes = [Scribe(tmp_path, partitions=4), Scribe(tmp_path)]
+    for scribe in scribes:
+        scribe.click()
+        scribe.close()
+    said = "1 journals were begun without a stream and are not wholly stored"
+    [none, one] = (make_installation(tmp_path, stream_url="nats://127.0.0.1:1", drains=drains) for drains in (0, 1))
+    assert said_by(check_undrained, none) == [f"fail: {said}, and EDGE_DRAINS is 0"]
+    assert said_by(check_undrained, one) == [f"ok: {said}: keep a drain here (EDGE_DRAINS above 0) until they are"]
+    assert said_by(check_undrained, make_installation(tmp_path)) == []
+    mark_drained(scribes[1].writer.directory, 1, now_s=time.time())
+    assert said_by(check_undrained, none) == [
+        "ok: no journal of this machine needs a drain of its own"
+    ]
 
 
 def test_each_finding_that_is_not_ok_says_what_to_do(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from storage.stream.reading import StreamReader
 from storage.stream.resending import ask_to_resend
 from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable
 from storage.stream.shipments import Beat, Message, Resend, decode_message
-from tests.node import eventually
+from tests.node import COMMAND, eventually
 from tests.postgres.drains import Scribe, now_ms
 from tests.streams import StreamServer
 from tests.unit.test_cutting import PARTITIONS, Taker
@@ -237,7 +238,8 @@ async def test_requests_that_make_no_sense_change_nothing(
         connection = await stream_server.connect()
         for message in (b"", b"\xc1", b"\x93\xc4\x01x\x00\x92\x01\x00", b"\x93\xc4\x10" + bytes(16) + b"\x00\x92\x01\x00"):
             await connection.client.publish("clickedge.resend", message)
-        await ask_to_resend(connection, Resend(scribe.writer.journal_id.bytes, 0, (1 << 40, 0)))
+        for place in ((1 << 40, 0), (1, 1 << 63), (0, 0), (-1, -1)):
+            await ask_to_resend(connection, Resend(scribe.writer.journal_id.bytes, 0, place))
         await connection.close()
         write_some(scribe, 10)
         await until_shipped(stream_server, scribe)
@@ -319,6 +321,26 @@ async def test_servers_that_may_lose_what_they_acknowledge_are_refused(short_dir
             assert running.count("edge_stream_unsynced") == 1
     with pytest.raises(StreamAway, match="does not say"):
         await is_synced(settings)
+
+
+def test_a_second_shipper_is_refused_in_one_line(stream_server: StreamServer, data_dir: Path) -> None:
+    """By the command, with code 2: an operator starts it beside a `serve` that has its own."""
+    settings = make_settings(stream_server, data_dir)
+    lock = hold_lock(data_dir / "ship.lock")
+    assert lock is not None
+    environment = {
+        "PATH": os.environ["PATH"],
+        "EDGE_STREAM_URL": settings.stream_url,
+        "EDGE_STREAM_MONITOR_PORT": str(settings.stream_monitor_port),
+    }
+    done = subprocess.run(
+        [COMMAND, "ship", "--data-dir", data_dir, "--admin-port", "0"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(lock)
+    assert done.returncode == 2, done.stderr
+    [said] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert said.startswith(f"clickedge: EDGE_DATA_DIR: another shipper runs on {data_dir}: ")
 
 
 async def test_more_replicas_than_servers_is_a_clear_error(

@@ -18,6 +18,7 @@ import pytest
 
 from storage.journal.capacity import undrained_bytes
 from tests.node import COMMAND, EXAMPLE_CATALOG, Node, eventually, free_port
+from tests.postgres.drains import Scribe
 
 SECRET = "correct-horse-battery"
 EXTERNAL = {"EDGE_SECRET": SECRET, "EDGE_NODE_ID": "7"}
@@ -36,6 +37,17 @@ def refused(data_dir: Path, *flags: str, **env: str) -> str:
     assert not done.stdout
     assert said.startswith("clickedge: ")
     return said.removeprefix("clickedge: ")
+
+
+def test_a_node_without_drains_does_not_leave_its_journals_behind(data_dir: Path) -> None:
+    """Journals begun without a stream are stored by a drain of this machine only: with none, `serve` does not start."""
+    scribe = Scribe(data_dir)
+    scribe.click()
+    scribe.close()
+    stream = {"EDGE_STREAM_URL": f"nats://127.0.0.1:{free_port()}", "EDGE_DATABASE_URL": "postgresql://x@127.0.0.1:1/x"}
+    said = refused(data_dir, EDGE_DRAINS="0", **stream, **EXTERNAL)
+    assert said.startswith(f"EDGE_DRAINS: 0, and 1 journals in {data_dir / 'journal'} were begun without a stream")
+    assert said.count("\n") == 1
 
 
 @pytest.fixture(params=["", "EDGE_PORT", "EDGE_ADMIN_PORT"])
