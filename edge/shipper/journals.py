@@ -84,6 +84,10 @@ class ShippedJournal:
         """Send again from there; False when that is still to be sent anyway."""
         if place >= self._cutter.progress.place:
             return False
+        if place > self.acknowledged.place:
+            # One partition is that far; what others have in between is not known to be in the stream.
+            self.go_back()
+            return True
         self._under_way.clear()
         self._is_closing = False
         self._cutter.go_back(place)

@@ -1,0 +1,75 @@
+"""The shipper's window against a real NATS server that stands still: what is under way, forgotten or asked for again."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from edge.shipper.journals import ShippedJournal
+from storage.journal.segments import read_journal
+from storage.stream import publishing
+from storage.stream.publishing import Publisher
+from storage.stream.servers import StreamAway
+from tests.node import eventually
+from tests.postgres.drains import now_ms
+from tests.streams import StreamServer
+from tests.wire.test_shipper import make_scribe
+
+
+@pytest.fixture
+async def publisher(stream_server: StreamServer, nats_url: str) -> AsyncIterator[Publisher]:
+    connection = await stream_server.connect()
+    yield Publisher(connection, lambda events, size_bytes, duration_us: None, lambda: None)
+    assert stream_server._process is not None
+    os.kill(stream_server._process.pid, signal.SIGCONT)
+    await connection.close()
+
+
+def stand_still(server: StreamServer) -> None:
+    assert server._process is not None
+    os.kill(server._process.pid, signal.SIGSTOP)
+
+
+async def test_a_request_does_not_make_what_is_under_way_count_as_acknowledged(
+    stream_server: StreamServer, publisher: Publisher, data_dir: Path
+) -> None:
+    """One partition may be stored further than the acknowledgements of the others have come."""
+    scribe = make_scribe(data_dir)
+    scribe.click()
+    asked_for = scribe.writer.appended
+    scribe.click()
+    scribe.beat(now_ms())
+    journal = ShippedJournal(read_journal(scribe.writer.directory))
+    stand_still(stream_server)
+    await journal.send_next(publisher)
+    assert journal.resend_from(asked_for)
+    assert journal.acknowledged.place == (1, 0)
+    assert await journal.send_next(publisher) == 3
+    journal.close()
+
+
+async def test_what_is_sent_again_does_not_take_up_room_for_ever(
+    stream_server: StreamServer, publisher: Publisher, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An acknowledgement that never comes ends the connection, though nobody waits for it any more."""
+    monkeypatch.setattr(publishing, "ACK_S", 0.1)
+    scribe = make_scribe(data_dir)
+    scribe.click()
+    scribe.beat(now_ms())
+    journal = ShippedJournal(read_journal(scribe.writer.directory))
+    stand_still(stream_server)
+    await journal.send_next(publisher)
+    assert journal.resend_from((1, 0))
+    journal.collect()
+
+    async def is_noticed() -> bool:
+        try:
+            publisher.check()
+        except StreamAway as error:
+            return "not acknowledged" in str(error)
+        return False
+
+    await eventually(is_noticed, 3.0)
+    journal.close()
