@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from edge.logs import RateLimited
 from storage.journal.reader import JournalReader
 from storage.journal.retention import mark_drained
 from storage.journal.segments import Journal, Position, list_journals, list_segments
@@ -18,6 +19,7 @@ from storage.stream.publishing import Delivery, Publisher
 from storage.stream.shipments import Place
 
 log = structlog.get_logger()
+quietly = RateLimited(log, 60.0)
 
 BATCH_RECORDS = 4000
 BATCH_BYTES = 2 * 2**20
@@ -99,8 +101,12 @@ class ShippedJournal:
         """Write down how far this came, and mark the segments left behind. Blocks: for a thread."""
         progress = self.acknowledged
         if progress != self._written:
-            write_progress(self.journal.path, progress)
-            self._written = progress
+            try:
+                write_progress(self.journal.path, progress)
+                self._written = progress
+            except OSError as error:
+                # A full disk must not end the shipping: that is what gives space back. After a restart more comes twice.
+                quietly.warning("shipped_place_not_kept", journal=self.journal.journal_id.hex, error=str(error))
         segment = progress.place[0]
         mark_drained(self.journal.path, segment if progress.is_finished else segment - 1, now_s=time.time())
 

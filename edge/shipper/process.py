@@ -132,10 +132,10 @@ class Shipper:
             journal.is_new = False
 
     async def _send(self, publisher: Publisher) -> int:
-        """What each journal has next, while there is room; how many events that was."""
+        """What each journal that was announced has next, while there is room; how many events that was."""
         sent = 0
         for journal in self._journals:
-            if publisher.has_room:
+            if publisher.has_room and not journal.is_new:
                 sent += await journal.send_next(publisher)
         return sent
 

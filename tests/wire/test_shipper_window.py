@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from edge.counters import Counters
+from edge.processes import ChildOrders
 from edge.shipper.journals import ShippedJournal
-from storage.journal.segments import read_journal
+from edge.shipper.process import Shipper
+from storage.journal.segments import list_segments, read_journal
 from storage.stream import publishing
+from storage.stream.cutting import PROGRESS_NAME
 from storage.stream.publishing import Publisher
 from storage.stream.servers import StreamAway
 from tests.node import eventually
 from tests.postgres.drains import now_ms
 from tests.streams import StreamServer
-from tests.wire.test_shipper import make_scribe
+from tests.wire.test_shipper import make_scribe, make_settings
 
 
 @pytest.fixture
@@ -72,4 +76,37 @@ async def test_what_is_sent_again_does_not_take_up_room_for_ever(
         return False
 
     await eventually(is_noticed, 3.0)
+    journal.close()
+
+
+async def test_nothing_of_a_journal_is_sent_before_it_was_announced(
+    stream_server: StreamServer, publisher: Publisher, data_dir: Path
+) -> None:
+    """Also of one that appeared while the stream was away."""
+    scribe = make_scribe(data_dir)
+    scribe.click()
+    shipper = Shipper(ChildOrders("shipper", 0, make_settings(stream_server, data_dir), -1, []), Counters.private())
+    shipper._journals.discover()
+    assert await shipper._send(publisher) == 0
+    await shipper._discover(publisher)
+    assert await shipper._send(publisher) == 1
+
+
+async def test_a_place_that_cannot_be_written_down_does_not_end_the_shipping(
+    publisher: Publisher, data_dir: Path
+) -> None:
+    """A full disk gets room again only by what is shipped."""
+    scribe = make_scribe(data_dir, max_segment_bytes=64)
+    (scribe.writer.directory / PROGRESS_NAME).mkdir()
+    scribe.click()
+    scribe.click()
+    journal = ShippedJournal(read_journal(scribe.writer.directory))
+    await journal.send_next(publisher)
+
+    async def is_acknowledged() -> bool:
+        return journal.collect()
+
+    await eventually(is_acknowledged, 10.0)
+    journal.keep()
+    assert [segment.is_done for segment in list_segments(scribe.writer.directory)] == [True, False]
     journal.close()
