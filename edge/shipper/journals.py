@@ -16,7 +16,7 @@ from storage.journal.retention import mark_drained
 from storage.journal.segments import Journal, Position, list_journals, list_segments
 from storage.stream.cutting import Cutter, Progress, read_progress, write_progress
 from storage.stream.publishing import Delivery, Publisher
-from storage.stream.shipments import Place
+from storage.stream.shipments import Message, Place
 
 log = structlog.get_logger()
 quietly = RateLimited(log, 60.0)
@@ -159,6 +159,15 @@ class ShippedJournals:
         self.finished.add(one.journal.journal_id)
         del self._open[one.journal.journal_id]
         log.info("journal_shipped", journal=one.journal.journal_id.hex, worker=one.journal.worker_id)
+
+    def endings(self) -> list[Message]:
+        """The last word on each journal that was shipped and is still there, once more. Blocks: for a thread."""
+        messages: list[Message] = []
+        for journal in list_journals(self.root):
+            progress = read_progress(journal.path, journal.partitions) if journal.journal_id in self.finished else None
+            if progress is not None and progress.is_finished:
+                messages += Cutter(journal, progress).closing()
+        return messages
 
     def find(self, journal_id: UUID) -> ShippedJournal | None:
         """That journal, opened again if all of it was shipped; None when this machine has it no more."""

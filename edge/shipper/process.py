@@ -34,6 +34,8 @@ INTERVAL_S = 0.1
 DISCOVER_S = 0.2
 KEEP_S = 1.0
 CHORES_S = 10.0
+REMIND_S = 300.0
+"""How often drains are told of the journals that were shipped: a database that was restored may not know them."""
 FINISH_S = 10.0
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
@@ -92,6 +94,7 @@ class Shipper:
             for journal in self._journals:
                 journal.go_back()
                 self._tell(journal)
+            self._next.pop("remind", None)
             self._counters.cells[_UP] = 1
             self._links.set_stream_up(True)
             log.info("shipper_ready")
@@ -113,6 +116,8 @@ class Shipper:
                 await self._discover(publisher)
             self._go_back_for(resends)
             sent = await self._send(publisher)
+            if self._is_due("remind", REMIND_S):
+                await publisher.send(await asyncio.to_thread(self._journals.endings))
             self._collect()
             await self._end_finished()
             await self._do_chores()
