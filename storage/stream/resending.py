@@ -12,6 +12,7 @@ from storage.stream.shipments import RESEND, Resend, decode_resend, encode
 
 MOST = 1000
 """Requests kept until they are looked at; drains ask again."""
+MAX_PLACE = 1 << 62
 
 
 class Resends:
@@ -42,7 +43,10 @@ class Resends:
         except msgspec.MsgspecError:
             return
         known = self._requests.get(request.journal_id)
-        if len(request.journal_id) == 16 and (known is None or request.place < known.place) and len(self._requests) < MOST:
+        segment, offset = request.place
+        if len(request.journal_id) != 16 or not (0 < segment <= MAX_PLACE and 0 <= offset <= MAX_PLACE):
+            return
+        if (known is None or request.place < known.place) and len(self._requests) < MOST:
             self._requests[request.journal_id] = request
             self._wake()
 

@@ -235,7 +235,8 @@ async def test_requests_that_make_no_sense_change_nothing(
         connection = await stream_server.connect()
         for message in (b"", b"\xc1", b"\x93\xc4\x01x\x00\x92\x01\x00", b"\x93\xc4\x10" + bytes(16) + b"\x00\x92\x01\x00"):
             await connection.client.publish("clickedge.resend", message)
-        await ask_to_resend(connection, Resend(scribe.writer.journal_id.bytes, 0, (1 << 40, 0)))
+        for place in ((1 << 40, 0), (0, 0), (1, -5), (-1, 1 << 63)):
+            await ask_to_resend(connection, Resend(scribe.writer.journal_id.bytes, 0, place))
         await connection.close()
         write_some(scribe, 10)
         await until_shipped(stream_server, scribe)
