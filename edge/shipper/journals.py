@@ -14,7 +14,7 @@ from edge.logs import RateLimited
 from storage.journal.reader import JournalReader
 from storage.journal.retention import mark_drained
 from storage.journal.segments import Journal, Position, list_journals, list_segments
-from storage.stream.cutting import Cutter, Progress, read_progress, write_progress
+from storage.stream.cutting import START, Cutter, Progress, read_progress, write_progress
 from storage.stream.publishing import Delivery, Publisher
 from storage.stream.shipments import Message, Place
 
@@ -23,6 +23,9 @@ quietly = RateLimited(log, 60.0)
 
 BATCH_RECORDS = 4000
 BATCH_BYTES = 2 * 2**20
+RESEND_PAUSE_S = 5.0
+MAX_RESEND_PAUSE_S = 60.0
+"""A drain that is behind asks again and again before it reads what was sent for it: each time more, it would never be through."""
 
 
 class UnderWay(NamedTuple):
@@ -45,6 +48,8 @@ class ShippedJournal:
         self._reader = JournalReader(journal.path, Position(*self.acknowledged.place))
         self._under_way: deque[UnderWay] = deque()
         self._is_closing = False
+        self._resent_from: Place = START
+        self._resent_until_s = self._resend_pause_s = 0.0
         self.is_behind = False
         """Whether more was there than the last batch took."""
 
@@ -83,9 +88,13 @@ class ShippedJournal:
         self._reader.seek(Position(*self.acknowledged.place))
 
     def resend_from(self, place: Place) -> bool:
-        """Send again from there; False when that is still to be sent anyway."""
-        if place >= self._cutter.progress.place:
+        """Send again from there; False when that is still to be sent anyway, or was sent again a moment ago."""
+        now_s = time.monotonic()
+        if place >= self._cutter.progress.place or (now_s < self._resent_until_s and place >= self._resent_from):
             return False
+        is_same = place == self._resent_from and self._resend_pause_s > 0
+        self._resend_pause_s = min(MAX_RESEND_PAUSE_S, 2 * self._resend_pause_s) if is_same else RESEND_PAUSE_S
+        self._resent_from, self._resent_until_s = place, now_s + self._resend_pause_s
         if place > self.acknowledged.place:
             # One partition is that far; what others have in between is not known to be in the stream.
             self.go_back()

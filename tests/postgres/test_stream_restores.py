@@ -14,8 +14,8 @@ from tests.postgres.streamed_bench import (
     streamed_of,
     write_some,
 )
-from tests.streams import Ferry, StreamServer
 from tests.postgres.test_stream_joints import sequences
+from tests.streams import Ferry, StreamServer
 
 
 async def test_a_stream_restored_from_a_backup_is_read_again(embedded_bench: Bench, short_directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from edge.counters import Counters
 from edge.processes import ChildOrders
-from edge.shipper.journals import ShippedJournal
+from edge.shipper.journals import RESEND_PAUSE_S, ShippedJournal
 from edge.shipper.process import Shipper
 from storage.journal.segments import list_segments, read_journal
 from storage.stream import publishing
@@ -109,4 +110,24 @@ async def test_a_place_that_cannot_be_written_down_does_not_end_the_shipping(
     await eventually(is_acknowledged, 10.0)
     journal.keep()
     assert [segment.is_done for segment in list_segments(scribe.writer.directory)] == [True, False]
+    journal.close()
+
+
+async def test_who_asks_again_and_again_is_sent_it_once(
+    publisher: Publisher, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain that is behind has not read yet what was sent for it; after a while it may have been lost again."""
+    scribe = make_scribe(data_dir)
+    places = [(1, 0)]
+    for _ in range(3):
+        scribe.click()
+        places.append(tuple(scribe.writer.appended))
+    journal = ShippedJournal(read_journal(scribe.writer.directory))
+    await journal.send_next(publisher)
+    for place, is_sent in ((places[2], True), (places[2], False), (places[1], True), (places[2], False)):
+        assert journal.resend_from(place) == is_sent
+        await journal.send_next(publisher)
+    now_s = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now_s + 2 * RESEND_PAUSE_S)
+    assert journal.resend_from(places[2])
     journal.close()
