@@ -12,7 +12,7 @@ from edge.counters import Counters
 from edge.processes import ChildOrders
 from edge.shipper.journals import RESEND_PAUSE_S, ShippedJournal
 from edge.shipper.process import Shipper
-from storage.journal.segments import list_segments, read_journal
+from storage.journal.segments import Position, list_segments, read_journal
 from storage.stream import publishing
 from storage.stream.cutting import PROGRESS_NAME
 from storage.stream.publishing import Publisher
@@ -118,10 +118,10 @@ async def test_who_asks_again_and_again_is_sent_it_once(
 ) -> None:
     """A drain that is behind has not read yet what was sent for it; after a while it may have been lost again."""
     scribe = make_scribe(data_dir)
-    places = [(1, 0)]
+    places = [Position(1, 0)]
     for _ in range(3):
         scribe.click()
-        places.append(tuple(scribe.writer.appended))
+        places.append(scribe.writer.appended)
     journal = ShippedJournal(read_journal(scribe.writer.directory))
     await journal.send_next(publisher)
     for place, is_sent in ((places[2], True), (places[2], False), (places[1], True), (places[2], False)):
