@@ -24,6 +24,7 @@ from storage.postgres.positions import PositionMoved
 from storage.postgres.stream import (
     Marks,
     Place,
+    forget_beyond,
     mark,
     read_places,
     read_sequences,
@@ -199,6 +200,7 @@ class Streamed:
         self._waiting.clear()
         self._places.clear()
         self._gaps.clear()
+        await forget_beyond(conn, self._tap.stream, self.partitions, (await reader.state()).last_sequence)
         self._sequences = await read_sequences(conn, self._tap.stream, self.partitions)
         await reader.open(self.partitions, min(self._sequences.values()))
         self._read_by = reader
@@ -298,11 +300,13 @@ class Streamed:
     async def _look_after(self, conn: Connection, reader: StreamReader) -> None:
         """Purge what all have stored long enough ago, and measure."""
         now_s, wanted = time.monotonic(), self._holding.wanted
-        self._stored.append((now_s, self._tap.stream, await stored_everywhere(conn, self._tap.stream, wanted)))
+        stored = await stored_everywhere(conn, self._tap.stream, wanted)
+        self._stored.append((now_s, self._tap.stream, stored))
         through = 0
         while self._stored and self._stored[0][0] + self._settings.stream_keep_s <= now_s:
             _, stream, sequence = self._stored.popleft()
-            through = sequence if stream == self._tap.stream else 0
+            # A database that was restored meanwhile may have less, and more partitions may be wanted by now.
+            through = min(sequence, stored) if stream == self._tap.stream else 0
         if through:
             await reader.purge(through)
         state = await reader.state()

@@ -9,18 +9,23 @@ from uuid import UUID
 
 import structlog
 
+from edge.logs import RateLimited
 from storage.journal.capacity import bytes_behind
 from storage.journal.reader import JournalReader
 from storage.journal.retention import mark_drained
 from storage.journal.segments import Journal, Position, list_journals
-from storage.stream.cutting import Cutter, Progress, read_progress, write_progress
+from storage.stream.cutting import START, Cutter, Progress, read_progress, write_progress
 from storage.stream.publishing import Delivery, Publisher
-from storage.stream.shipments import Place
+from storage.stream.shipments import Message, Place
 
 log = structlog.get_logger()
+quietly = RateLimited(log, 60.0)
 
 BATCH_RECORDS = 4000
 BATCH_BYTES = 2 * 2**20
+RESEND_PAUSE_S = 5.0
+MAX_RESEND_PAUSE_S = 60.0
+"""A drain that is behind asks again and again before it reads what was sent for it: each time more, it would never be through."""
 
 
 class UnderWay(NamedTuple):
@@ -43,6 +48,8 @@ class ShippedJournal:
         self._reader = JournalReader(journal.path, Position(*self.acknowledged.place))
         self._under_way: deque[UnderWay] = deque()
         self._is_closing = False
+        self._resent_from: Place = START
+        self._resent_until_s = self._resend_pause_s = 0.0
         self.is_behind = False
         """Whether more was there than the last batch took."""
 
@@ -66,6 +73,11 @@ class ShippedJournal:
             self._under_way.append(UnderWay(self._cutter.progress, await publisher.send(messages)))
         return count
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the stream has not acknowledged something that was sent."""
+        return bool(self._under_way)
+
     def collect(self) -> bool:
         """Take in what was acknowledged; whether the place moved. StreamAway: something was not."""
         before = self.acknowledged
@@ -80,13 +92,20 @@ class ShippedJournal:
         self._cutter.progress = self.acknowledged
         self._reader.seek(Position(*self.acknowledged.place))
 
-    @property
-    def sent(self) -> Place:
-        """Up to where it was sent, acknowledged or not."""
-        return self._cutter.progress.place
+    def is_due_again(self, place: Place) -> bool:
+        """Whether what follows `place` was sent, and was not sent again a moment ago."""
+        was_sent_again = time.monotonic() < self._resent_until_s and place >= self._resent_from
+        return place < self._cutter.progress.place and not was_sent_again
 
     def resend_from(self, place: Place) -> None:
         """Send again from there."""
+        is_same = place == self._resent_from and self._resend_pause_s > 0
+        self._resend_pause_s = min(MAX_RESEND_PAUSE_S, 2 * self._resend_pause_s) if is_same else RESEND_PAUSE_S
+        self._resent_from, self._resent_until_s = place, time.monotonic() + self._resend_pause_s
+        if place > self.acknowledged.place:
+            # One partition is that far; what others have in between is not known to be in the stream.
+            self.go_back()
+            return
         self._under_way.clear()
         self._is_closing = False
         self._cutter.go_back(place)
@@ -97,8 +116,12 @@ class ShippedJournal:
         """Write down how far this came, and mark the segments left behind. Blocks: for a thread."""
         progress = self.acknowledged
         if progress != self._written:
-            write_progress(self.journal.path, progress)
-            self._written = progress
+            try:
+                write_progress(self.journal.path, progress)
+                self._written = progress
+            except OSError as error:
+                # A full disk must not end the shipping: that is what gives space back. After a restart more comes twice.
+                quietly.warning("shipped_place_not_kept", journal=self.journal.journal_id.hex, error=str(error))
         segment = progress.place[0]
         mark_drained(self.journal.path, segment if progress.is_finished else segment - 1, now_s=time.time())
 
@@ -146,10 +169,19 @@ class ShippedJournals:
         del self._open[one.journal.journal_id]
         log.info("journal_shipped", journal=one.journal.journal_id.hex, worker=one.journal.worker_id)
 
-    def has_sent(self, journal_id: UUID, place: Place) -> bool:
-        """Whether what follows `place` in a journal of this machine was sent before."""
+    def may_send_again(self, journal_id: UUID, place: Place) -> bool:
+        """Whether what follows `place` in a journal of this machine was sent before, and not again a moment ago."""
         one = self._open.get(journal_id)
-        return journal_id in self.finished if one is None else place < one.sent
+        return journal_id in self.finished if one is None else one.is_due_again(place)
+
+    def endings(self) -> list[Message]:
+        """The last word on each journal that was shipped and is still there, once more. Blocks: for a thread."""
+        messages: list[Message] = []
+        for journal in list_journals(self.root):
+            progress = read_progress(journal.path, journal.partitions) if journal.journal_id in self.finished else None
+            if progress is not None and progress.is_finished:
+                messages += Cutter(journal, progress).closing()
+        return messages
 
     def find(self, journal_id: UUID) -> ShippedJournal | None:
         """That journal, opened again if all of it was shipped; None when this machine has it no more."""

@@ -34,6 +34,8 @@ INTERVAL_S = 0.1
 DISCOVER_S = 0.2
 KEEP_S = 1.0
 CHORES_S = 10.0
+REMIND_S = 300.0
+"""How often drains are told of the journals that were shipped: a database that was restored may not know them."""
 FINISH_S = 10.0
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
@@ -93,6 +95,7 @@ class Shipper:
             for journal in self._journals:
                 journal.go_back()
                 self._tell(journal)
+            self._next.pop("remind", None)
             self._counters.cells[_UP] = 1
             self._links.set_stream_up(True)
             log.info("shipper_ready")
@@ -113,11 +116,14 @@ class Shipper:
             if self._is_due("discover", DISCOVER_S) or stopping_since_s:
                 await self._discover(publisher)
             self._go_back_for(resends)
-            sent = await self._send(publisher)
+            had_room, sent = publisher.has_room, await self._send(publisher)
+            if self._is_due("remind", REMIND_S):
+                await publisher.send(await asyncio.to_thread(self._journals.endings))
             self._collect()
             await self._end_finished()
             await self._do_chores()
-            if stopping_since_s and not sent and not any(True for _ in self._journals):
+            is_idle = had_room and not sent and not any(journal.is_under_way for journal in self._journals)
+            if stopping_since_s and is_idle:
                 return
             if not any(journal.is_behind for journal in self._journals) or not publisher.has_room:
                 await self._gather(publisher)
@@ -133,10 +139,10 @@ class Shipper:
             journal.is_new = False
 
     async def _send(self, publisher: Publisher) -> int:
-        """What each journal has next, while there is room; how many events that was."""
+        """What each journal that was announced has next, while there is room; how many events that was."""
         sent = 0
         for journal in self._journals:
-            if publisher.has_room:
+            if publisher.has_room and not journal.is_new:
                 sent += await journal.send_next(publisher)
         return sent
 
@@ -159,13 +165,13 @@ class Shipper:
     def _go_back_for(self, resends: Resends) -> None:
         for request in resends.take():
             journal_id = UUID(bytes=request.journal_id)
-            if not self._journals.has_sent(journal_id, request.place):
+            if not self._journals.may_send_again(journal_id, request.place):
                 continue
             if not self._allowance.take(journal_id, time.monotonic()):
                 quietly.warning("resend_refused", journal=journal_id.hex, place=request.place)
                 continue
             journal = self._journals.find(journal_id)
-            if journal is not None and request.place < journal.sent:
+            if journal is not None and journal.is_due_again(request.place):
                 journal.resend_from(request.place)
                 self._counters.cells[_RESENDS] += 1
                 log.warning("shipping_again", journal=journal.journal.journal_id.hex, place=request.place)

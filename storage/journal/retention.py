@@ -8,7 +8,6 @@ from uuid import UUID
 
 from storage.journal.segments import (
     LOCK_NAME,
-    NEXT_PREFIX,
     UNBORN_PREFIX,
     is_alive,
     list_journal_paths,
@@ -87,9 +86,11 @@ def _measure_segments(root: Path) -> tuple[int, list[_Kept]]:
 
 def _remove_if_empty(directory: Path) -> None:
     if not is_alive(directory) and not list_segments(directory):
-        for path in directory.glob(f"{NEXT_PREFIX}*"):
-            path.unlink()
-        _remove(directory)
+        # Another name first: cut short, it is no journal that lacks some of its files, and what is left is swept. The
+        # drains and the shipper of a data dir may want to remove the same one at the same time.
+        doomed = directory.with_name(f"{UNBORN_PREFIX}{directory.name}")
+        with contextlib.suppress(FileNotFoundError):
+            _remove(directory.rename(doomed))
 
 
 def _remove(directory: Path) -> None:

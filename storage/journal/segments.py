@@ -6,7 +6,7 @@
         .next-00000003               the next segment, not yet part of the journal
         stream                       only where the events go to a stream: over how many partitions, as text
         shipped                      how far they did, see storage/stream/cutting.py
-    <root>/.new-<journal id>/        a journal being born, or one whose birth was cut short
+    <root>/.new-<journal id>/        a journal being born, or one whose birth or removal was cut short
 
     header: 8s magic | u16 version | 16s journal id | u16 node | u8 worker | u32 segment | u64 created ms | u32 crc
             little-endian; the CRC covers what stands before it; `created` is the journal's birth in every segment

@@ -99,6 +99,18 @@ async def read_sequences(conn: asyncpg.Connection, stream: str, partitions: Sequ
     return dict.fromkeys(partitions, 0) | {row["partition"]: row["sequence"] for row in rows}
 
 
+async def forget_beyond(conn: asyncpg.Connection, stream: str, partitions: Sequence[int], last_sequence: int) -> None:
+    """T2 for a stream that has gone back behind what was read of it: from a backup, say. Its next sequences are old ones."""
+    await conn.execute(
+        "WITH held AS MATERIALIZED (SELECT partition FROM stream_partitions"
+        "   WHERE stream = $1 AND partition = ANY($2::int[]) AND sequence > $3 ORDER BY 1 FOR UPDATE)"
+        " UPDATE stream_partitions p SET sequence = 0 FROM held WHERE p.partition = held.partition",
+        stream,
+        list(partitions),
+        last_sequence,
+    )
+
+
 async def mark(conn: asyncpg.Connection, marks: Marks) -> None:
     """T2, in the transaction that stores it. What the drain does not own any more stays as it is."""
     partitions = sorted(marks.sequences)

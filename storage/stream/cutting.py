@@ -1,6 +1,7 @@
 """A journal cut into shipments, so that S1 to S4 of shipments.py hold; and how far that came, on disk. No network here."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -86,7 +87,8 @@ class Cutter:
             else:
                 shares[number].append(Sent(record.segment, record.byte_offset, record.end_offset, record.payload))
         for damaged in batch.damaged:
-            shares[self._share_of_damage(damaged)].append(_sent_damage(damaged))
+            for number in self._shares_of_damage(damaged):
+                shares[number].append(_sent_damage(damaged))
         messages: list[Message] = []
         ends, end = list(self.progress.ends), (batch.end.segment, batch.end.byte_offset)
         for number, share in enumerate(shares):
@@ -111,8 +113,11 @@ class Cutter:
         event_id = event.conversion_id if hasattr(event, "conversion_id") else event.session.click_id
         return partition_of(event, self._journal.partitions), int.from_bytes(event_id[:6], "big")
 
-    def _share_of_damage(self, damaged: Damaged) -> int:
-        return self._partition_at((damaged.segment, damaged.byte_offset))
+    def _shares_of_damage(self, damaged: Damaged) -> Sequence[int]:
+        """What is missing may have been anybody's, and who has stored it already skips the report: each partition gets it."""
+        if not damaged.raw:
+            return range(self._journal.partitions)
+        return [self._partition_at((damaged.segment, damaged.byte_offset))]
 
     def _partition_at(self, place: Place) -> int:
         return partition_of_damage(self._journal.journal_id, place, self._journal.partitions)

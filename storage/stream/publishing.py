@@ -1,6 +1,7 @@
 """Shipments on their way: sent one after the other, acknowledged in any order, counted in the order they were sent."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -49,6 +50,8 @@ class Publisher:
         self._acknowledged = acknowledged
         self._wake = wake
         self._messages_under_way = self._bytes_under_way = 0
+        self._sent_s: dict[asyncio.Future[PubAck], float] = {}
+        """When each message was sent that is not acknowledged yet, the oldest first."""
 
     def check(self) -> None:
         """StreamAway: something that is under way will never be acknowledged."""
@@ -56,6 +59,9 @@ class Publisher:
             raise StreamAway(f"the stream did not take a message: {self._connection.refusal}")
         if self._connection.closed.is_set():
             raise StreamAway("the connection was closed")
+        # Also of what nobody waits for any more, since it is to be sent again: it would take up room for ever.
+        if time.monotonic() - next(iter(self._sent_s.values()), math.inf) > ACK_S:
+            raise StreamAway(f"the stream has not acknowledged for {ACK_S:.0f} s")
 
     @property
     def has_room(self) -> bool:
@@ -77,10 +83,12 @@ class Publisher:
 
     def _expect(self, ack: "asyncio.Future[PubAck]", size_bytes: int, events: int) -> None:
         sent_ns = time.perf_counter_ns()
+        self._sent_s[ack] = time.monotonic()
         self._messages_under_way += 1
         self._bytes_under_way += size_bytes
 
         def settle(ack: "asyncio.Future[PubAck]") -> None:
+            del self._sent_s[ack]
             self._messages_under_way -= 1
             self._bytes_under_way -= size_bytes
             if not ack.cancelled() and ack.exception() is None:

@@ -47,6 +47,7 @@ class StreamState(NamedTuple):
 
     size_bytes: int
     messages: int
+    last_sequence: int
 
 
 class StreamReader:
@@ -65,7 +66,7 @@ class StreamReader:
     async def state(self) -> StreamState:
         """What the stream holds. StreamAway."""
         info = await _answered(self._js.stream_info(STREAM))
-        return StreamState(info.state.bytes, info.state.messages)
+        return StreamState(info.state.bytes, info.state.messages, info.state.last_seq)
 
     async def open(self, partitions: Sequence[int], after: int) -> None:
         """Begin with what follows sequence `after`. StreamAway."""

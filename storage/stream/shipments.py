@@ -1,7 +1,7 @@
 """What travels: a stretch of one journal, as far as it is of one partition.
 
 S1  A shipment for partition P from `before` to `after` holds every event of P that lies there, and every damaged region
-    of the journal that falls to P. The places are the journal's own, so a record has the same place however it travels.
+    of the journal that falls to P; a segment that is missing falls to all. The places are the journal's own, so a record has the same place however it travels.
 S2  The shipments of one journal and partition follow each other: each begins where the one before ended. They may come
     again, and cut differently; what lies before the stored position is then skipped, and beyond a gap nothing is stored.
 S3  A beat is a shipment without entries to every partition at once: a stretch in which a journal had nothing for them.

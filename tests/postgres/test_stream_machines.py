@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from storage.stream.shipments import STREAM
 from tests.node import eventually
 from tests.postgres.drains import Bench, Scribe, now_ms
 from tests.postgres.streamed_bench import faults_of, make_station, write_some
@@ -122,3 +123,23 @@ async def test_two_edges_and_two_drains_store_each_event_once(
         async with shipped(stream_server, there), shipped(stream_server, bench.data_dir):
             await until_stored(bench, scribes)
     scribes[0].writer.close()
+
+
+async def test_a_wholly_shipped_journal_that_postgres_never_heard_of_is_sent_again(
+    bench: Bench, stream_server: StreamServer, nats_url: str
+) -> None:
+    """The database is one restored from before it, or the stream was lost: no drain could know to ask for it."""
+    scribe = bench.scribe(partitions=4)
+    write_some(scribe, 20)
+    scribe.writer.close()
+    async with shipped(stream_server, bench.data_dir) as running:
+
+        async def is_shipped() -> bool:
+            return scribe.writer.journal_id in running.shipper._journals.finished
+
+        await eventually(is_shipped, SOON_S)
+    connection = await stream_server.connect()
+    await connection.jetstream.purge_stream(STREAM)
+    await connection.close()
+    async with make_station(bench, nats_url).running(), shipped(stream_server, bench.data_dir):
+        await until_stored(bench, [scribe])

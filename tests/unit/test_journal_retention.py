@@ -1,5 +1,6 @@
 """Marking, capacity and deletion: J11 of storage/journal/segments.py."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ import pytest
 from storage.journal.capacity import undrained_bytes
 from storage.journal.filesystem import Filesystem
 from storage.journal.retention import delete_expired, mark_drained, sweep_unborn
-from storage.journal.segments import HEADER_BYTES, LOCK_NAME, list_segments, name_segment
+from storage.journal.segments import HEADER_BYTES, LOCK_NAME, list_journals, list_segments, name_segment
 from storage.journal.writer import JournalWriter
 
 UNLIMITED = 1 << 40
@@ -103,6 +104,30 @@ def test_the_directory_of_a_living_journal_stays(tmp_path: Path) -> None:
     delete_expired(tmp_path, 5_000, 0, 0, {writer.journal_id})
     assert writer.directory.exists()
     writer.close()
+
+
+def test_a_removal_that_is_cut_short_leaves_no_half_journal(tmp_path: Path) -> None:
+    """Without the file that says so, a journal whose events go to a stream would be taken for this machine's own."""
+    writer = write_segments(tmp_path, 1)
+    writer.close()
+    (writer.directory / "obstacle").mkdir()
+    mark_drained(writer.directory, 1, now_s=1_000)
+    with pytest.raises(OSError, match="obstacle"):
+        delete_expired(tmp_path, 5_000, 0, UNLIMITED, {writer.journal_id})
+    assert list_journals(tmp_path) == []
+
+
+def test_two_may_remove_the_same_journals_at_once(tmp_path: Path) -> None:
+    """The drains and the shipper of a machine do."""
+    writers = [write_segments(tmp_path, 1) for _ in range(60)]
+    for writer in writers:
+        writer.close()
+        mark_drained(writer.directory, 1, now_s=1_000)
+    finished = {writer.journal_id for writer in writers}
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(delete_expired, tmp_path, 5_000, 0, UNLIMITED, finished) for _ in range(4)]
+    assert sum(call.result() for call in calls) >= 60 * SEGMENT_BYTES
+    assert list_journals(tmp_path) == []
 
 
 def test_journals_that_were_never_born_are_swept(tmp_path: Path) -> None:
