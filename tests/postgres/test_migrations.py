@@ -22,7 +22,7 @@ COLUMNS = {
     "stats_hourly": "hour node_id advertiser_id offer_id aff_id goal_id landing_page_id creative_id country device_type"
     " currency impressions gross_clicks unique_clicks invalid_clicks refused_clicks conversions pending rejected reversed amount"
     " payout revenue cost",
-    "journal_positions": "journal_id node_id worker_id segment byte_offset watermark_ms finished_at updated_at",
+    "journal_positions": "journal_id node_id worker_id segment byte_offset watermark_ms finished_at updated_at partitions",
     "external_ids": "transaction_id click_id",
 }
 COLUMNS["clicks"] += " first_click_id"
