@@ -142,8 +142,13 @@ class Shipper:
         """What each journal that was announced has next, while there is room; how many events that was."""
         sent = 0
         for journal in self._journals:
-            if publisher.has_room and not journal.is_new:
+            if not publisher.has_room or journal.is_new:
+                continue
+            try:
                 sent += await journal.send_next(publisher)
+            except OSError as error:  # of this journal's disk; the others may be read
+                quietly.error("journal_unreadable", journal=journal.journal.journal_id.hex, error=str(error))
+                journal.go_back()
         return sent
 
     def _collect(self) -> None:

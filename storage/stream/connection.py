@@ -41,7 +41,7 @@ class StreamConnection:
         return next((str(fault.description) for fault in self._faults if isinstance(fault, APIError)), "")
 
     async def ensure_stream(self, options: StreamOptions) -> str:
-        """Make the stream if it is missing, and have its limit as configured; when it was made, as ISO text.
+        """Make the stream if it is missing, mend one that somebody made otherwise; when it was made, as ISO text.
 
         StreamUnusable: there are too few servers for so many replicas. StreamAway: try again.
         """
@@ -50,7 +50,7 @@ class StreamConnection:
                 info = await self.jetstream.stream_info(STREAM)
             except NotFoundError:
                 info = await self.jetstream.add_stream(_config_of(options))
-            if (info.config.max_bytes, info.config.num_replicas) != (options.max_bytes or -1, options.replicas):
+            if not _keeps_all(info.config) or _sizes(info.config) != _sizes(_config_of(options)):
                 info = await self.jetstream.update_stream(_config_of(options))
         except APIError as error:
             if error.code == NOBODY_LEADS and "peers" not in (error.description or ""):
@@ -170,6 +170,17 @@ async def _close(client: Client) -> None:
             await client.close()
     if transport := getattr(client, "_transport", None):
         transport.close()
+
+
+def _keeps_all(config: StreamConfig) -> bool:
+    """Whether nothing leaves such a stream by age or number, or to make room."""
+    limits = (config.max_age, config.max_msgs, config.max_msgs_per_subject)
+    is_without_limits = all(limit is None or limit <= 0 for limit in limits)
+    return is_without_limits and config.discard == DiscardPolicy.NEW and config.retention == RetentionPolicy.LIMITS
+
+
+def _sizes(config: StreamConfig) -> tuple[int | None, int | None]:
+    return config.max_bytes, config.num_replicas
 
 
 def _config_of(options: StreamOptions) -> StreamConfig:

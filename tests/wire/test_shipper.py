@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig
 
 from edge.counters import Counters, cell
 from edge.processes import ChildOrders
@@ -22,7 +23,7 @@ from storage.stream.connection import StreamConnection, connect_stream
 from storage.stream.reading import StreamReader
 from storage.stream.resending import ask_to_resend
 from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable
-from storage.stream.shipments import Beat, Message, Resend, decode_message
+from storage.stream.shipments import STREAM, SUBJECT, Beat, Message, Resend, decode_message
 from tests.node import COMMAND, eventually
 from tests.postgres.drains import Scribe, now_ms
 from tests.streams import StreamServer
@@ -341,6 +342,45 @@ def test_a_second_shipper_is_refused_in_one_line(stream_server: StreamServer, da
     assert done.returncode == 2, done.stderr
     [said] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert said.startswith(f"clickedge: EDGE_DATA_DIR: another shipper runs on {data_dir}: ")
+
+
+async def test_a_journal_that_cannot_be_read_does_not_keep_the_others(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """It is tried again and again; nothing of it is passed over."""
+    unreadable, other = make_scribe(data_dir), make_scribe(data_dir, worker=1)
+    write_some(unreadable, 20)
+    segment = unreadable.writer.directory / "00000001.log"
+    segment.rename(data_dir / "aside")
+    segment.mkdir()
+    async with shipping(make_settings(stream_server, data_dir)):
+        write_some(other, 20)
+        await until_shipped(stream_server, other)
+        segment.rmdir()
+        (data_dir / "aside").rename(segment)
+        await until_shipped(stream_server, unreadable)
+
+
+async def test_a_stream_that_would_forget_is_mended(stream_server: StreamServer, nats_url: str) -> None:
+    """Somebody made it before us, with an age or number of messages; what cannot be mended is refused."""
+    connection = await stream_server.connect()
+    jetstream = connection.jetstream
+    for wrong in ({"max_age": 60}, {"max_msgs": 10}, {"max_msgs_per_subject": 1}, {"discard": DiscardPolicy.OLD}):
+        await jetstream.delete_stream(STREAM)
+        await jetstream.add_stream(StreamConfig(name=STREAM, subjects=[f"{SUBJECT}.*"], num_replicas=1, **wrong))
+        await connection.ensure_stream(stream_server.options)
+        config = (await jetstream.stream_info(STREAM)).config
+        assert (config.max_age, config.max_msgs, config.max_msgs_per_subject) == (0, -1, -1)
+        assert config.discard == DiscardPolicy.NEW
+    await jetstream.delete_stream(STREAM)
+    queue = StreamConfig(name=STREAM, subjects=[f"{SUBJECT}.*"], retention=RetentionPolicy.WORK_QUEUE)
+    await jetstream.add_stream(queue)
+    try:
+        with pytest.raises(StreamUnusable, match="retention"):
+            await connection.ensure_stream(stream_server.options)
+    finally:
+        await jetstream.delete_stream(STREAM)
+        await connection.close()
 
 
 async def test_more_replicas_than_servers_is_a_clear_error(
