@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 RESULTS = Path(__file__).parents[1] / "results"
 FIGURES = RESULTS / "capacity.json"
 CLUSTER = RESULTS / "cluster.json"
-FROM_CLUSTER = ("worker", "shipper", "nats_leader", "nats_follower", "drain", "postgres")
-"""Of cluster.json's `us_per_event`."""
+FROM_CLUSTER = {"shipper": ("shipper", 1), "nats_leader": ("NATS leader", 1), "nats_follower": ("NATS followers", 2)}
+"""What nothing else measures: the name in cluster.json, and how many servers it is of."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,12 @@ def _source(name: str, said: Mapping[str, Any], kind: str) -> Source:
 
 
 def _from_cluster(said: Mapping[str, Any]) -> dict[str, Source]:
-    costs = said.get("us_per_event", {})
+    layout = "1 edge, 1 drain"
+    costs = said.get("layouts", {}).get(layout, {}).get("cpu_us_per_click", {})
     return {
-        f"{name}_us_per_click": _source(name, {"value": costs[name], "source": "cluster.json, us_per_event"}, "measured")
-        for name in FROM_CLUSTER
-        if name in costs
+        f"{name}_us_per_click": Source(costs[part] / servers, "measured", f"cluster.json, {layout}: {part}")
+        for name, (part, servers) in FROM_CLUSTER.items()
+        if part in costs
     }
 
 

@@ -114,7 +114,7 @@ def write_figures(path: Path, **changed: Any) -> Path:
 def test_what_the_cluster_measured_replaces_the_estimates(tmp_path: Path) -> None:
     """The names that it has, and those only; they then count as measured."""
     cluster = tmp_path / "cluster.json"
-    cluster.write_text(json.dumps({"us_per_event": {"shipper": 7.5, "nats_leader": 2, "else": 1}}), encoding="utf-8")
+    cluster.write_text(json.dumps({"layouts": {"1 edge, 1 drain": {"cpu_us_per_click": {"shipper": 7.5, "NATS leader": 2, "else": 1}}}}), encoding="utf-8")
     found = load(FIGURES, cluster)
     assert (found.figures.shipper_us_per_click, found.figures.nats_leader_us_per_click) == (7.5, 2.0)
     assert found.figures.drain_us_per_click == BOOK.figures.drain_us_per_click
