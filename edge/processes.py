@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -56,6 +57,25 @@ class Stop(asyncio.Event):
         """That signal came."""
         self.is_handover = number == signal.SIGHUP
         self.set()
+
+    async def within(self, seconds: float) -> None:
+        """Until the end is asked for, at most so long."""
+        try:
+            await asyncio.wait_for(self.wait(), seconds)
+        except TimeoutError:
+            pass
+
+
+class Schedule(dict[str, float]):
+    """When what a loop does every so often is due next, by name: seconds of the monotonic clock."""
+
+    def is_due(self, name: str, interval_s: float) -> bool:
+        """Whether it is; then it is due again after the interval."""
+        now_s = time.monotonic()
+        if now_s < self.get(name, 0.0):
+            return False
+        self[name] = now_s + interval_s
+        return True
 
 
 def stop_requested() -> Stop:

@@ -1,6 +1,5 @@
 """Composition root of a drain: follows this node's journals into Postgres, one transaction a batch."""
 
-import asyncio
 import os
 import random
 import socket
@@ -21,7 +20,7 @@ from edge.drain.unique_sharing import SharedUniques
 from edge.drain.uniques import Uniques
 from edge.enrich import Enricher
 from edge.logs import RateLimited
-from edge.processes import ChildOrders, stop_requested
+from edge.processes import ChildOrders, Schedule, stop_requested
 from edge.settings import Settings
 from edge.tracking.sessions import Sessions
 from storage.errors import DatabaseUnusable, StorageError
@@ -75,7 +74,7 @@ class Drain:
         self._tombstones = TombstoneFile(settings.data_path, settings.secrets) if orders.slot == 0 else None
         self._stop = stop_requested()
         self._same = SameDatabase()
-        self._next: dict[str, float] = {}
+        self._next = Schedule()
         self._backoff_s = FIRST_BACKOFF_S
 
     async def run(self) -> None:
@@ -111,7 +110,7 @@ class Drain:
                 quietly.warning("drain_interrupted", error=str(error), kind=type(error).__name__)
             if self._stop.is_set():
                 return
-            await self._pause(self._backoff_s)
+            await self._stop.within(self._backoff_s)
             self._backoff_s = min(MAX_BACKOFF_S, self._backoff_s * 2)
 
     async def close(self) -> None:
@@ -122,7 +121,7 @@ class Drain:
     async def _follow(self, conn: Connection) -> None:
         while True:
             is_last_round = self._stop.is_set()
-            if is_last_round or self._is_due("discover", DISCOVER_S):
+            if is_last_round or self._next.is_due("discover", DISCOVER_S):
                 await self._feeds.discover(conn)
             stored = 0
             for feed in self._feeds:
@@ -132,17 +131,17 @@ class Drain:
             if self._streamed and not is_last_round:
                 stored += await self._streamed.advance(conn)
                 await self._streamed.refresh(conn)
-            if is_last_round or self._is_due("due", DUE_S):
+            if is_last_round or self._next.is_due("due", DUE_S):
                 stored += await self._store.settle_due(conn)
             self._counters.cells[_THROUGH] = min(self._through_ms(), default=0)
-            if self._is_due("chores", CHORES_S):
+            if self._next.is_due("chores", CHORES_S):
                 await self._do_chores(conn)
             if is_last_round and (self._stop.is_handover or not stored):
                 if self._streamed:
                     await self._streamed.leave(conn)
                 return
             if not self._is_behind():
-                await self._pause(0 if is_last_round else self._settings.batch_interval_ms / 1000)
+                await self._stop.within(0 if is_last_round else self._settings.batch_interval_ms / 1000)
 
     async def _advance(self, conn: Connection, feed: Feed) -> int:
         """Store the feed's next batch; how many entries there were."""
@@ -189,19 +188,6 @@ class Drain:
         """Through when each thing that this drain stores is stored."""
         streamed = [self._streamed.through_ms] if self._streamed else []
         return [*streamed, *(feed.through_ms for feed in self._feeds)]
-
-    def _is_due(self, name: str, interval_s: float) -> bool:
-        now_s = time.monotonic()
-        if now_s < self._next.get(name, 0.0):
-            return False
-        self._next[name] = now_s + interval_s
-        return True
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            pass
 
 
 def _make_uniques(settings: Settings, counters: Counters, slot: int) -> Uniques:

@@ -18,6 +18,7 @@ from edge.drain.shipments import Key, OtherRelease, arrival_of, assemble, key_of
 from edge.drain.storing import Store
 from edge.drain.tap import Tap
 from edge.logs import RateLimited
+from edge.processes import Schedule
 from edge.settings import Settings
 from storage.postgres.connection import Connection
 from storage.postgres.positions import PositionMoved
@@ -91,7 +92,7 @@ class Streamed:
         self._places: dict[Key, Place] = {}
         self._sequences: dict[int, int] = {}
         self._gaps: dict[Key, tuple[int, int]] = {}
-        self._next: dict[str, float] = {}
+        self._next = Schedule()
         self._stored: deque[tuple[float, str, int]] = deque()
         """Through which sequence all was stored when: what may be purged later."""
         self.is_behind = False
@@ -111,7 +112,8 @@ class Streamed:
 
     async def keep_leases(self, conn: Connection) -> None:
         """Renew, claim and let go, each second; while the stream is away nothing is renewed, so that others take over."""
-        if await self._tap.look() is None or not self._is_due("leases", RENEW_EVERY_S * min(1.0, self._lease_s / LEASE_S)):
+        renew_every_s = RENEW_EVERY_S * min(1.0, self._lease_s / LEASE_S)
+        if await self._tap.look() is None or not self._next.is_due("leases", renew_every_s):
             return
         wanted = await wanted_partitions(conn, self._settings.stream_partitions)
         if wanted != self._holding.wanted:
@@ -164,7 +166,7 @@ class Streamed:
 
     async def refresh(self, conn: Connection) -> None:
         """Let the streamed journals' own rows follow, a few times a second."""
-        if self._is_due("refresh", REFRESH_EVERY_S):
+        if self._next.is_due("refresh", REFRESH_EVERY_S):
             await refresh_watermarks(conn)
 
     async def do_chores(self, conn: Connection) -> None:
@@ -283,7 +285,7 @@ class Streamed:
 
     async def _ask_for_gaps(self) -> None:
         for journal_id, partition in list(self._gaps):
-            if self._is_due(f"ask {journal_id} {partition}", ASK_EVERY_S):
+            if self._next.is_due(f"ask {journal_id} {partition}", ASK_EVERY_S):
                 await self._ask(journal_id, partition, self._places[journal_id, partition][:2])
 
     async def _ask(self, journal_id: UUID, partition: int, place: tuple[int, int]) -> None:
@@ -316,13 +318,6 @@ class Streamed:
     def _forget_measures(self) -> None:
         """Another drain looks after the stream now."""
         self._cells[_BYTES] = self._cells[_MESSAGES] = self._cells[_UNOWNED] = 0
-
-    def _is_due(self, name: str, interval_s: float) -> bool:
-        now_s = time.monotonic()
-        if now_s < self._next.get(name, 0.0):
-            return False
-        self._next[name] = now_s + interval_s
-        return True
 
 
 def _behind(message: Message, sequences: Mapping[int, int]) -> list[int]:

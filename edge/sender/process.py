@@ -97,7 +97,7 @@ class Sender:
                 quietly.warning("sender_interrupted", error=str(error), kind=type(error).__name__)
             if self._stop.is_set():
                 return
-            await self._pause(self._backoff_s)
+            await self._stop.within(self._backoff_s)
             self._backoff_s = min(MAX_BACKOFF_S, self._backoff_s * 2)
 
     async def _follow(self, conn: Connection) -> None:
@@ -196,12 +196,6 @@ class Sender:
         """Until a flight lands, at most so long."""
         try:
             await asyncio.wait_for(self._has_landed.wait(), seconds)
-        except TimeoutError:
-            pass
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
         except TimeoutError:
             pass
 

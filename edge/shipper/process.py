@@ -13,7 +13,7 @@ import structlog
 
 from edge.counters import SYNC_BUCKETS_US, Counters, cell
 from edge.logs import RateLimited
-from edge.processes import ChildOrders, stop_requested
+from edge.processes import ChildOrders, Schedule, stop_requested
 from edge.shipper.journals import ShippedJournal, ShippedJournals
 from edge.shipper.link import WorkerLinks
 from edge.stream_settings import SHIP_LOCK, is_synced, stream_options
@@ -64,7 +64,7 @@ class Shipper:
         self._allowance = Allowance()
         self._stop = stop_requested()
         self._wake = asyncio.Event()
-        self._next: dict[str, float] = {}
+        self._next = Schedule()
         self._backoff_s = FIRST_BACKOFF_S
 
     async def run(self) -> None:
@@ -79,7 +79,7 @@ class Shipper:
                     quietly.warning("shipping_interrupted", error=str(error))
                     self._journals.discover()
                     await self._keep()
-                    await self._pause(self._backoff_s)
+                    await self._stop.within(self._backoff_s)
                     self._backoff_s = min(MAX_BACKOFF_S, self._backoff_s * 2)
         finally:
             await self._keep()
@@ -113,11 +113,11 @@ class Shipper:
                 if self._stop.is_handover or time.monotonic() - stopping_since_s > FINISH_S:
                     return
             publisher.check()
-            if self._is_due("discover", DISCOVER_S) or stopping_since_s:
+            if self._next.is_due("discover", DISCOVER_S) or stopping_since_s:
                 await self._discover(publisher)
             self._go_back_for(resends)
             had_room, sent = publisher.has_room, await self._send(publisher)
-            if self._is_due("remind", REMIND_S):
+            if self._next.is_due("remind", REMIND_S):
                 await publisher.send(await asyncio.to_thread(self._journals.endings))
             self._collect()
             await self._end_finished()
@@ -204,9 +204,9 @@ class Shipper:
         self._wake.clear()
 
     async def _do_chores(self) -> None:
-        if self._is_due("keep", KEEP_S):
+        if self._next.is_due("keep", KEEP_S):
             await self._keep()
-        if self._is_due("delete", CHORES_S):
+        if self._next.is_due("delete", CHORES_S):
             await asyncio.to_thread(self._delete)
 
     async def _keep(self) -> None:
@@ -234,19 +234,6 @@ class Shipper:
         cells[_EVENTS] += events
         cells[_BYTES] += size_bytes
         self._counters.observe(_SECONDS, SYNC_BUCKETS_US, duration_us)
-
-    def _is_due(self, name: str, interval_s: float) -> bool:
-        now_s = time.monotonic()
-        if now_s < self._next.get(name, 0.0):
-            return False
-        self._next[name] = now_s + interval_s
-        return True
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            pass
 
 
 async def run_shipper(orders: ChildOrders, counters: Counters) -> None:
