@@ -3,13 +3,14 @@
 import asyncio
 import os
 import stat
-import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from edge.catalog_follower import CatalogFollower, read_snapshot
-from edge.tracking.catalog import Catalog
+from edge.tracking.catalog import Catalog, CatalogBuilder, Stored
 from storage.snapshot_file import SnapshotDamaged, open_snapshot, read_revision, write_snapshot
 
 ITEMS = [("partners", str(number), b'{"id":%d,"name":"P"}' % number) for number in range(1, 601)]
@@ -131,30 +132,34 @@ async def test_a_running_follower_hands_over_each_new_catalog(path: Path) -> Non
     assert follower.catalog.partner(2) is None
 
 
-async def test_a_large_catalog_loads_soon_and_lets_the_loop_turn(path: Path) -> None:
-    """10,000 offers and 20,000 partners: under 3 s, no stall near a request's deadline while it loads."""
+async def test_a_large_catalog_lets_the_loop_turn_while_it_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 offers and 20,000 partners: never more than 250 of them between two turns of the loop, when it loads and when it is the same again."""
     offer = b'{"id":%d,"advertiser_id":1,"name":"Offer","url":"https://shop.example.com/?c={transaction_id}"' + (
         b',"pad":"' + b"x" * 700 + b'"}'
     )
     items = [("offers", str(number), offer % number) for number in range(1, 10_001)]
     items += [("partners", str(number), b'{"id":%d,"name":"P"}' % number) for number in range(1, 20_001)]
     write_snapshot(path, 1, items)
-    worst_s = 0.0
+    added_at = Counter[int]()
+    turn, add = 0, CatalogBuilder.add
+
+    def note(builder: CatalogBuilder, some: Iterable[Stored]) -> None:
+        portion = list(some)
+        added_at[turn] += len(portion)
+        add(builder, portion)
 
     async def watch() -> None:
-        nonlocal worst_s
-        before = time.perf_counter()
+        nonlocal turn
         while True:
             await asyncio.sleep(0)
-            worst_s, before = max(worst_s, time.perf_counter() - before), time.perf_counter()
+            turn += 1
 
+    monkeypatch.setattr(CatalogBuilder, "add", note)
     watcher = asyncio.create_task(watch())
-    started = time.perf_counter()
     catalog = await read_snapshot(path, Catalog.empty())
-    elapsed_s = time.perf_counter() - started
     again = await read_snapshot(path, catalog)
     watcher.cancel()
     assert catalog.offer(10_000) is not None
     assert len(again.bodies("partners")) == 20_000
-    assert elapsed_s < 3
-    assert worst_s < 0.1
+    assert added_at.total() == 2 * 30_000
+    assert max(added_at.values()) <= 250
