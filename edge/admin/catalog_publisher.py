@@ -6,16 +6,12 @@ from pathlib import Path
 
 import structlog
 
-from storage.errors import StorageError
+from edge.admin.chores import keep_doing, own_connection
 from storage.postgres.catalog import Connection, listen, load_current, load_revision
-from storage.postgres.connection import connect, is_retryable
 from storage.snapshot_file import read_revision, write_snapshot
 
 # The backstop for a notice that was lost with its connection: a worker is at most this plus 0.25 s behind.
 POLL_INTERVAL_S = 1.0
-SHORTEST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
-COMMAND_TIMEOUT_S = 60.0
 
 log = structlog.get_logger()
 
@@ -40,25 +36,14 @@ class CatalogPublisher:
         """Publish until cancelled; whatever the database or the disk says is logged and tried again, at most 5 s later."""
         # A file damaged on disk counts as none: it is written anew, whatever its revision.
         self._published = await asyncio.to_thread(read_revision, self._path)
-        pause_s = SHORTEST_PAUSE_S
-        while True:
-            started_s = asyncio.get_running_loop().time()
-            try:
-                await self._follow()
-            except Exception as error:
-                if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
-                    raise
-                log.warning("catalog_not_published", error=str(error), kind=type(error).__name__)
-            if asyncio.get_running_loop().time() - started_s > LONGEST_PAUSE_S:
-                pause_s = SHORTEST_PAUSE_S
-            await asyncio.sleep(pause_s)
-            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+        await keep_doing(self._follow, self._tell)
+
+    @staticmethod
+    def _tell(error: Exception) -> None:
+        log.warning("catalog_not_published", error=str(error), kind=type(error).__name__)
 
     async def _follow(self) -> None:
-        conn = await connect(
-            self._resolve_database(), application_name="clickedge catalog", command_timeout_s=COMMAND_TIMEOUT_S
-        )
-        try:
+        async with own_connection(self._resolve_database, "catalog") as conn:
             moved = asyncio.Event()
             await listen(conn, moved.set)
             while not conn.is_closed():
@@ -69,8 +54,6 @@ class CatalogPublisher:
                     await asyncio.wait_for(moved.wait(), POLL_INTERVAL_S)
                 except TimeoutError:
                     continue
-        finally:
-            conn.terminate()
 
     async def _publish_if_moved(self, conn: Connection) -> None:
         if await load_revision(conn) == self._published and self._path.exists():

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from edge.admin.backend import Backend
+from edge.admin.chores import may_pass, own_connection
 from edge.counters import Counters, cell
-from storage.errors import StorageError
 from storage.journal.capacity import undrained_bytes
-from storage.postgres.connection import Connection, connect, is_retryable
+from storage.postgres.connection import Connection
 from storage.postgres.watch import look
 
 DISK_INTERVAL_S = 1.0
@@ -64,7 +64,7 @@ class NodeWatch:
             try:
                 await self._follow()
             except Exception as error:
-                if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
+                if not may_pass(error):
                     raise
             self._cells[_UP] = 0
             self._cells[_ERRORS] += 1
@@ -72,15 +72,10 @@ class NodeWatch:
 
     async def _follow(self) -> None:
         """Until the connection is lost."""
-        conn = await connect(
-            self._resolve_database(), application_name="clickedge watch", command_timeout_s=COMMAND_TIMEOUT_S
-        )
-        try:
+        async with own_connection(self._resolve_database, "watch", COMMAND_TIMEOUT_S) as conn:
             while not conn.is_closed():
                 await self.look(conn, datetime.now(UTC))
                 await asyncio.sleep(DATABASE_INTERVAL_S)
-        finally:
-            conn.terminate()
 
     async def look(self, conn: Connection, now: datetime) -> None:
         """Take down what the database says at `now`."""

@@ -7,9 +7,9 @@ from functools import partial
 
 import structlog
 
+from edge.admin.chores import may_pass, own_connection
 from edge.counters import RETAINED, Counters, cell
-from storage.errors import StorageError
-from storage.postgres.connection import Connection, connect, is_retryable
+from storage.postgres.connection import Connection
 from storage.postgres.installation import CLICKS_KEPT, remember
 from storage.postgres.partitions import PARENTS
 from storage.postgres.retention import (
@@ -56,20 +56,15 @@ class Retention:
             try:
                 is_done = await self._connect_and_retain()
             except Exception as error:
-                if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
+                if not may_pass(error):
                     raise
                 log.warning("not_retained", error=str(error), kind=type(error).__name__)
                 is_done = False
             await asyncio.sleep(INTERVAL_S if is_done else AGAIN_S)
 
     async def _connect_and_retain(self) -> bool:
-        conn = await connect(
-            self._resolve_database(), application_name="clickedge retention", command_timeout_s=COMMAND_TIMEOUT_S
-        )
-        try:
+        async with own_connection(self._resolve_database, "retention", COMMAND_TIMEOUT_S) as conn:
             return await self.retain(conn, datetime.now(UTC))
-        finally:
-            conn.terminate()
 
     async def retain(self, conn: Connection, now: datetime) -> bool:
         """One round; False: something was held by others and is still there, or another node is at it."""

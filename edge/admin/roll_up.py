@@ -8,16 +8,16 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from edge.admin.chores import keep_doing, own_connection
 from edge.counters import Counters, cell
-from storage.errors import StorageError
-from storage.postgres.connection import Connection, connect, is_retryable
+from storage.postgres.connection import Connection
 from storage.postgres.converted_clicks import copy_converted_clicks
 from storage.postgres.installation import recall
 from storage.postgres.positions import all_vouched_through
 from storage.postgres.rollups import begin_rollups, forget_rollups, pass_hours, rollup_state, sum_days
 
 INTERVAL_S = 60.0
-LONGEST_PAUSE_S = 60.0
+PAUSE_S = 60.0
 COMMAND_TIMEOUT_S = 600.0
 AFTER = timedelta(minutes=5)
 """The end of an hour: what comes later is added one by one, which is dearer."""
@@ -42,23 +42,17 @@ class RollUp:
 
     async def run(self) -> None:
         """Until cancelled; whatever the database says is logged and tried again."""
-        while True:
-            try:
-                conn = await connect(
-                    self._resolve_database(), application_name="clickedge roll-up", command_timeout_s=COMMAND_TIMEOUT_S
-                )
-                try:
-                    while not conn.is_closed():
-                        await self.roll_up(conn, datetime.now(UTC))
-                        await asyncio.sleep(INTERVAL_S)
-                finally:
-                    conn.terminate()
-            except Exception as error:
-                if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
-                    raise
-                self._cells[_ERRORS] += 1
-                log.warning("not_rolled_up", error=str(error), kind=type(error).__name__)
-            await asyncio.sleep(LONGEST_PAUSE_S)
+        await keep_doing(self._keep_rolled_up, self._tell, shortest_s=PAUSE_S, longest_s=PAUSE_S)
+
+    def _tell(self, error: Exception) -> None:
+        self._cells[_ERRORS] += 1
+        log.warning("not_rolled_up", error=str(error), kind=type(error).__name__)
+
+    async def _keep_rolled_up(self) -> None:
+        async with own_connection(self._resolve_database, "roll-up", COMMAND_TIMEOUT_S) as conn:
+            while not conn.is_closed():
+                await self.roll_up(conn, datetime.now(UTC))
+                await asyncio.sleep(INTERVAL_S)
 
     async def roll_up(self, conn: Connection, now: datetime) -> datetime | None:
         """Roll up what is finished at `now`; through where it is done. None: nothing is, in a zone whose days begin

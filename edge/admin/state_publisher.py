@@ -10,20 +10,17 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from edge.admin.chores import keep_doing, own_connection
 from edge.cap_usage import key_of, limits_of_body
 from edge.counters import Counters, cell
 from edge.tracking.caps import Limit, Limits, is_reached
-from storage.errors import StorageError
 from storage.postgres.cap_usage import Usage, UsageKey, forget_usage, lock_usage, read_usage, store_usage
 from storage.postgres.catalog import hold_catalog, load_at, load_changes, load_revision
-from storage.postgres.connection import Connection, connect, is_retryable
+from storage.postgres.connection import Connection
 from storage.postgres.external_ids import has_external_ids
 from storage.state_file import PublishedState, write_state
 
 INTERVAL_S = 1.0
-SHORTEST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
-COMMAND_TIMEOUT_S = 60.0
 COUNTED_AT_ONCE = 100
 """Rows that one transaction counts: the drain waits for it."""
 FORGET_INTERVAL_S = 3600.0
@@ -62,34 +59,20 @@ class StatePublisher:
 
     async def run(self) -> None:
         """Publish until cancelled; whatever the database or the disk says is logged and tried again, at most 5 s later."""
-        pause_s = SHORTEST_PAUSE_S
-        while True:
-            started_s = time.monotonic()
-            try:
-                await self._follow()
-            except Exception as error:
-                if not (isinstance(error, StorageError | OSError) or is_retryable(error)):
-                    raise
-                self._cells[_ERRORS] += not isinstance(error, OSError)  # the disk's, or a connection that `NodeWatch` misses too
-                log.warning("state_not_published", error=str(error), kind=type(error).__name__)
-            if time.monotonic() - started_s > LONGEST_PAUSE_S:
-                pause_s = SHORTEST_PAUSE_S
-            await asyncio.sleep(pause_s)
-            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+        await keep_doing(self._follow, self._tell)
+
+    def _tell(self, error: Exception) -> None:
+        self._cells[_ERRORS] += not isinstance(error, OSError)  # the disk's, or a connection that `NodeWatch` misses too
+        log.warning("state_not_published", error=str(error), kind=type(error).__name__)
 
     async def _follow(self) -> None:
-        conn = await connect(
-            self._resolve_database(), application_name="clickedge state", command_timeout_s=COMMAND_TIMEOUT_S
-        )
-        try:
+        async with own_connection(self._resolve_database, "state") as conn:
             # A database that was restored may have other revisions by the same numbers.
             self._revision, self._limits = 0, {}
             while not conn.is_closed():
                 await self.publish(conn, datetime.now(UTC))
                 await self._forget(conn)
                 await asyncio.sleep(INTERVAL_S)
-        finally:
-            conn.terminate()
 
     async def publish(self, conn: Connection, now: datetime) -> PublishedState:
         """Write what is so at `now`, if it is not what the file says; what is so."""
