@@ -1,4 +1,4 @@
-"""A real Prometheus server over deploy/prometheus: its rules as they are, its intervals and targets as a run needs them."""
+"""A real Prometheus server over deploy/prometheus: its rules, its intervals and targets as a run needs them."""
 
 import json
 import shutil
@@ -38,10 +38,13 @@ class Alert(NamedTuple):
 
 
 class Prometheus:
-    """The server within a `with`: scrapes `targets` (host:port) and evaluates the rules every `interval_s`."""
+    """The server within a `with`: scrapes `targets` (host:port) and evaluates the rules of `deployed` every `interval_s`."""
 
-    def __init__(self, directory: Path, targets: Sequence[str], interval_s: int = 1) -> None:
+    def __init__(
+        self, directory: Path, targets: Sequence[str], interval_s: int = 1, *, deployed: Path = DEPLOYED
+    ) -> None:
         self._directory = directory
+        self._deployed = deployed
         self._targets = list(targets)
         self._interval = f"{interval_s}s"
         self.origin = f"http://127.0.0.1:{free_port()}"
@@ -73,9 +76,9 @@ class Prometheus:
 
     def _config(self) -> dict[str, Any]:
         """prometheus.yml, which JSON is too, with other intervals and targets."""
-        config: dict[str, Any] = msgspec.yaml.decode((DEPLOYED / "prometheus.yml").read_bytes())
+        config: dict[str, Any] = msgspec.yaml.decode((self._deployed / "prometheus.yml").read_bytes())
         config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), self._interval)
-        config["rule_files"] = [str(DEPLOYED / pattern) for pattern in config["rule_files"]]
+        config["rule_files"] = [str(self._deployed / pattern) for pattern in config["rule_files"]]
         [job] = config["scrape_configs"]
         job["static_configs"] = [{"targets": self._targets}]
         return config

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.test_live_alerts import AT_ONCE, MORE_PATIENT, PATIENT
+from tests.faults.test_live_stream_alerts import of_the_stream
+from tests.faults.test_patient_alerts import RAISED
 from tests.ops.deployed import (
     PROMETHEUS_DIR,
     ROOT,
@@ -66,6 +69,11 @@ def test_each_alert_is_tested_firing_and_not_firing(rule: Rule) -> None:
                     )
                 )
     assert outcomes == {True, False}
+
+
+def test_a_living_node_fires_each_alert_that_needs_no_stream() -> None:
+    """In some test among tests/faults."""
+    assert {rule.alert for rule in ALERTS} - of_the_stream() == AT_ONCE | PATIENT | MORE_PATIENT | RAISED
 
 
 def test_each_alert_says_what_how_grave_and_where_to_read_on() -> None:
