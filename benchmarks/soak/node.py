@@ -52,6 +52,8 @@ class SoakNode(Node):
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DISABLE_SHM": "1",
+            # For old C libraries. With a new one each wait with a deadline ends at once: threads spin for Python's lock.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
 
     def __enter__(self) -> Self:
