@@ -14,8 +14,9 @@ from benchmarks.soak.run import Soak, Struck
 from benchmarks.soak.scene import OWN_MARKS
 from benchmarks.soak.watch import Life
 
-MIN_RATE_SHARE = 0.1
-"""Of the rate asked for, while there is no fault: a busy machine makes the load slow, and the counts no less strict."""
+MIN_RATE_SHARE = 0.5
+"""Of the rate asked for, while there is no fault: a busy machine makes the load slow, and the counts no less strict. Beside
+other work on both cores it was 100 %."""
 MIN_LIFE_S, MIN_LIFE_SHARE = 180.0, 1 / 6
 """Who lived shorter, in seconds or as a share of the soak, was still filling what it holds."""
 MAX_SLOPE_KIB_PER_MIN = 512.0
