@@ -1,0 +1,94 @@
+"""A database restored from a backup: what was drained since lies in the journals."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from storage.postgres.connection import connect
+from tests.postgres.drains import Bench, Scribe
+from tests.postgres.test_drain_once import SMALL_SEGMENT, assert_all_stored, names, write_some
+
+
+@pytest.fixture
+def bench(embedded_bench: Bench) -> Bench:
+    """One server is enough: nothing here depends on its version."""
+    return embedded_bench
+
+
+@asynccontextmanager
+async def backup_of(bench: Bench) -> AsyncIterator[str]:
+    """The bench's database as it is now, as another one; its URL."""
+    name = bench.url.split("@/")[1].split("?")[0]
+    await bench.conn.close()
+    admin = await connect(bench.url.replace(f"@/{name}?", "@/postgres?"))
+    await admin.execute(f"CREATE DATABASE {name}_backup TEMPLATE {name}")
+    bench.conn = await connect(bench.url)
+    try:
+        yield bench.url.replace(f"@/{name}?", f"@/{name}_backup?")
+    finally:
+        bench.conn.terminate()
+        await admin.execute(f"DROP DATABASE {name}_backup WITH (FORCE)")
+        await admin.close()
+
+
+async def restore(bench: Bench, url: str) -> None:
+    """That database is the bench's from now on."""
+    bench.conn.terminate()
+    bench.url, bench.conn = url, await connect(url)
+
+
+def age(*scribes: Scribe) -> None:
+    """All of their drained segments were drained long ago."""
+    for scribe in scribes:
+        for path in scribe.writer.directory.glob("*.done"):
+            os.utime(path, (0, 0))
+
+
+@pytest.mark.reliability(number=10)
+async def test_what_a_restored_database_lacks_is_kept_however_long_ago_it_was_drained(bench: Bench) -> None:
+    """The machine stood still for longer than EDGE_JOURNAL_KEEP: nothing is deleted before it is stored again."""
+    scribe = bench.scribe(max_segment_bytes=SMALL_SEGMENT)
+    write_some(scribe, 5)
+    await bench.drain()
+    async with backup_of(bench) as url:
+        write_some(scribe, 7)
+        scribe.close()
+        await bench.drain()
+        segments = names(scribe)
+        await restore(bench, url)
+        station, conn = bench.station(batch_rows=2, journal_keep_s=60), await bench.connect()
+        age(scribe)
+        await station.drain._feeds.discover(conn)
+        while feeds := list(station.drain._feeds):
+            for feed in feeds:
+                station.drain._feeds.delete_expired()
+                await station.drain._advance(conn, feed)
+                age(scribe)
+        await assert_all_stored(bench, scribe)
+        assert await bench.value("SELECT count(*) FROM quarantine") == 0
+        station.drain._feeds.delete_expired()
+        assert segments
+        assert not scribe.writer.directory.exists()
+        conn.terminate()
+
+
+async def test_one_drain_deletes_nothing_that_another_has_to_store_again(bench: Bench) -> None:
+    """With EDGE_DRAINS = 2 the first is ready, and tidies up, before the second has looked at its journals."""
+    mine, other = (bench.scribe(worker=number, max_segment_bytes=SMALL_SEGMENT) for number in (0, 1))
+    async with backup_of(bench) as url:
+        for scribe in (mine, other):
+            write_some(scribe, 6)
+            scribe.close()
+        await bench.drain()
+        await restore(bench, url)
+        age(mine, other)
+        for slot in (0, 1):
+            station = bench.station(slot=slot, drains=2, journal_keep_s=60)
+            conn = await bench.connect()
+            await station.drain._feeds.discover(conn)
+            station.drain._feeds.delete_expired()
+            await station.turn(conn)
+            conn.terminate()
+        await assert_all_stored(bench, mine, other)
