@@ -1,4 +1,4 @@
-"""A database restored from a backup: what was drained since lies in the journals."""
+"""A database restored from a backup: what was drained since lies in the journals, and numbers are given away again."""
 
 import os
 from collections.abc import AsyncIterator
@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from storage.postgres.connection import connect
-from tests.postgres.drains import Bench, Scribe
+from tests.postgres.drains import CATALOG, Bench, Scribe
 from tests.postgres.test_drain_once import SMALL_SEGMENT, assert_all_stored, names, write_some
+
+DEARER, DEAREST = (CATALOG.replace('payout = "5.00"', f'payout = "{payout}"') for payout in ("8.00", "9.00"))
 
 
 @pytest.fixture
@@ -92,3 +94,18 @@ async def test_one_drain_deletes_nothing_that_another_has_to_store_again(bench: 
             await station.turn(conn)
             conn.terminate()
         await assert_all_stored(bench, mine, other)
+
+
+async def test_a_revision_that_was_lost_and_given_away_again_is_judged_as_it_is_now(bench: Bench) -> None:
+    """Events of the lost revision are judged by the restored catalog; those of the new one of that number by its own."""
+    async with backup_of(bench) as url:
+        scribe = bench.scribe(revision=await bench.apply(DEARER))
+        scribe.convert(scribe.click())
+        await restore(bench, url)
+        station = bench.station()
+        await bench.drain(station)
+        assert await bench.rows("SELECT payout, catalog_revision FROM conversions") == [(5, 2)]
+        assert await bench.apply(DEAREST) == 2
+        scribe.convert(scribe.click())
+        await bench.drain(station)
+        assert await bench.rows("SELECT payout FROM conversions ORDER BY conversion_id") == [(5,), (9,)]
