@@ -1,13 +1,17 @@
 """A database restored from a backup: what was drained since lies in the journals, and numbers are given away again."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from edge.admin.catalog_publisher import CatalogPublisher, publish_catalog
+from edge.catalog_follower import read_snapshot
+from edge.tracking.catalog import Catalog
 from storage.postgres.connection import connect
-from tests.postgres.drains import CATALOG, Bench, Scribe
+from tests.postgres.drains import CATALOG, Bench, Scribe, until
 from tests.postgres.test_drain_once import SMALL_SEGMENT, assert_all_stored, names, write_some
 
 DEARER, DEAREST = (CATALOG.replace('payout = "5.00"', f'payout = "{payout}"') for payout in ("8.00", "9.00"))
@@ -109,3 +113,35 @@ async def test_a_revision_that_was_lost_and_given_away_again_is_judged_as_it_is_
         scribe.convert(scribe.click())
         await bench.drain(station)
         assert await bench.rows("SELECT payout FROM conversions ORDER BY conversion_id") == [(5,), (9,)]
+
+
+async def test_workers_get_a_revision_that_was_lost_and_given_away_again(bench: Bench) -> None:
+    """The snapshot on disk is of the lost revision; what is applied after the restore has its number, and is published."""
+    path = bench.data_dir / "catalog.snapshot"
+    async with backup_of(bench) as url:
+        assert await bench.apply(DEARER) == 2
+        await publish_catalog(bench.conn, path)
+        await restore(bench, url)
+        assert await bench.apply(DEAREST) == 2
+        publisher = asyncio.create_task(CatalogPublisher(lambda: url, path).run())
+
+        async def is_published() -> bool:
+            catalog = await read_snapshot(path, Catalog.empty())
+            offer = catalog.offer(17)
+            return offer is not None and offer.terms(0, 2).payout == 9
+
+        try:
+            await until(is_published, 5)
+        finally:
+            publisher.cancel()
+            with suppress(asyncio.CancelledError):
+                await publisher
+
+
+async def test_a_publisher_that_begins_anew_leaves_a_snapshot_that_is_right_alone(bench: Bench) -> None:
+    """Workers would load all of it again."""
+    path = bench.data_dir / "catalog.snapshot"
+    assert await publish_catalog(bench.conn, path) == 1
+    before = path.stat()
+    assert await publish_catalog(bench.conn, path) == 1
+    assert path.stat() == before
