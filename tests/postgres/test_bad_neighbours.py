@@ -1,8 +1,11 @@
 """One journal, record or waiting conversion that is at fault costs itself only: the others are stored, and none is lost."""
 
+import msgspec
 import pytest
 
-from tests.postgres.drains import Bench, until
+from storage.journal.events import Conversion, decode, encode
+from tests.postgres.drains import Bench, Scribe, now_ms, until
+from tests.recount import differences
 
 
 @pytest.fixture
@@ -30,3 +33,35 @@ async def test_a_journal_that_cannot_be_read_does_not_keep_the_drain_from_the_ot
 
 async def _holds(bench: Bench, click_id: bytes) -> bool:
     return click_id in await bench.ids()
+
+
+FAULTS = {
+    "no session at all": {"session": b"\xc1"},
+    "a session of another form": {"session": b"\x91\x07"},
+    "a session without an id": {"session": encode([b"", 1, 17, 2, 0, 0, "", "", ""])},
+    "half an id": {"click_id": b"\x01\x9a"},
+    "no conversion id": {"conversion_id": b""},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_conversion_that_no_worker_writes_goes_to_quarantine_alone(bench: Bench, fault: str) -> None:
+    """Another release did, or somebody who may write to the stream: its neighbours are stored and decided."""
+    scribe = bench.scribe()
+    click = scribe.click()
+    before, after = scribe.convert(click), b""
+    event = decode(_payload(scribe, click))
+    payload = encode(msgspec.structs.replace(event, **FAULTS[fault]))
+    scribe.raw(payload)
+    after = scribe.convert(scribe.click())
+    await bench.drain()
+    assert [await bench.verdict(one) for one in (before, after)] == [("approved", "")] * 2
+    assert [row[0] for row in await bench.rows("SELECT raw FROM quarantine")] == [payload]
+    assert await bench.position(scribe) == scribe.writer.appended
+    assert await differences(bench.conn) == []
+
+
+def _payload(scribe: Scribe, click: bytes) -> bytes:
+    return encode(
+        Conversion(scribe.ids.mint(now_ms()), 1, now_ms(), "postback", click.hex(), click, b"", 0, 0, {}, "", "", "")
+    )
