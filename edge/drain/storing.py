@@ -28,6 +28,7 @@ from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
 from edge.tracking.changes import Kind
+from edge.tracking.click_id import ms_of, sequence_of
 from edge.tracking.sessions import Sessions
 from storage.journal.events import (
     Click,
@@ -286,8 +287,9 @@ class Store:
         return received
 
     async def _set_aside(self, conn: Connection, one: Recalled, error: BaseException) -> None:
-        # It has no place in a journal any more: segment 0, and a number of its own.
-        place = int.from_bytes(one.conversion_id.bytes[:7], "big")
+        # It has no place in a journal any more: segment 0, and a number that only its own id has within a journal.
+        conversion_id = one.conversion_id.bytes
+        place = ms_of(conversion_id) << 12 | sequence_of(conversion_id)
         row = Quarantined(one.journal_id, 0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
         await quarantine(conn, [row])
         self._report([row])

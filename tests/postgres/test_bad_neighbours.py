@@ -65,3 +65,21 @@ def _payload(scribe: Scribe, click: bytes) -> bytes:
     return encode(
         Conversion(scribe.ids.mint(now_ms()), 1, now_ms(), "postback", click.hex(), click, b"", 0, 0, {}, "", "", "")
     )
+
+
+async def test_all_waiting_conversions_of_a_millisecond_that_cannot_be_decided_are_kept(bench: Bench) -> None:
+    """A burst of postbacks, none of which this release can read: each lies in quarantine, whole."""
+    clicker, scribe = bench.scribe(worker=0), bench.scribe(worker=1)
+    click, ms = clicker.session().click_id, now_ms() + 1000
+    ids = [scribe.ids.mint(ms) for _ in range(3)]
+    for one in ids:
+        event = Conversion(one, 1, ms, "postback", click.hex(), click, b"", 0, 0, {"adv_sub1": "a\0b"}, "", "", "")
+        scribe.raw(encode(event), "conversion", one)
+    station = bench.station()
+    await bench.drain(station)
+    assert await bench.value("SELECT count(*) FROM conversions_waiting") == 3
+    clicker.beat(now_ms() + 60_000)
+    await bench.drain(station)
+    assert await bench.value("SELECT count(*) FROM conversions_waiting") == 0
+    raw = [decode(row[0]) for row in await bench.rows("SELECT raw FROM quarantine")]
+    assert sorted(one.conversion_id for one in raw if isinstance(one, Conversion)) == ids
