@@ -120,6 +120,7 @@ class Store:
 
     async def settle_due(self, conn: Connection, limit: int = DUE_LIMIT) -> int:
         """Decide the conversions that need wait no longer; how many there were. One that cannot be is quarantined."""
+        recalled: list[Recalled] = []
         try:
             async with conn.transaction():
                 await self.erasures.hold(conn)
@@ -130,9 +131,8 @@ class Store:
                 raise
             if limit > 1:
                 return await self.settle_due(conn, limit // 2)
-            async with conn.transaction():
-                for one in await recall_due(conn, 1):
-                    await self._set_aside(conn, one, error)
+            for one in recalled:
+                await self._settle_singly(conn, one.conversion_id)
             return 1
         self._count(settled, decided)
         return len(recalled)

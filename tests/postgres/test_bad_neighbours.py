@@ -1,9 +1,14 @@
 """One journal, record or waiting conversion that is at fault costs itself only: the others are stored, and none is lost."""
 
+from uuid import UUID
+
 import msgspec
 import pytest
 
+from edge.drain import storing
 from storage.journal.events import Conversion, decode, encode
+from storage.postgres.connection import Connection
+from storage.postgres.conversions import Recalled, recall_due
 from tests.postgres.drains import Bench, Scribe, now_ms, until
 from tests.recount import differences
 
@@ -83,3 +88,36 @@ async def test_all_waiting_conversions_of_a_millisecond_that_cannot_be_decided_a
     assert await bench.value("SELECT count(*) FROM conversions_waiting") == 0
     raw = [decode(row[0]) for row in await bench.rows("SELECT raw FROM quarantine")]
     assert sorted(one.conversion_id for one in raw if isinstance(one, Conversion)) == ids
+
+
+async def test_of_waiting_conversions_only_the_one_at_fault_is_set_aside(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another drain looks at the same one at that moment: nobody sets aside what is merely next."""
+    clickers, scribe = [bench.scribe(worker=worker) for worker in (0, 2)], bench.scribe(worker=1)
+    clicks = [clicker.session().click_id for clicker in clickers]
+    bad, good = scribe.convert(clicks[0], adv_sub1="a\0b"), scribe.convert(clicks[1])
+    station, conn, rival = bench.station(), await bench.connect(), await bench.connect()
+    await station.turn(conn)
+    assert await bench.value("SELECT count(*) FROM conversions_waiting") == 2
+    for clicker in clickers:
+        clicker.beat(now_ms() + 60_000)
+    looks: list[int] = []
+
+    async def recall_beside_a_rival(conn: Connection, limit: int) -> list[Recalled]:
+        looks.append(limit)
+        if looks.count(1) == 2:  # the first that failed is given back, and taken by the rival
+            await rival.execute("BEGIN")
+            await rival.execute("DELETE FROM conversions_waiting WHERE conversion_id = $1", UUID(bytes=bad))
+        return await recall_due(conn, limit)
+
+    monkeypatch.setattr(storing, "recall_due", recall_beside_a_rival)
+    for feed in station.drain._feeds:
+        await station.drain._advance(conn, feed)
+    await station.drain._store.settle_due(conn)
+    await rival.execute("ROLLBACK")
+    monkeypatch.undo()
+    await station.turn(conn)
+    assert await bench.verdict(good) == ("rejected", "unknown_click")
+    kept = [decode(row[0]) for row in await bench.rows("SELECT raw FROM quarantine")]
+    assert [one.conversion_id for one in kept if isinstance(one, Conversion)] == [bad]
