@@ -26,7 +26,7 @@ from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
 from edge.tracking.status_codes import LATER
 from edge.tracking.tombstones import nameless_event
-from edge.tracking.verdict import Ask
+from edge.tracking.verdict import Ask, Pricing
 from storage.postgres.changes import Held, Sought, find_latest, lock_conversions
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import ConversionRow
@@ -179,11 +179,14 @@ class Resolver:
         held, verdict = turn.ledger.find(one), one.verdict
         if held is None or verdict.ask is None or verdict.pricing is None:
             return False
-        ask, hour = verdict.ask, booking_hour(held, turn.ledger.closed, turn.now)
-        if not _is_same_place(one, held):  # the same unique id elsewhere: only the status may follow
-            ask = msgspec.structs.replace(ask, mode="")
+        ask, pricing = verdict.ask, verdict.pricing
+        hour = booking_hour(held, turn.ledger.closed, turn.now)
+        if not _is_same_place(one, held):
+            pricing = self._pricing_of(held, one, pricing)
+            if not _is_same_order(ask, held):  # the same unique id elsewhere: only the status may follow
+                ask = msgspec.structs.replace(ask, mode="")
         try:
-            after = answer(state_of(held), ask, verdict.pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
+            after = answer(state_of(held), ask, pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
         except ChangeRefused:
             after = None
         if after is None:
@@ -202,6 +205,17 @@ class Resolver:
         turn.counts.add(held.offer_id, held.aff_id, hour, turn.settled.changes[-1].conversions_delta)
         turn.caps.change(held, changed)
         return True
+
+    def _pricing_of(self, held: Held, one: Decided, sent: Pricing) -> Pricing:
+        """What was sent at the terms of the conversion that it is about, which is another partner's, goal's or offer's."""
+        offer = self._history.at(revision_of(one)).offer(held.offer_id)
+        if offer is None:
+            return Pricing(sent.terms)
+        terms = offer.terms(held.goal_id, held.aff_id)
+        if offer.currency != one.verdict.currency:
+            return Pricing(terms)
+        is_set = offer.advertiser_sets_amounts
+        return Pricing(terms, sent.amount, sent.payout if is_set else None, sent.revenue if is_set else None)
 
     def _book(self, one: Decided, turn: "Turn") -> Decided:
         hour = hour_of(turn.now)
@@ -240,6 +254,12 @@ def _is_same_place(one: Decided, held: Held) -> bool:
     if session is None or ask is None:
         return False
     return (*_place(ask), session.offer_id, session.aff_id) == (held.click_id, held.goal_id, held.offer_id, held.aff_id)
+
+
+def _is_same_order(ask: Ask, held: Held) -> bool:
+    """Whether both came with one click, though the visitor clicked again between them and another is credited by now."""
+    named = UUID(bytes=ask.named_id) if ask.named_id else None
+    return named is not None and named in (held.named_click_id, held.click_id) and ask.goal_id == held.goal_id
 
 
 def _is_search(one: Decided) -> bool:

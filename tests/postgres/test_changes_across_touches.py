@@ -108,3 +108,27 @@ async def test_a_refund_by_an_earlier_id_of_the_visitor_finds_the_pixels_sale(
     visitor.convert(click, status="reversed")
     await bench.drain(batch_rows=batch_rows)
     assert await shown(bench, sale) == [("reversed", 2, 1)]
+
+
+@BATCHES
+async def test_a_lead_is_approved_at_the_price_of_its_own_partner(bench: Bench, visitor: Visitor, batch_rows: int) -> None:
+    """Whoever brought the visitor last has nothing to do with it."""
+    click = visitor.click(REJECT)
+    lead = visitor.convert(click, status="pending")
+    visitor.click(REJECT, aff_id=3, visitor=click)
+    told = visitor.convert(click, status="approved", amount="10")
+    await bench.drain(batch_rows=batch_rows)
+    assert await shown(bench, lead, told) == [("approved", 2, 1), None]
+
+
+@BATCHES
+async def test_an_update_goes_to_the_sale_of_the_click_that_it_names(bench: Bench, visitor: Visitor, batch_rows: int) -> None:
+    """At that one's price; the sale of the visitor's later click stays as it is."""
+    click = visitor.click(UPDATE)
+    first = visitor.convert(click, amount="10")
+    again = visitor.click(UPDATE, aff_id=3, visitor=click)
+    early = visitor.convert(click, amount="20")
+    second = visitor.convert(again, amount="10")
+    late = visitor.convert(click, amount="30")
+    await bench.drain(batch_rows=batch_rows)
+    assert await shown(bench, first, early, second, late) == [("approved", 2, 3), None, ("approved", 3, 9), None]
