@@ -277,9 +277,12 @@ class Store:
             yield row
 
     async def _receive_again(self, conn: Connection, recalled: Sequence[Recalled]) -> list[Received]:
-        """Waiting conversions, decoded; one that another release wrote in another form is quarantined alone."""
+        """Waiting conversions, decoded, in the order in which they came, whatever order their rows have come to lie in.
+
+        One that another release wrote in another form is quarantined alone.
+        """
         received = []
-        for one in recalled:
+        for one in sorted(recalled, key=lambda one: one.conversion_id):
             try:
                 received.append(received_again(one))
             except (msgspec.MsgspecError, ValueError, TypeError) as error:
