@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from edge.admin.catalog_cache import CatalogCache
 from edge.admin.catalog_publisher import CatalogPublisher, publish_catalog
 from edge.catalog_follower import read_snapshot
 from edge.tracking.catalog import Catalog
@@ -15,6 +16,8 @@ from tests.postgres.drains import CATALOG, Bench, Scribe, until
 from tests.postgres.test_drain_once import SMALL_SEGMENT, assert_all_stored, names, write_some
 
 DEARER, DEAREST = (CATALOG.replace('payout = "5.00"', f'payout = "{payout}"') for payout in ("8.00", "9.00"))
+
+LOST = '[[offers]]\nid = 18\nadvertiser_id = 1\nname = "Lost"\nurl = "https://x.example/"\n'
 
 
 @pytest.fixture
@@ -136,6 +139,23 @@ async def test_workers_get_a_revision_that_was_lost_and_given_away_again(bench: 
             publisher.cancel()
             with suppress(asyncio.CancelledError):
                 await publisher
+
+
+@pytest.mark.parametrize("revision", [2, 3])
+async def test_the_api_shows_a_revision_that_was_lost_and_given_away_again_as_it_is_now(bench: Bench, revision: int) -> None:
+    """And edits that one: nobody asked in between, so that the number never went back."""
+    cache = CatalogCache()
+    async with backup_of(bench) as url:
+        assert await bench.apply(DEARER + LOST) == 2
+        assert (await cache.current(bench.conn)).offer(18) is not None
+        await restore(bench, url)
+        for payout in ("9", "8")[: revision - 1]:
+            await bench.apply(CATALOG.replace('payout = "5.00"', f'payout = "{payout}"'))
+        catalog = await cache.current(bench.conn)
+        assert (catalog.revision, catalog.offer(18)) == (revision, None)
+        offer = catalog.offer(17)
+        assert offer is not None
+        assert offer.terms(0, 2).payout == (9 if revision == 2 else 8)
 
 
 async def test_a_publisher_that_begins_anew_leaves_a_snapshot_that_is_right_alone(bench: Bench) -> None:
