@@ -1,5 +1,6 @@
 """A conversion before its click: how long it waits, for whom, and what a click that comes late changes."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -175,7 +176,7 @@ async def test_what_waited_is_decided_in_the_order_in_which_it_came(bench: Bench
     revision = await bench.apply(CATALOG.replace('payout = "5.00"', 'payout = "5.00"\npromo_codes = [{ code = "X", aff_id = 2 }]'))
     clicker, other = bench.scribe(worker=0, revision=revision), bench.scribe(worker=1, revision=revision)
     session, station = clicker.session(), bench.station()
-    sent = {"offer_id": 17, "promo_code": "X", "conversion_unique_id": "o-1"}
+    sent: dict[str, Any] = {"offer_id": 17, "promo_code": "X", "conversion_unique_id": "o-1"}
     sale = other.convert(session.click_id, **sent)
     other.convert(session.click_id, **sent, status="reversed")
     await bench.drain(station)
