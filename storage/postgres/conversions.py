@@ -218,7 +218,7 @@ async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
         " SELECT conversion_id FROM conversions_waiting WHERE conversion_id IN ("
         "  SELECT due.conversion_id FROM ("
         "   SELECT node_id, worker_id, least(max(watermark_ms), min(watermark_ms) FILTER (WHERE finished_at IS NULL))"
-        "   AS through_ms FROM journal_positions GROUP BY 1, 2"
+        "   AS through_ms FROM journal_positions WHERE node_id >= 0 GROUP BY 1, 2"
         "  ) AS vouched CROSS JOIN LATERAL ("
         "   SELECT conversion_id FROM conversions_waiting AS waiting WHERE waiting.decided_at IS NULL"
         "   AND waiting.node_id = vouched.node_id AND waiting.worker_id = vouched.worker_id"
