@@ -92,6 +92,16 @@ def read_revision(path: Path) -> int | None:
     return snapshot.revision
 
 
+def holds(path: Path, revision: int, items: Sequence[Item]) -> bool:
+    """Whether the file is whole and has that revision and these items (blocking)."""
+    try:
+        snapshot = open_snapshot(path)
+        stored = [item for chunk in snapshot.chunks() for item in chunk]
+    except (OSError, SnapshotDamaged):
+        return False
+    return snapshot.revision == revision and sorted(stored) == sorted(items)
+
+
 def write_snapshot(path: Path, revision: int, items: Sequence[Item]) -> None:
     """Replace the file (S1, S3); OSError leaves the former one as it was."""
     write_atomically(path, _frames(revision, items))

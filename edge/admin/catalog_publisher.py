@@ -8,7 +8,7 @@ import structlog
 
 from edge.admin.chores import keep_doing, own_connection
 from storage.postgres.catalog import Connection, listen, load_current, load_revision
-from storage.snapshot_file import read_revision, write_snapshot
+from storage.snapshot_file import holds, write_snapshot
 
 # The backstop for a notice that was lost with its connection: a worker is at most this plus 0.25 s behind.
 POLL_INTERVAL_S = 1.0
@@ -17,9 +17,11 @@ log = structlog.get_logger()
 
 
 async def publish_catalog(conn: Connection, snapshot_path: Path) -> int:
-    """Write the catalog in force to the file (OSError leaves the former one); its revision."""
+    """Have the catalog in force in the file (OSError leaves the former one); its revision."""
     revision, items = await load_current(conn)
-    await asyncio.to_thread(write_snapshot, snapshot_path, revision, items)
+    if not await asyncio.to_thread(holds, snapshot_path, revision, items):
+        await asyncio.to_thread(write_snapshot, snapshot_path, revision, items)
+        log.info("catalog_published", revision=revision)
     return revision
 
 
@@ -34,8 +36,6 @@ class CatalogPublisher:
 
     async def run(self) -> None:
         """Publish until cancelled; whatever the database or the disk says is logged and tried again, at most 5 s later."""
-        # A file damaged on disk counts as none: it is written anew, whatever its revision.
-        self._published = await asyncio.to_thread(read_revision, self._path)
         await keep_doing(self._follow, self._tell)
 
     @staticmethod
@@ -44,6 +44,8 @@ class CatalogPublisher:
 
     async def _follow(self) -> None:
         async with own_connection(self._resolve_database, "catalog") as conn:
+            # Whatever the file says: it may be damaged, and a restored database has other revisions by the same numbers.
+            self._published = None
             moved = asyncio.Event()
             await listen(conn, moved.set)
             while not conn.is_closed():
@@ -59,4 +61,3 @@ class CatalogPublisher:
         if await load_revision(conn) == self._published and self._path.exists():
             return
         self._published = await publish_catalog(conn, self._path)
-        log.info("catalog_published", revision=self._published)

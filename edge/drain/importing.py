@@ -19,10 +19,12 @@ from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import LAST_SEQUENCE, compose, sequence_of
 from edge.tracking.payouts import ZERO
 from edge.tracking.surroundings import UNKNOWN_PLACE, Place
+from edge.tracking.tombstones import click_hash
 from storage.journal.events import Click, Session
 from storage.postgres.connection import Connection, is_missing_partition
 from storage.postgres.contacts import Sightings, upsert_contacts
 from storage.postgres.copy import TouchRow
+from storage.postgres.erasures import find_erased_clicks
 from storage.postgres.imports import claim_ids, known_ids, last_ids, lock_imports
 from storage.postgres.installation import recall
 from storage.postgres.partitions import Partitions, day_of_id
@@ -102,14 +104,20 @@ class ClickImporter:
         node_id, secret = self._settings.node_id, self._settings.secrets[0]
         free = await self._free(conn, {click.ms for click in fresh.values()})
         full_until: dict[int, int] = {}
-        minted = {}
-        for transaction_id, click in sorted(fresh.items(), key=lambda item: (item[1].ms, item[0])):
-            ms = full_until.get(click.ms, click.ms)
-            while (free[ms] if ms in free else (await self._look(conn, free, ms))) > LAST_SEQUENCE:
-                ms += 1
-            full_until[click.ms] = ms
-            minted[transaction_id] = compose(secret, ms, free[ms], WORKER_ID, node_id)
-            free[ms] += 1
+        minted: dict[str, bytes] = {}
+        missing = sorted(fresh.items(), key=lambda item: (item[1].ms, item[0]))
+        while missing:
+            for transaction_id, click in missing:
+                ms = full_until.get(click.ms, click.ms)
+                while (free[ms] if ms in free else (await self._look(conn, free, ms))) > LAST_SEQUENCE:
+                    ms += 1
+                full_until[click.ms] = ms
+                minted[transaction_id] = compose(secret, ms, free[ms], WORKER_ID, node_id)
+                free[ms] += 1
+            # Of an erased click no row says that its id was used; conversions still have it.
+            hashes = {one: click_hash(minted[one]) for one, _ in missing}
+            erased = await find_erased_clicks(conn, hashes.values())
+            missing = [one for one in missing if hashes[one[0]] in erased]
         return minted
 
     async def _look(self, conn: Connection, free: dict[int, int], ms: int) -> int:

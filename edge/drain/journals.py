@@ -8,10 +8,10 @@ import structlog
 
 from edge.settings import Settings
 from storage.journal.reader import Batch, JournalReader
-from storage.journal.retention import delete_expired, mark_drained, sweep_unborn
+from storage.journal.retention import delete_expired, keep_from, mark_drained, sweep_unborn
 from storage.journal.segments import Journal, Position, list_journals
 from storage.postgres.connection import Connection
-from storage.postgres.positions import finish, read, register
+from storage.postgres.positions import finish, read, register, unfinished_segments
 
 log = structlog.get_logger()
 
@@ -74,6 +74,11 @@ class JournalFeeds:
         if not found:
             return
         await register(conn, [(journal.journal_id, journal.node_id, journal.worker_id) for journal in found])
+        # After a restore from a backup: any drain may delete what is old, those of the others too.
+        behind = await unfinished_segments(conn, [journal.journal_id for journal in found])
+        for journal in found:
+            if journal.journal_id in behind:
+                keep_from(journal.path, behind[journal.journal_id], now_s=time.time())
         for journal in found:
             if journal.worker_id % self._settings.drains != self._slot:
                 # Not read: that would wait, again and again, for the end of the other drain's transaction.
@@ -108,6 +113,8 @@ class JournalFeeds:
     def delete_expired(self) -> None:
         """Give back the disk of what was drained long enough ago."""
         settings = self._settings
+        for feed in self._feeds.values():
+            keep_from(feed.journal.path, feed.position.segment, now_s=time.time())
         # A shipped journal's segments are the shipper's to mark, but who sees none left may take its directory away.
         ended = self._finished | self._shipped
         delete_expired(self.root, time.time(), settings.journal_keep_s, settings.journal_max_bytes, ended)

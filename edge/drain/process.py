@@ -146,7 +146,14 @@ class Drain:
     async def _advance(self, conn: Connection, feed: Feed) -> int:
         """Store the feed's next batch; how many entries there were."""
         started_ms = time.time_ns() // 1_000_000
-        batch = feed.read(self._settings.batch_rows)
+        try:
+            batch = feed.read(self._settings.batch_rows)
+        except OSError as error:  # of this journal's disk; the others may be read
+            self._counters.cells[_ERRORS] += 1
+            quietly.error("journal_unreadable", journal=feed.journal_id.hex, error=str(error))
+            feed.rewind(feed.position)
+            feed.is_behind = False
+            return 0
         entries = _in_order(batch)
         if entries or batch.end != feed.position:
             await self._store_batch(conn, feed, entries, batch.end)

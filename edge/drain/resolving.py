@@ -26,7 +26,7 @@ from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
 from edge.tracking.status_codes import LATER
 from edge.tracking.tombstones import nameless_event
-from edge.tracking.verdict import Ask
+from edge.tracking.verdict import Ask, Pricing
 from storage.postgres.changes import Held, Sought, find_latest, lock_conversions
 from storage.postgres.connection import Connection
 from storage.postgres.conversions import ConversionRow
@@ -52,7 +52,7 @@ class Ledger:
         if not asking:
             return
         self._is_asked = True
-        searching = {_sought(one.verdict.ask) for one in asking if one.verdict.ask and _is_search(one)}
+        searching = {sought for one in asking if one.verdict.ask and _is_search(one) for sought in _sought(one.verdict.ask)}
         self._stored = await find_latest(conn, list(searching), LATER["rejected"]) if searching else {}
         wanted = {id_ for one in asking for id_ in self._wanted(one, keys)}
         # Those of this batch are not stored yet, or as what they no longer are.
@@ -70,7 +70,8 @@ class Ledger:
         held = Held._make(own[name] if name in own else shared[name] for name in Held._fields)
         self.held[held.conversion_id] = held
         if held.status != "rejected":
-            self._made[held.click_id, held.goal_id].append(held.conversion_id)
+            for place in places_of(held):
+                self._made[place].append(held.conversion_id)
 
     def at_hand(self, one: Decided, keys: Keys) -> Iterator[Held]:
         """Those stored before that `one` may change."""
@@ -81,21 +82,26 @@ class Ledger:
         ask = one.verdict.ask
         if ask is None:
             return None
-        found = one.holder
-        if found is None and _is_search(one):
-            found = self._latest_made(ask) or self._stored.get(_sought(ask))
-        held = self.held.get(found) if found else None
+        held = self.held.get(one.holder) if one.holder else None
+        if one.holder is None and _is_search(one):
+            held = next(filter(None, map(self._latest, _sought(ask))), None)
         return held if held and held.advertiser_id == one.advertiser_id else None
 
     def _wanted(self, one: Decided, keys: Keys) -> list[UUID]:
         if not _is_search(one):
             return [*keys.stored_holders(one)]
-        latest = self._stored.get(_sought(one.verdict.ask)) if one.verdict.ask else None
-        return [latest] if latest else []
+        wanted = _sought(one.verdict.ask) if one.verdict.ask else ()
+        return [self._stored[sought] for sought in wanted if sought in self._stored]
 
-    def _latest_made(self, ask: Ask) -> UUID | None:
-        made = (self.held[id_] for id_ in reversed(self._made.get(_place(ask), ())))
-        return next((one.conversion_id for one in made if _is_meant(one, ask)), None)
+    def _latest(self, sought: Sought) -> Held | None:
+        """As `find_latest` has it, of the batch's own and of what is stored."""
+        made = (self.held[id_] for id_ in reversed(self._made.get((sought.click_id, sought.goal_id), ())))
+        found = [one for one in made if _is_meant(one, sought)]
+        stored = self._stored.get(sought)
+        if stored in self.held:
+            found.append(self.held[stored])
+        exact = (one for one in found if (one.named_click_id or one.click_id) == sought.click_id)
+        return next(exact, found[0] if found else None)
 
 
 class Turn(NamedTuple):
@@ -173,11 +179,14 @@ class Resolver:
         held, verdict = turn.ledger.find(one), one.verdict
         if held is None or verdict.ask is None or verdict.pricing is None:
             return False
-        ask, hour = verdict.ask, booking_hour(held, turn.ledger.closed, turn.now)
-        if not _is_same_place(one, held):  # the same unique id elsewhere: only the status may follow
-            ask = msgspec.structs.replace(ask, mode="")
+        ask, pricing = verdict.ask, verdict.pricing
+        hour = booking_hour(held, turn.ledger.closed, turn.now)
+        if not _is_same_place(one, held):
+            pricing = self._pricing_of(held, one, pricing)
+            if not _is_same_order(ask, held):  # the same unique id elsewhere: only the status may follow
+                ask = msgspec.structs.replace(ask, mode="")
         try:
-            after = answer(state_of(held), ask, verdict.pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
+            after = answer(state_of(held), ask, pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
         except ChangeRefused:
             after = None
         if after is None:
@@ -196,6 +205,17 @@ class Resolver:
         turn.counts.add(held.offer_id, held.aff_id, hour, turn.settled.changes[-1].conversions_delta)
         turn.caps.change(held, changed)
         return True
+
+    def _pricing_of(self, held: Held, one: Decided, sent: Pricing) -> Pricing:
+        """What was sent at the terms of the conversion that it is about, which is another partner's, goal's or offer's."""
+        offer = self._history.at(revision_of(one)).offer(held.offer_id)
+        if offer is None:
+            return Pricing(sent.terms)
+        terms = offer.terms(held.goal_id, held.aff_id)
+        if offer.currency != one.verdict.currency:
+            return Pricing(terms)
+        is_set = offer.advertiser_sets_amounts
+        return Pricing(terms, sent.amount, sent.payout if is_set else None, sent.revenue if is_set else None)
 
     def _book(self, one: Decided, turn: "Turn") -> Decided:
         hour = hour_of(turn.now)
@@ -236,20 +256,33 @@ def _is_same_place(one: Decided, held: Held) -> bool:
     return (*_place(ask), session.offer_id, session.aff_id) == (held.click_id, held.goal_id, held.offer_id, held.aff_id)
 
 
+def _is_same_order(ask: Ask, held: Held) -> bool:
+    """Whether both came with one click, though the visitor clicked again between them and another is credited by now."""
+    named = UUID(bytes=ask.named_id) if ask.named_id else None
+    return named is not None and named in (held.named_click_id, held.click_id) and ask.goal_id == held.goal_id
+
+
 def _is_search(one: Decided) -> bool:
     """Whether it means the latest of its click and goal, whatever key that holds: a partner alone has too many."""
     ask = one.verdict.ask
     return ask is not None and not ask.seeks and ask.said not in ("", "pending") and bool(ask.click_id)
 
 
-def _is_meant(found: Held, ask: Ask) -> bool:
-    is_named = not ask.event_id or found.event_id == ask.event_id
-    return is_named and (found.status == "pending" or not ask.only_pending)
+def _is_meant(found: Held, sought: Sought) -> bool:
+    is_named = not sought.event_id or found.event_id == sought.event_id
+    return is_named and (found.status == "pending" or not sought.only_pending)
 
 
-def _sought(ask: Ask) -> Sought:
-    return Sought(UUID(bytes=ask.click_id), ask.goal_id, ask.event_id, ask.only_pending)
+def _sought(ask: Ask) -> list[Sought]:
+    """By the click that was named, else by the one that is credited."""
+    clicks = dict.fromkeys(one for one in (ask.named_id, ask.click_id) if one)
+    return [Sought(UUID(bytes=one), ask.goal_id, ask.event_id, ask.only_pending) for one in clicks]
 
 
 def _place(ask: Ask) -> Place:
     return UUID(bytes=ask.click_id) if ask.click_id else None, ask.goal_id
+
+
+def places_of(held: Held) -> list[Place]:
+    """Where a later one may look for it: the click that it is credited to, and the one that it named."""
+    return [(one, held.goal_id) for one in dict.fromkeys((held.click_id, held.named_click_id or held.click_id))]

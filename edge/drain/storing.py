@@ -28,6 +28,7 @@ from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
 from edge.settings import Settings
 from edge.tracking.changes import Kind
+from edge.tracking.click_id import ms_of, sequence_of
 from edge.tracking.sessions import Sessions
 from storage.journal.events import (
     Click,
@@ -119,6 +120,7 @@ class Store:
 
     async def settle_due(self, conn: Connection, limit: int = DUE_LIMIT) -> int:
         """Decide the conversions that need wait no longer; how many there were. One that cannot be is quarantined."""
+        recalled: list[Recalled] = []
         try:
             async with conn.transaction():
                 await self.erasures.hold(conn)
@@ -129,9 +131,8 @@ class Store:
                 raise
             if limit > 1:
                 return await self.settle_due(conn, limit // 2)
-            async with conn.transaction():
-                for one in await recall_due(conn, 1):
-                    await self._set_aside(conn, one, error)
+            for one in recalled:
+                await self._settle_singly(conn, one.conversion_id)
             return 1
         self._count(settled, decided)
         return len(recalled)
@@ -276,9 +277,12 @@ class Store:
             yield row
 
     async def _receive_again(self, conn: Connection, recalled: Sequence[Recalled]) -> list[Received]:
-        """Waiting conversions, decoded; one that another release wrote in another form is quarantined alone."""
+        """Waiting conversions, decoded, in the order in which they came, whatever order their rows have come to lie in.
+
+        One that another release wrote in another form is quarantined alone.
+        """
         received = []
-        for one in recalled:
+        for one in sorted(recalled, key=lambda one: one.conversion_id):
             try:
                 received.append(received_again(one))
             except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -286,8 +290,9 @@ class Store:
         return received
 
     async def _set_aside(self, conn: Connection, one: Recalled, error: BaseException) -> None:
-        # It has no place in a journal any more: segment 0, and a number of its own.
-        place = int.from_bytes(one.conversion_id.bytes[:7], "big")
+        # It has no place in a journal any more: segment 0, and a number that only its own id has within a journal.
+        conversion_id = one.conversion_id.bytes
+        place = ms_of(conversion_id) << 12 | sequence_of(conversion_id)
         row = Quarantined(one.journal_id, 0, place, f"waiting conversion: {type(error).__name__}: {error}"[:1000], one.event)
         await quarantine(conn, [row])
         self._report([row])

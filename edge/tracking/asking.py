@@ -54,8 +54,10 @@ def ask_of(case: Case, *, is_accepted: bool = False) -> Ask | None:
         said=said,
         mode=changes,
         click_id=case.touch.click_id,
+        named_id=case.touch.named_id,
         goal_id=case.goal_id,
-        seeks=claims_of(case) if is_accepted else _named(claims_of(case), event_id),
+        # The named touch's first: whoever is credited by now may have a conversion of his own.
+        seeks=(claims_of(case) if is_accepted else _named(claims_of(case), event_id))[::-1],
         event_id=event_id,
         only_pending=is_accepted,
         is_manual=case.offer.approval == "manual",

@@ -130,6 +130,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ""
     """`update` or `increment`, where the conversion was accepted and the offer says so."""
     click_id: bytes
+    named_id: bytes = b""
+    """The touch that was named, where another is credited by now: a conversion that came with it is meant before all."""
     goal_id: int
     seeks: tuple[str, ...] = ()
     """The keys of which one is held by the conversion meant; none: the latest of the click and goal."""

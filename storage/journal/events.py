@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+ID_BYTES = 16
 Outcome = Literal["redirected", "fallback", "rejected", "recorded"]
 Via = Literal["postback", "pixel", "import"]
 """Files of conversions are imported without a journal, as the same events."""
@@ -94,11 +95,27 @@ _session_decoder = msgspec.msgpack.Decoder(Session)
 
 
 def decode(payload: bytes) -> Event:
-    """The event in `payload`; msgspec.DecodeError or ValidationError if it is none."""
+    """The event in `payload`, its ids and session whole; msgspec.DecodeError or ValidationError if it is none."""
     event: Event = _decoder.decode(payload)
+    if isinstance(event, Conversion):
+        _check_id(event.conversion_id)
+        if event.click_id:
+            _check_id(event.click_id)
+        if event.session:
+            decode_session(event.session)
+    elif not isinstance(event, Heartbeat):
+        _check_id(event.session.click_id)
     return event
 
 
 def decode_session(payload: bytes) -> Session:
     """The session in `payload`; msgspec.DecodeError or ValidationError if it is none."""
-    return _session_decoder.decode(payload)
+    session = _session_decoder.decode(payload)
+    _check_id(session.click_id)
+    return session
+
+
+def _check_id(event_id: bytes) -> None:
+    """Whose parts are looked at further on."""
+    if len(event_id) != ID_BYTES:
+        raise msgspec.ValidationError(f"an id of {len(event_id)} bytes")

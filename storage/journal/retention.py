@@ -42,6 +42,14 @@ def mark_drained(directory: Path, through_segment: int, *, now_s: float) -> int:
     return len(chosen)
 
 
+def keep_from(directory: Path, segment: int, *, now_s: float) -> None:
+    """Count drained segments from this one on as drained only now: the database lacks them again, and they are to be read."""
+    for kept in list_segments(directory):
+        if kept.is_done and kept.number >= segment:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(kept.path, (now_s, now_s))
+
+
 def delete_expired(root: Path, now_s: float, keep_s: float, max_total_bytes: int, finished: set[UUID]) -> int:
     """Delete drained segments older than `keep_s`, and the oldest while all segments exceed `max_total_bytes`.
 

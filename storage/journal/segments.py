@@ -198,7 +198,7 @@ def _read_header(path: Path) -> Header | None:
     try:
         with path.open("rb") as file:
             return parse_header(file.read(HEADER_BYTES))
-    except FileNotFoundError:
+    except OSError:  # it is gone, or the disk fails there: there are other copies
         return None
 
 

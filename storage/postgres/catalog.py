@@ -7,6 +7,7 @@ C4  No revision is stored while a transaction holds the catalog; the usage of wh
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TypeAlias
 
 import asyncpg
@@ -62,6 +63,17 @@ async def load_revision(conn: Connection) -> int:
     """The revision in force; 0 before the first."""
     revision: int = await conn.fetchval(_CURRENT)
     return revision
+
+
+async def load_revision_since(conn: Connection, known: int) -> tuple[int, datetime | None]:
+    """The revision in force, and when `known` was stored; None: this database does not have that one.
+
+    One restored from a backup may give its number to another revision, but not at the same moment.
+    """
+    row = await conn.fetchrow(
+        f"SELECT ({_CURRENT}), (SELECT created_at FROM catalog_revisions WHERE revision = $1)", known
+    )
+    return row[0], row[1]
 
 
 async def hold_catalog(conn: Connection) -> int:

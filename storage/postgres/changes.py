@@ -48,7 +48,7 @@ class Held(NamedTuple):
 
 
 class Sought(NamedTuple):
-    """A conversion of a click and goal that a later one may mean. `event_id` "": any."""
+    """A conversion that a later one may mean: of a goal, credited to the click or named by it. `event_id` "": any."""
 
     click_id: UUID
     goal_id: int
@@ -72,13 +72,19 @@ async def lock_conversions(conn: asyncpg.Connection, ids: Iterable[UUID], *, is_
 
 
 async def find_latest(conn: asyncpg.Connection, sought: Sequence[Sought], later_code: int) -> dict[Sought, UUID]:
-    """The latest of each that once was accepted, where there is one. `later_code`: of a later rejection."""
+    """The latest of each that once was accepted, where there is one; one that came with that very click before others.
+
+    `later_code`: of a later rejection.
+    """
     rows = await conn.fetch(
         "SELECT wanted.place, found.conversion_id FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bool[])"
         " AS wanted (place, click_id, goal_id, event_id, only_pending) CROSS JOIN LATERAL ("
-        "  SELECT conversion_id FROM conversions WHERE click_id = wanted.click_id AND goal_id = wanted.goal_id"
+        "  SELECT conversion_id FROM conversions WHERE conversion_id IN ("
+        "   SELECT conversion_id FROM conversions WHERE click_id = wanted.click_id UNION ALL"
+        "   SELECT conversion_id FROM conversions WHERE named_click_id = wanted.click_id) AND goal_id = wanted.goal_id"
         "  AND (status <> 'rejected' OR status_code = $6) AND (status = 'pending' OR NOT wanted.only_pending)"
-        f"  AND wanted.event_id IN ('', {_EVENT_ID}) ORDER BY received_at DESC, conversion_id DESC LIMIT 1"
+        f"  AND wanted.event_id IN ('', {_EVENT_ID}) ORDER BY coalesce(named_click_id, click_id) = wanted.click_id DESC,"
+        "  received_at DESC, conversion_id DESC LIMIT 1"
         " ) AS found",
         range(len(sought)),
         *map(list, zip(*sought, strict=True)),

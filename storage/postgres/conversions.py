@@ -178,24 +178,24 @@ async def insert_waiting(conn: asyncpg.Connection, rows: Sequence[WaitingRow]) -
 
 async def recall_for_clicks(conn: asyncpg.Connection, click_ids: Iterable[Uuid]) -> list[Recalled]:
     """Take back the conversions that waited for these clicks, or were decided without them."""
-    rows = await conn.fetch(
-        "DELETE FROM conversions_waiting WHERE click_id = ANY($1)"
-        " RETURNING conversion_id, event, journal_id, decided_at IS NOT NULL AS was_decided",
-        list(click_ids),
-    )
-    return [Recalled(*row) for row in rows]
+    return [Recalled(*row) for row in await conn.fetch(_recall_sql("click_id"), list(click_ids))]
 
 
 async def recall_for_external_ids(conn: asyncpg.Connection, external_ids: Sequence[str]) -> list[Recalled]:
     """Take back the conversions that waited for these ids of others, or were decided without them."""
     if not external_ids:
         return []
-    rows = await conn.fetch(
-        "DELETE FROM conversions_waiting WHERE external_id = ANY($1)"
-        " RETURNING conversion_id, event, journal_id, decided_at IS NOT NULL AS was_decided",
-        external_ids,
+    return [Recalled(*row) for row in await conn.fetch(_recall_sql("external_id"), external_ids)]
+
+
+def _recall_sql(column: str) -> str:
+    """Locked in the order of their ids before any goes, as whoever changes conversions locks them (`hold_waiting`)."""
+    return (
+        f"WITH held AS MATERIALIZED (SELECT conversion_id FROM conversions_waiting WHERE {column} = ANY($1)"
+        "  ORDER BY conversion_id FOR UPDATE)"
+        " DELETE FROM conversions_waiting AS waiting USING held WHERE waiting.conversion_id = held.conversion_id"
+        " RETURNING waiting.conversion_id, event, journal_id, decided_at IS NOT NULL AS was_decided"
     )
-    return [Recalled(*row) for row in rows]
 
 
 async def recall_one(conn: asyncpg.Connection, conversion_id: UUID) -> list[Recalled]:
@@ -218,7 +218,7 @@ async def recall_due(conn: asyncpg.Connection, limit: int) -> list[Recalled]:
         " SELECT conversion_id FROM conversions_waiting WHERE conversion_id IN ("
         "  SELECT due.conversion_id FROM ("
         "   SELECT node_id, worker_id, least(max(watermark_ms), min(watermark_ms) FILTER (WHERE finished_at IS NULL))"
-        "   AS through_ms FROM journal_positions GROUP BY 1, 2"
+        "   AS through_ms FROM journal_positions WHERE node_id >= 0 GROUP BY 1, 2"
         "  ) AS vouched CROSS JOIN LATERAL ("
         "   SELECT conversion_id FROM conversions_waiting AS waiting WHERE waiting.decided_at IS NULL"
         "   AND waiting.node_id = vouched.node_id AND waiting.worker_id = vouched.worker_id"

@@ -72,6 +72,15 @@ async def read(conn: asyncpg.Connection, journal_id: UUID) -> Stored:
     return Stored(*row)
 
 
+async def unfinished_segments(conn: asyncpg.Connection, journal_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """In which segment those of these journals are stored that are not finished; as committed, waiting for nobody."""
+    rows = await conn.fetch(
+        "SELECT journal_id, segment FROM journal_positions WHERE journal_id = ANY($1) AND finished_at IS NULL",
+        list(journal_ids),
+    )
+    return {row["journal_id"]: row["segment"] for row in rows}
+
+
 # The rows are locked in the order of their keys before any moves: two drains that both believe a journal to be theirs
 # must not wait for each other in a circle.
 _MOVE_JOURNALS = """

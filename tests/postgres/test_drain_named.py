@@ -326,3 +326,20 @@ async def test_two_drains_with_the_same_custom_ids_agree_and_do_not_block_each_o
         ("rejected", "duplicate", 150),
     ]
     assert await differences(bench.conn) == []
+
+
+async def test_a_journal_of_nobody_ends_no_wait_for_the_others(bench: Bench, scribe: Scribe) -> None:
+    """No copy of its header verifies, so that nobody knows whose it is: an id of another network waits for all that live."""
+    behind, nobodys = bench.scribe(worker=1), bench.scribe(worker=2)
+    conversion = external(scribe, "T-1")
+    for path in (nobodys.writer.directory / "lock", nobodys.writer.directory / "00000001.log"):
+        with path.open("r+b") as file:
+            file.write(b"garbage")
+    for one in (scribe, nobodys):
+        one.beat(now_ms() + HOUR_MS)
+    await bench.drain()
+    assert await bench.value("SELECT count(*) FROM journal_positions WHERE node_id = -1 AND watermark_ms > 0") == 1
+    assert await bench.value(WAITING) == 1
+    behind.click(params={"ad_id": "T-1"})
+    await bench.drain()
+    assert await bench.verdict(conversion) == ("approved", "")

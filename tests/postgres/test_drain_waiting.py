@@ -1,10 +1,11 @@
 """A conversion before its click: how long it waits, for whom, and what a click that comes late changes."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from tests.postgres.drains import Bench, Scribe, Station, make_settings, now_ms
+from tests.postgres.drains import CATALOG, Bench, Scribe, Station, make_settings, now_ms
 from tests.recount import differences
 
 WAITING = "SELECT count(*) FROM conversions_waiting WHERE decided_at IS NULL"
@@ -167,3 +168,25 @@ async def test_waiting_survives_a_restart_of_the_drain(bench: Bench) -> None:
     late.clicker.click(late.session)
     await bench.drain()
     assert await bench.verdict(late.conversion) == ("approved", "")
+
+
+@pytest.mark.parametrize("ends_by", ["the click", "the promo code"])
+async def test_what_waited_is_decided_in_the_order_in_which_it_came(bench: Bench, ends_by: str) -> None:
+    """A sale and its refund, wherever their rows have come to lie meanwhile: the refund takes back the sale."""
+    revision = await bench.apply(CATALOG.replace('payout = "5.00"', 'payout = "5.00"\npromo_codes = [{ code = "X", aff_id = 2 }]'))
+    clicker, other = bench.scribe(worker=0, revision=revision), bench.scribe(worker=1, revision=revision)
+    session, station = clicker.session(), bench.station()
+    sent: dict[str, Any] = {"offer_id": 17, "promo_code": "X", "conversion_unique_id": "o-1"}
+    sale = other.convert(session.click_id, **sent)
+    other.convert(session.click_id, **sent, status="reversed")
+    await bench.drain(station)
+    await bench.conn.execute(
+        "UPDATE conversions_waiting SET deadline = deadline + interval '1s' WHERE conversion_id = $1", UUID(bytes=sale)
+    )
+    if ends_by == "the click":
+        clicker.click(session)
+    else:
+        clicker.beat(now_ms() + 1000)
+    await bench.drain(station)
+    assert await bench.verdict(sale) == ("reversed", "advertiser")
+    assert await differences(bench.conn) == []

@@ -6,9 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from edge.drain.importing import ClickImporter, Imported
+from edge.erasing import Order, erase
 from edge.imports.click_rows import ForeignClick
 from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ClickIds, ms_of, node_of, worker_of
+from edge.tracking.tombstones import Target
 from storage.postgres.catalog import load_current
 from tests.postgres.drains import CHROME, SECRET, Bench, Unleased, make_settings, now_ms
 from tests.recount import differences
@@ -77,6 +79,19 @@ async def test_many_clicks_of_one_second_all_get_ids_of_their_own(embedded_bench
     assert len(set(ids)) == 9000
     assert {ms_of(one) - ms for one in ids} == {0, 1, 2}
     assert await differences(bench.conn) == []
+
+
+async def test_an_id_of_an_erased_click_is_nobodys_again(embedded_bench: Bench) -> None:
+    """Its conversions, which stay, must not become those of somebody who clicked in the same second."""
+    bench = embedded_bench
+    ms = now_ms() // 1000 * 1000 - DAY_MS
+    await (await importer(bench)).store(bench.conn, [foreign("a", ms), foreign("b", ms)])
+    before = await stored_ids(bench)
+    await erase(bench.conn, Order([Target("click", one) for one in before.values()], SECRET, "tester"))
+    await (await importer(bench)).store(bench.conn, [foreign(name, ms) for name in "cde"])
+    after = await stored_ids(bench)
+    assert sorted(after) == ["c", "d", "e"]
+    assert len({*before.values(), *after.values()}) == 5
 
 
 async def test_imports_at_once_and_a_drain_beside_them_stay_apart(embedded_bench: Bench) -> None:

@@ -74,6 +74,20 @@ def test_a_journal_is_known_by_any_copy_of_its_header(tmp_path: Path) -> None:
     assert read_journal(writer.directory).node_id == -1
 
 
+def test_a_copy_of_the_header_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """The disk fails there: the next copy is taken, and the journal keeps no other from being found."""
+    writer, other = create(tmp_path, 1_000), create(tmp_path, 2_000)
+    writer.close()
+    (writer.directory / LOCK_NAME).unlink()
+    (writer.directory / LOCK_NAME).mkdir()
+    assert [found.node_id for found in list_journals(tmp_path)] == [5, 5]
+    segment = name_segment(writer.directory, 1)
+    segment.unlink()
+    segment.mkdir()
+    assert [found.journal_id for found in list_journals(tmp_path)] == [writer.journal_id, other.journal_id]
+    other.close()
+
+
 def test_a_journal_is_alive_as_long_as_its_writer(tmp_path: Path) -> None:
     """J5: alive while the lock is held, ended once it is free or the directory is gone."""
     writer = create(tmp_path)

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from edge.drain.caps import CapBench, Case
 from edge.drain.claims import Keys
-from edge.drain.resolving import Ledger
+from edge.drain.resolving import Ledger, places_of
 from edge.drain.settle import Decided
 from edge.drain.tiers import TierCounts
 from edge.tracking.months import span_of
@@ -46,23 +46,25 @@ class ReplayLedger(Ledger):
         """A conversion whose decision stays as it was."""
         self.held[held.conversion_id] = held
         if held.status != "rejected":
-            self._made[held.click_id, held.goal_id].append(held.conversion_id)
+            for place in places_of(held):
+                self._made[place].append(held.conversion_id)
         self._book(held)
 
     def change(self, after: Held) -> None:
         """A conversion is another by a person's hand; one that a rule had refused may be meant from now on."""
         self.held[after.conversion_id] = after
-        made = self._made[after.click_id, after.goal_id]
-        if after.status != "rejected" and after.conversion_id not in made:
-            made.append(after.conversion_id)
-            self._sort(after)
+        for place in places_of(after):
+            made = self._made[place]
+            if after.status != "rejected" and after.conversion_id not in made:
+                made.append(after.conversion_id)
+                self._sort(after)
 
     def forget(self, groups: Iterable[UUID]) -> list[UUID]:
         """Nothing later has to do with these clicks, or conversions without one; whose they were."""
         ids = [id_ for group in groups for id_ in self._groups.pop(group, ())]
         for id_ in ids:
-            if held := self.held.pop(id_, None):
-                place = held.click_id, held.goal_id
+            held = self.held.pop(id_, None)
+            for place in places_of(held) if held else ():
                 made = [one for one in self._made.pop(place, ()) if one != id_]
                 if made:
                     self._made[place] = made
@@ -75,8 +77,8 @@ class ReplayLedger(Ledger):
 
     def _sort(self, held: Held) -> None:
         """Of several the advertiser means the one that was received last, whenever it was accepted."""
-        made = self._made[held.click_id, held.goal_id]
-        made.sort(key=lambda id_: (self.held[id_].received_at, id_))
+        for place in places_of(held):
+            self._made[place].sort(key=lambda id_: (self.held[id_].received_at, id_))
 
 
 class ReplayTiers(TierCounts):
