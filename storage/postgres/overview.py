@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from storage.postgres.catalog import load_owners
 from storage.postgres.connection import Connection
 
 Row = dict[str, Any]
@@ -108,15 +109,17 @@ class Filters(NamedTuple):
     aff_id: int = 0
     offer_ids: Sequence[int] | None = None
     """Only clicks of these offers; None: of all."""
+    advertiser_id: int = 0
+    """And of these only that advertiser's, by the catalog of each click."""
 
 
 async def newest_clicks(conn: Connection, now: datetime, filters: Filters, limit: int) -> list[Row]:
     """The newest clicks of the last hour, newest first."""
     first = UUID(int=int((now - NEWEST_WITHIN).timestamp() * 1000) << 80)
-    return await _fetch(
+    rows = await _fetch(
         conn,
-        "SELECT click_id, clicked_at, offer_id, aff_id, source, country, device_type, browser, outcome, reason, flags"
-        " FROM clicks WHERE click_id >= $1 AND ($2 = 0 OR offer_id = $2) AND ($3 = 0 OR aff_id = $3)"
+        "SELECT click_id, clicked_at, offer_id, aff_id, source, country, device_type, browser, outcome, reason, flags,"
+        " catalog_revision FROM clicks WHERE click_id >= $1 AND ($2 = 0 OR offer_id = $2) AND ($3 = 0 OR aff_id = $3)"
         " AND ($4::int[] IS NULL OR offer_id = ANY($4)) ORDER BY click_id DESC LIMIT $5",
         first,
         filters.offer_id,
@@ -124,6 +127,10 @@ async def newest_clicks(conn: Connection, now: datetime, filters: Filters, limit
         filters.offer_ids,
         limit,
     )
+    if not filters.advertiser_id:
+        return rows
+    owners = await load_owners(conn, {(row["offer_id"], row["catalog_revision"]) for row in rows})
+    return [row for row in rows if owners.get((row["offer_id"], row["catalog_revision"])) == filters.advertiser_id]
 
 
 async def newest_conversions(conn: Connection, since: datetime, whose: Whose, limit: int) -> list[Row]:
