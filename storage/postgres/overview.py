@@ -49,10 +49,13 @@ async def sum_by_currency(conn: Connection, since: datetime, until: datetime, wh
 async def sum_by_step(
     conn: Connection, since: datetime, until: datetime, whose: Whose, step: Literal["hour", "day"], timezone: str
 ) -> list[Row]:
-    """Valid clicks and conversions by hour or by day of that time zone (`at`: its first instant), without empty ones."""
+    """Valid clicks and conversions by hour, of UTC as they are booked, or by day of that time zone; without empty ones.
+
+    `at`: the first instant.
+    """
     return await _fetch(
         conn,
-        "SELECT date_trunc($5, hour, $6) AS at, sum(gross_clicks - invalid_clicks)::bigint AS clicks,"
+        "SELECT CASE $5 WHEN 'hour' THEN hour ELSE date_trunc($5, hour, $6) END AS at, sum(gross_clicks - invalid_clicks)::bigint AS clicks,"
         f" sum(conversions)::bigint AS conversions FROM stats_hourly WHERE hour >= $1 AND hour < $2 AND {_OWN}"
         " GROUP BY 1 ORDER BY 1",
         since,
