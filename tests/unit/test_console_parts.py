@@ -11,6 +11,7 @@ import pytest
 from edge.admin.console import formats
 from edge.admin.console.reports.result import _Maker
 from edge.admin.console.vendor import PACKAGES, VENDOR, unpack
+from edge.admin.sight import sight_of
 from edge.tracking.story import CONVERSION_FACTS, TOUCH_FACTS
 from edge.tracking.timeline import Sight, timeline
 from storage.postgres.reports.query import parse_query
@@ -94,3 +95,22 @@ def test_a_loss_where_there_was_nothing_is_no_good_news() -> None:
         row = Row({}, {"profit": now}, {"profit": Decimal(0)}, {"profit": None})
         change = _Maker(report, [], ADMIN).change(column, row)
         assert (change.text, change.tone) == ("new", tone)
+
+
+def test_who_had_a_postback_sent_again_is_for_the_network() -> None:
+    """A partner reads that and when it was told, not who of us asked for it."""
+    columns = {column for _, column in CONVERSION_FACTS}
+    conversion_id = UUID(int=5)
+    conversion: dict[str, Any] = dict.fromkeys(columns, "") | {
+        "conversion_id": conversion_id, "received_at": AT, "status": "approved", "reason": "", "status_code": 43, "via": "postback",
+        "named_click_id": None, "aff_id": 2, "extras": {},
+    }  # fmt: skip
+    postback = {
+        "conversion_id": conversion_id, "aff_id": 2, "status": "approved", "state": "delivered", "attempts": 1,
+        "actor": "replay by Manager Mia", "created_at": AT, "log": [],
+    }  # fmt: skip
+    story = Story(None, None, [conversion], [], [], [postback])
+    assert "Manager Mia" in str(timeline(story))
+    told = timeline(story, sight=sight_of("partner"))
+    assert "Postback to partner 2" in str(told)
+    assert "Manager Mia" not in str(told)
