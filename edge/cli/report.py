@@ -148,11 +148,17 @@ def _figure(row: Row, name: str, kind: str) -> str:
     value = row.metrics[name]
     if value is None:
         return "-"
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    text = f"{value:,}" if isinstance(value, int) else money(value) if kind == "money" else f"{value:,.2f}"
     if kind == "percent":
         text += " %"
     change = row.change.get(name) if row.change else None
     return text if change is None else f"{text} ({change:+.1f} %)"
+
+
+def money(value: Decimal) -> str:
+    """1,234.50, with up to four decimals where they say something: 0.0042."""
+    whole, _, decimals = f"{value:,.4f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
 
 def _remarks(found: Report) -> Iterable[str]:
