@@ -133,6 +133,11 @@ def _print(found: Report) -> None:
     for row in found.rows:
         names = [_name(found, row, one.name) for one in found.dimensions]
         table.add_row(*names, *(_figure(row, one.name, one.kind) for one in found.metrics))
+    table.add_section()
+    for row in found.totals_by_currency if {*found.query.dimensions} - {"currency"} else ():
+        names = ["" if place else "all" for place in range(len(found.dimensions))]
+        names[[one.name for one in found.dimensions].index("currency")] = row.dimensions["currency"] or "-"
+        table.add_row(*names, *(_figure(row, one.name, one.kind) for one in found.metrics))
     console = Console()
     console.print(table, markup=False)
     for line in _remarks(found):
