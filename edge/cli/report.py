@@ -19,6 +19,7 @@ from storage.postgres.connection import Connection, resolve_url
 from storage.postgres.installation import recall
 from storage.postgres.reports.answer import encode_answer, to_answer
 from storage.postgres.reports.labels import label_of
+from storage.postgres.reports.periods import Period
 from storage.postgres.reports.query import parse_query
 from storage.postgres.reports.report import Report, Row, explain_report, run_report
 from storage.postgres.reports.viewer import ADMIN
@@ -109,10 +110,17 @@ def _to_csv(found: Report) -> str:
     """Ids as ids; beside a name where there is one. An empty field: there is no such figure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([one.label for one in (*found.dimensions, *found.metrics)])
+    is_compared = found.previous_period is not None
+    labels = [one.label for one in found.dimensions]
+    for one in found.metrics:
+        labels += [one.label, *([f"{one.label} before", f"{one.label} change %"] if is_compared else [])]
+    writer.writerow(labels)
     for row in found.rows:
         cells = [_cell(row.dimensions[one.name]) for one in found.dimensions]
-        writer.writerow([*cells, *(_cell(row.metrics[one.name]) for one in found.metrics)])
+        for one in found.metrics:
+            beside = [(figures or {}).get(one.name) for figures in (row.previous, row.change)] if is_compared else []
+            cells += map(_cell, [row.metrics[one.name], *beside])
+        writer.writerow(cells)
     return text.getvalue()
 
 
@@ -150,14 +158,22 @@ def _name(found: Report, row: Row, dimension: str) -> str:
 
 
 def _figure(row: Row, name: str, kind: str) -> str:
-    value = row.metrics[name]
+    """The figure, and beside it what it was before, where the report is compared."""
+    text = _written(row.metrics[name], kind)
+    if row.previous is None:
+        return text
+    change = row.change.get(name) if row.change else None
+    beside = f"was {_written(row.previous.get(name), kind)}" + ("" if change is None else f", {change:+.1f} %")
+    return f"{text} ({beside})"
+
+
+def _written(value: Decimal | int | None, kind: str) -> str:
     if value is None:
         return "-"
-    text = f"{value:,}" if isinstance(value, int) else money(value) if kind == "money" else f"{value:,.2f}"
-    if kind == "percent":
-        text += " %"
-    change = row.change.get(name) if row.change else None
-    return text if change is None else f"{text} ({change:+.1f} %)"
+    if kind == "money":
+        return money(Decimal(value))
+    text = f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    return f"{text} %" if kind == "percent" else text
 
 
 def money(value: Decimal) -> str:
@@ -168,12 +184,10 @@ def money(value: Decimal) -> str:
 
 def _remarks(found: Report) -> Iterable[str]:
     query = found.query
-    period = query.period
-    starts_at, ends_at = (
-        at.astimezone(period.zone).isoformat(timespec="minutes") for at in (period.starts_at, period.ends_at)
-    )
     own = f"; by {query.by} date; touch: {query.touch}; {query.clicks} clicks"
-    yield f"{starts_at} to {ends_at} ({period.timezone}){own}"
+    yield f"{_span(query.period)} ({query.period.timezone}){own}"
+    if found.previous_period:
+        yield f"against {_span(found.previous_period)}"
     if len(found.currencies) == 1:
         yield f"money in {found.currencies[0] or 'no currency'}"
     yield from found.notes
@@ -185,3 +199,7 @@ def _remarks(found: Report) -> Iterable[str]:
         if fresh.as_of
         else "nothing is stored yet"
     )
+
+
+def _span(period: Period) -> str:
+    return " to ".join(at.astimezone(period.zone).isoformat(timespec="minutes") for at in (period.starts_at, period.ends_at))
