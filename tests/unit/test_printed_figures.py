@@ -9,6 +9,7 @@ import pytest
 from edge.cli.cohorts import _cells
 from edge.cli.report import _figure, _to_csv
 from storage.postgres.cohorts import Window
+from storage.postgres.reports.comparison import Figures
 from storage.postgres.reports.report import Column, Report, Row
 
 
@@ -46,7 +47,8 @@ def test_nor_is_what_a_contact_brought() -> None:
 )
 def test_beside_a_figure_stands_what_it_was(now: str | None, before: str | None, change: str | None, text: str) -> None:
     """And its change in percent, where that can be said."""
-    row = Row({}, *({"epc": None if one is None else Decimal(one)} for one in (now, before, change)))
+    figures: list[Figures] = [{"epc": None if one is None else Decimal(one)} for one in (now, before, change)]
+    row = Row({}, *figures)
     assert _figure(row, "epc", "money") == text
 
 
