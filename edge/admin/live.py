@@ -16,11 +16,11 @@ from edge.admin.backend import Backend, DatabaseAway
 from edge.admin.sight import is_theirs, shown
 from edge.logs import RateLimited
 from edge.tracking.click_id import ms_of, node_of, worker_of
+from storage.postgres.catalog import load_owners
 from storage.postgres.connection import Connection, is_retryable
 from storage.postgres.live import (
     Mark,
     Row,
-    advertisers_of_offers,
     changes_after,
     last_change,
     newest_clicks,
@@ -37,7 +37,8 @@ MAX_CHANGES = 5000
 """At one look. Of more clicks only the newest are told, of changes the others at the next look."""
 GAP_S = 10.0
 """A number that nobody has used by then was given up by its transaction."""
-OFFERS_S = 30.0
+MAX_OWNERS = 100_000
+"""Of offers, each at a revision, that are remembered."""
 
 quietly = RateLimited(structlog.get_logger(), 5.0)
 
@@ -146,8 +147,7 @@ class LiveFeed:
         self._listeners: set[Listener] = set()
         self._looking: asyncio.Task[None] | None = None
         self._is_closed = False
-        self._offers: dict[int, int] = {}
-        self._offers_at_s = -OFFERS_S
+        self._owners: dict[tuple[int, int], int] = {}
         self.looks = 0
         """How often the database was asked."""
 
@@ -218,13 +218,15 @@ class LiveFeed:
                 listener.tell(event)
 
     async def _know_offers(self, conn: Connection, events: Iterable[Happened]) -> None:
-        """Say whose the offers of clicks are; their rows do not."""
+        """Say whose the offers of clicks were, by the catalog of each click; their rows do not."""
         clicks = [event.row for event in events if event.kind == "click"]
-        is_due = time.monotonic() - self._offers_at_s >= OFFERS_S
-        if is_due and any(row["offer_id"] not in self._offers for row in clicks):
-            self._offers, self._offers_at_s = await advertisers_of_offers(conn), time.monotonic()
+        asked = {(row["offer_id"], row["catalog_revision"]) for row in clicks}
+        if len(self._owners) > MAX_OWNERS:
+            self._owners = {}
+        if unknown := asked - self._owners.keys():
+            self._owners |= dict.fromkeys(unknown, 0) | await load_owners(conn, unknown)
         for row in clicks:
-            row["advertiser_id"] = self._offers.get(row["offer_id"], 0)
+            row["advertiser_id"] = self._owners[row["offer_id"], row["catalog_revision"]]
 
 
 class _Look:

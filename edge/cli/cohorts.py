@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.database import database_options, run_connected
+from edge.cli.report import money
 from edge.errors import UserError
 from edge.exports.cohorts import to_csv
 from storage.postgres.cohorts import Cohort, Window, find_cohorts
@@ -85,4 +86,4 @@ def _print(found: Sequence[Cohort]) -> None:
 
 def _cells(window: Window) -> tuple[str, str]:
     mark = "" if window.is_complete else " *"
-    return f"{window.revenue:,.2f}{mark}", f"{window.revenue_per_contact:,.2f}{mark}"
+    return f"{money(window.revenue)}{mark}", f"{money(window.revenue_per_contact)}{mark}"

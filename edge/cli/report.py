@@ -19,6 +19,7 @@ from storage.postgres.connection import Connection, resolve_url
 from storage.postgres.installation import recall
 from storage.postgres.reports.answer import encode_answer, to_answer
 from storage.postgres.reports.labels import label_of
+from storage.postgres.reports.periods import Period
 from storage.postgres.reports.query import parse_query
 from storage.postgres.reports.report import Report, Row, explain_report, run_report
 from storage.postgres.reports.viewer import ADMIN
@@ -109,10 +110,17 @@ def _to_csv(found: Report) -> str:
     """Ids as ids; beside a name where there is one. An empty field: there is no such figure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([one.label for one in (*found.dimensions, *found.metrics)])
+    is_compared = found.previous_period is not None
+    labels = [one.label for one in found.dimensions]
+    for one in found.metrics:
+        labels += [one.label, *([f"{one.label} before", f"{one.label} change %"] if is_compared else [])]
+    writer.writerow(labels)
     for row in found.rows:
         cells = [_cell(row.dimensions[one.name]) for one in found.dimensions]
-        writer.writerow([*cells, *(_cell(row.metrics[one.name]) for one in found.metrics)])
+        for one in found.metrics:
+            beside = [(figures or {}).get(one.name) for figures in (row.previous, row.change)] if is_compared else []
+            cells += map(_cell, [row.metrics[one.name], *beside])
+        writer.writerow(cells)
     return text.getvalue()
 
 
@@ -133,6 +141,11 @@ def _print(found: Report) -> None:
     for row in found.rows:
         names = [_name(found, row, one.name) for one in found.dimensions]
         table.add_row(*names, *(_figure(row, one.name, one.kind) for one in found.metrics))
+    table.add_section()
+    for row in found.totals_by_currency if {*found.query.dimensions} - {"currency"} else ():
+        names = ["" if place else "all" for place in range(len(found.dimensions))]
+        names[[one.name for one in found.dimensions].index("currency")] = row.dimensions["currency"] or "-"
+        table.add_row(*names, *(_figure(row, one.name, one.kind) for one in found.metrics))
     console = Console()
     console.print(table, markup=False)
     for line in _remarks(found):
@@ -145,24 +158,36 @@ def _name(found: Report, row: Row, dimension: str) -> str:
 
 
 def _figure(row: Row, name: str, kind: str) -> str:
-    value = row.metrics[name]
+    """The figure, and beside it what it was before, where the report is compared."""
+    text = _written(row.metrics[name], kind)
+    if row.previous is None:
+        return text
+    change = row.change.get(name) if row.change else None
+    beside = f"was {_written(row.previous.get(name), kind)}" + ("" if change is None else f", {change:+.1f} %")
+    return f"{text} ({beside})"
+
+
+def _written(value: Decimal | int | None, kind: str) -> str:
     if value is None:
         return "-"
+    if kind == "money":
+        return money(Decimal(value))
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-    if kind == "percent":
-        text += " %"
-    change = row.change.get(name) if row.change else None
-    return text if change is None else f"{text} ({change:+.1f} %)"
+    return f"{text} %" if kind == "percent" else text
+
+
+def money(value: Decimal) -> str:
+    """1,234.50, with up to four decimals where they say something: 0.0042."""
+    whole, _, decimals = f"{value:,.4f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
 
 def _remarks(found: Report) -> Iterable[str]:
     query = found.query
-    period = query.period
-    starts_at, ends_at = (
-        at.astimezone(period.zone).isoformat(timespec="minutes") for at in (period.starts_at, period.ends_at)
-    )
     own = f"; by {query.by} date; touch: {query.touch}; {query.clicks} clicks"
-    yield f"{starts_at} to {ends_at} ({period.timezone}){own}"
+    yield f"{_span(query.period)} ({query.period.timezone}){own}"
+    if found.previous_period:
+        yield f"against {_span(found.previous_period)}"
     if len(found.currencies) == 1:
         yield f"money in {found.currencies[0] or 'no currency'}"
     yield from found.notes
@@ -174,3 +199,7 @@ def _remarks(found: Report) -> Iterable[str]:
         if fresh.as_of
         else "nothing is stored yet"
     )
+
+
+def _span(period: Period) -> str:
+    return " to ".join(at.astimezone(period.zone).isoformat(timespec="minutes") for at in (period.starts_at, period.ends_at))

@@ -21,13 +21,16 @@ _TAIL = ("total_exact", "conversion_id", "changed_at", "status", "reason")
 def to_csv(statements: Iterable[Statement]) -> str:
     """One table. `kind`: `line`; `changed`, `late`: corrections; `total`: their sum; `conversion`: what is behind `changed`.
 
-    Texts that a spreadsheet would calculate begin with an apostrophe.
+    Money stands under `payout` or `revenue`, of partners and advertisers together under `due`. Texts that a spreadsheet would
+    calculate begin with an apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out)
-    for number, statement in enumerate(statements):
+    found = list(statements)
+    measures = {statement.measure for statement in found}
+    for number, statement in enumerate(found):
         if not number:
-            earned = statement.measure
+            earned = statement.measure if len(measures) == 1 else "due"
             writer.writerow((*_HEAD, *_COUNTED, f"{earned}_of_conversions", f"{earned}_of_clicks", earned, *_TAIL))
         head = (statement.month, statement.party, statement.id, defuse(statement.name), _yes(statement.is_final))
         for part in statement.parts:

@@ -83,7 +83,7 @@ def conversion_entries(
     yield _conversion(title, conversion, mine, sight)
     yield from (_change(title, one, sight) for one in mine if one["kind"] != "decided")
     if sight.sees_postbacks:
-        yield from (_postback(one) for one in postbacks if one["conversion_id"] == conversion["conversion_id"])
+        yield from (_postback(one, sight) for one in postbacks if one["conversion_id"] == conversion["conversion_id"])
 
 
 def _touch(kind: str, touch: Row, sight: Sight, refusing_caps: Sequence[str]) -> Entry:
@@ -124,8 +124,9 @@ def _change(title: str, change: Row, sight: Sight) -> Entry:
     return Entry(change["changed_at"], kind, title, kind, _TONES.get(kind, ""), notes=[words], id=change["conversion_id"].hex)
 
 
-def _postback(row: Row) -> Entry:
-    notes = [state_in_words(row)] + ([f"Asked for: {row['actor']}."] if row["actor"] else [])
+def _postback(row: Row, sight: Sight) -> Entry:
+    is_told_who = bool(row["actor"]) and "actor" not in sight.hidden
+    notes = [state_in_words(row)] + ([f"Asked for: {row['actor']}."] if is_told_who else [])
     for attempt in row["log"]:
         notes.append(f"{attempt['method']} {attempt['url']}")
         notes.append(f"{attempt['attempted_at'].isoformat(sep=' ', timespec='seconds')}: {attempt_in_words(attempt)}")

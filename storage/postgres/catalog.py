@@ -6,7 +6,7 @@ C3  Revisions are stored one at a time (advisory lock), each against the one its
 C4  No revision is stored while a transaction holds the catalog; the usage of what changes is to be counted anew (U3).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -112,6 +112,20 @@ async def load_offers_at(conn: Connection, revision: int, offer_ids: Sequence[in
         [str(offer_id) for offer_id in offer_ids],
     )
     return {row[0]: row[1] for row in rows}
+
+
+async def load_owners(conn: Connection, offers: Collection[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    """Whose these offers were: the advertiser, by offer and revision; what no revision knew is left out."""
+    if not offers:
+        return {}
+    rows = await conn.fetch(
+        "SELECT asked.id, asked.revision, (convert_from(body, 'UTF8')::jsonb ->> 'advertiser_id')::int"
+        " FROM unnest($1::int[], $2::bigint[]) AS asked (id, revision) JOIN catalog_items AS item"
+        " ON kind = 'offers' AND item.id = asked.id::text AND revision_from <= asked.revision"
+        " AND (revision_to IS NULL OR revision_to > asked.revision)",
+        *map(list, zip(*offers, strict=True)),
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 async def holds_item(conn: Connection, kind: str, item_id: str) -> bool:

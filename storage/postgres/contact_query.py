@@ -43,7 +43,8 @@ def parse_cohorts(parameters: Parameters, now: datetime, timezone: str) -> Cohor
     who = reader.filter(zone)
     tomorrow = day_begins(now.astimezone(zone).date() + timedelta(days=1), zone)
     until = who.joined_until or tomorrow
-    since = who.joined_since or until - timedelta(days=DEFAULT_COHORT_DAYS)
+    # By the clock on the wall: the first day is a whole one, though clocks changed since.
+    since = who.joined_since or (until.astimezone(zone) - timedelta(days=DEFAULT_COHORT_DAYS)).astimezone(UTC)
     if since >= until:
         reader.fault("to", "is before from")
     elif (until - since).days / _BUCKET_DAYS[bucket] > MAX_COHORTS:

@@ -13,7 +13,8 @@ Row = dict[str, Any]
 
 _CLICK = (
     "click_id, clicked_at, node_id, offer_id, aff_id, landing_page_id, creative_id, source, aff_sub1, aff_sub2, aff_sub3,"
-    " aff_sub4, aff_sub5, country, device_type, os, browser, cost, payout, revenue, currency, outcome, reason, flags"
+    " aff_sub4, aff_sub5, country, device_type, os, browser, cost, payout, revenue, currency, outcome, reason, flags,"
+    " catalog_revision"
 )
 _CONVERSION = (
     "conversion_id, click_id, advertiser_id, offer_id, aff_id, goal_id, landing_page_id, creative_id, touched_at,"
@@ -65,15 +66,6 @@ async def last_change(conn: Connection) -> int:
     """The highest number by now; 0: there is none."""
     found: int = await conn.fetchval("SELECT coalesce(max(change_id), 0) FROM conversion_changes")
     return found
-
-
-async def advertisers_of_offers(conn: Connection) -> dict[int, int]:
-    """Whose each offer is, by the catalog in force."""
-    rows = await conn.fetch(
-        "SELECT id::int, (convert_from(body, 'UTF8')::jsonb ->> 'advertiser_id')::int FROM catalog_items"
-        " WHERE kind = 'offers' AND revision_to IS NULL"
-    )
-    return {row[0]: row[1] for row in rows}
 
 
 def _first_id(ms: int) -> UUID:

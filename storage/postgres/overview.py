@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from storage.postgres.catalog import load_owners
 from storage.postgres.connection import Connection
 
 Row = dict[str, Any]
@@ -48,10 +49,13 @@ async def sum_by_currency(conn: Connection, since: datetime, until: datetime, wh
 async def sum_by_step(
     conn: Connection, since: datetime, until: datetime, whose: Whose, step: Literal["hour", "day"], timezone: str
 ) -> list[Row]:
-    """Valid clicks and conversions by hour or by day of that time zone (`at`: its first instant), without empty ones."""
+    """Valid clicks and conversions by hour, of UTC as they are booked, or by day of that time zone; without empty ones.
+
+    `at`: the first instant.
+    """
     return await _fetch(
         conn,
-        "SELECT date_trunc($5, hour, $6) AS at, sum(gross_clicks - invalid_clicks)::bigint AS clicks,"
+        "SELECT CASE $5 WHEN 'hour' THEN hour ELSE date_trunc($5, hour, $6) END AS at, sum(gross_clicks - invalid_clicks)::bigint AS clicks,"
         f" sum(conversions)::bigint AS conversions FROM stats_hourly WHERE hour >= $1 AND hour < $2 AND {_OWN}"
         " GROUP BY 1 ORDER BY 1",
         since,
@@ -108,15 +112,17 @@ class Filters(NamedTuple):
     aff_id: int = 0
     offer_ids: Sequence[int] | None = None
     """Only clicks of these offers; None: of all."""
+    advertiser_id: int = 0
+    """And of these only that advertiser's, by the catalog of each click."""
 
 
 async def newest_clicks(conn: Connection, now: datetime, filters: Filters, limit: int) -> list[Row]:
     """The newest clicks of the last hour, newest first."""
     first = UUID(int=int((now - NEWEST_WITHIN).timestamp() * 1000) << 80)
-    return await _fetch(
+    rows = await _fetch(
         conn,
-        "SELECT click_id, clicked_at, offer_id, aff_id, source, country, device_type, browser, outcome, reason, flags"
-        " FROM clicks WHERE click_id >= $1 AND ($2 = 0 OR offer_id = $2) AND ($3 = 0 OR aff_id = $3)"
+        "SELECT click_id, clicked_at, offer_id, aff_id, source, country, device_type, browser, outcome, reason, flags,"
+        " catalog_revision FROM clicks WHERE click_id >= $1 AND ($2 = 0 OR offer_id = $2) AND ($3 = 0 OR aff_id = $3)"
         " AND ($4::int[] IS NULL OR offer_id = ANY($4)) ORDER BY click_id DESC LIMIT $5",
         first,
         filters.offer_id,
@@ -124,6 +130,10 @@ async def newest_clicks(conn: Connection, now: datetime, filters: Filters, limit
         filters.offer_ids,
         limit,
     )
+    if not filters.advertiser_id:
+        return rows
+    owners = await load_owners(conn, {(row["offer_id"], row["catalog_revision"]) for row in rows})
+    return [row for row in rows if owners.get((row["offer_id"], row["catalog_revision"])) == filters.advertiser_id]
 
 
 async def newest_conversions(conn: Connection, since: datetime, whose: Whose, limit: int) -> list[Row]:

@@ -27,9 +27,11 @@ async def open_api(
     backend = Backend(Settings(data_dir=str(data_dir), **settings), lambda: database)
     app = web.Application()
     app.add_subapp("/api/", make_api(backend, operations))
-    async with TestClient(TestServer(app)) as client:
-        yield client
-    await backend.close()
+    try:
+        async with TestClient(TestServer(app)) as client:
+            yield client
+    finally:
+        await backend.close()
 
 
 async def add_key(database: str, token: str, scope: str = "admin", advertiser_id: int = 0, aff_id: int = 0) -> None:

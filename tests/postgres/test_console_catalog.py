@@ -7,12 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from edge.admin.catalog_apply import apply_text
 from edge.tracking.catalog_document import Advertiser, Offer, Partner, decode_item
 from storage.postgres.connection import connect
 from tests.conftest import _TEMPLATE, Server, _fresh_database
 from tests.postgres.consoles import Client, Filled, fill, log_in, open_console, read, send, token_of, value_of
 
 SECRET_TOKEN = "s3cret-of-outletforce"
+GOALS = """
+[[offers]]
+id = 27
+advertiser_id = 1
+name = "Own terms"
+url = "https://shop.example.com/"
+payout = "9.99"
+goals = [
+    { id = 1, name = "lead", payout = "1.00" },
+    { id = 2, name = "sale", payout_type = "cpa_percentage", payout_percent = "8" },
+    { id = 3, name = "call" },
+]
+overrides = [{ aff_id = 2, payout = "6.00" }, { aff_id = 2, goal_id = 1, payout = "1.20" }]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +253,27 @@ async def read_any(client: Client, path: str, form: dict[str, str]) -> None:
     """Any answer but a failure of ours."""
     answer = await client.post(path, data={"csrf": await token_of(client), **form}, allow_redirects=False)
     assert answer.status in (200, 409, 413, 422), (path, form, await answer.text())
+
+
+async def test_a_partner_reads_what_it_earns_by_each_goal(filled: Filled, data_dir: Path) -> None:
+    """Its own terms, of the goal or of the whole offer, in the place of everybody's; a share of the amount too."""
+    conn = await connect(filled.url)
+    await apply_text(conn, GOALS, "goals.toml")
+    await conn.close()
+    async with open_console(filled.url, data_dir) as client:
+        await log_in(client, "partner")
+        assert goals_of(await read(client, "/offers/27")) == [
+            "1 lead 1.20 USD cpa_flat", "2 sale 8.00 % of the amount cpa_percentage", "3 call 6.00 USD cpa_flat",
+        ]  # fmt: skip
+        assert "9.99" not in await read(client, "/offers/27")
+        await log_in(client, "admin")
+        lead, sale, call = goals_of(await read(client, "/offers/27"))
+        assert lead.startswith("1 lead 1.00 USD cpa_flat")
+        assert sale.startswith("2 sale 8.00 % of the amount cpa_percentage")
+        assert call.startswith("3 call 9.99 USD cpa_flat")
+
+
+def goals_of(page: str) -> list[str]:
+    """The lines of the table of goals."""
+    table = page.partition('aria-label="Goals, table"')[2].partition("</table>")[0].partition("<tbody>")[2]
+    return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)]

@@ -67,6 +67,15 @@ async def test_the_chart_has_every_step_also_the_empty_ones(filled: Filled, data
             assert answer["clicks"] == [0] * (count - 1) + [clicks]
 
 
+async def test_the_chart_by_hours_is_filled_in_every_zone(filled: Filled, data_dir: Path) -> None:
+    """The roll-ups' hours are those of UTC: where the zone is half an hour off, they begin at half past."""
+    async with open_console(filled.url, data_dir, timezone="Asia/Kolkata") as client:
+        await log_in(client, "admin")
+        answer = await (await client.get("/overview/chart.json?step=hour")).json()
+        assert answer["clicks"] == [0] * 23 + [300]
+        assert {label[-2:] for label in answer["labels"]} == {"30"}
+
+
 def test_of_the_running_hour_yesterday_counts_in_proportion() -> None:
     """Counts in whole numbers, money exactly, a currency that was only in that hour too."""
     whole = [_sums("USD", gross_clicks=100, revenue=Decimal(10))]

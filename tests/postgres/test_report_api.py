@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge.cli import cli
+from edge.cli.report import money
 from storage.postgres.partitions import Partitions
 from storage.postgres.rollups import forget_rollups
 from tests.conftest import Server
@@ -198,6 +200,25 @@ def test_the_command_prints_a_table_csv_or_json(month_url: str, embedded_server:
     figures = answer["data"][0]["metrics"]
     assert [float(cell) for cell in row.split(",")] == [17, figures["clicks"], figures["cr"], figures["revenue"]]
     assert "stats_hourly" in run(*asked, "--explain")
+
+
+def test_the_table_has_the_total_of_each_currency(month_url: str, embedded_server: Server) -> None:
+    """Under the rows, each in its currency; the last line has counts alone, as money of two currencies is never added."""
+
+    def run(*arguments: str) -> str:
+        asked = ["--from", "2026-10-01", "--to", "2026-10-31", "--dimensions", "offer", "--metrics", "conversions,revenue"]
+        done = CliRunner().invoke(cli, ["report", *asked, "--database", month_url, *arguments], env={"COLUMNS": "200"})
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    answer = json.loads(run("--json"))
+    assert len(answer["totals_by_currency"]) > 1
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in run().splitlines() if line.startswith("│ all")]
+    expected = [
+        ["all", row["dimensions"]["currency"] or "-", f"{row['metrics']['conversions']:,}", money(Decimal(str(row["metrics"]["revenue"])))]
+        for row in answer["totals_by_currency"]
+    ]
+    assert lines == [*expected, ["all", "", f"{answer['totals']['metrics']['conversions']:,}", "-"]]
 
 
 def test_names_are_shown_as_the_text_that_they_are(database: str, data_dir: Path, embedded_server: Server) -> None:

@@ -321,6 +321,19 @@ async def test_what_cannot_be_stated_is_said(past: tuple[Bench, date]) -> None:
     assert "nothing in this month" in to_text(await stated(bench, month, 4))
 
 
+async def test_what_advertisers_owe_stands_in_no_column_of_payouts(past: tuple[Bench, date]) -> None:
+    """In a table of both the column says what both have in common; of one kind it says what it is."""
+    bench, month = past
+    of_partners = await find_statements(bench.conn, month, "partner", now=NOW)
+    of_advertisers = await find_statements(bench.conn, month, "advertiser", now=NOW)
+    for found, column in ((of_partners, "payout"), (of_advertisers, "revenue"), ([*of_partners, *of_advertisers], "due")):
+        rows = list(csv.DictReader(io.StringIO(to_csv(found))))
+        columns = {name for name in rows[0] if "payout" in name or "revenue" in name or "due" in name}
+        assert columns == {column, f"{column}_of_conversions", f"{column}_of_clicks"}
+        totals = {(row["party"], int(row["id"]), row["currency"]): Decimal(row[column]) for row in rows if row["kind"] == "total"}
+        assert totals == {(one.party, one.id, part.currency): part.total for one in found for part in one.parts}
+
+
 async def test_names_are_text_in_every_form(past: tuple[Bench, date]) -> None:
     """No script in the page, no formula in the table."""
     bench, month = past

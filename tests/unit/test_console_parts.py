@@ -2,15 +2,21 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
 from edge.admin.console import formats
+from edge.admin.console.reports.result import _Maker
 from edge.admin.console.vendor import PACKAGES, VENDOR, unpack
+from edge.admin.sight import sight_of
 from edge.tracking.story import CONVERSION_FACTS, TOUCH_FACTS
 from edge.tracking.timeline import Sight, timeline
+from storage.postgres.reports.query import parse_query
+from storage.postgres.reports.report import Column, Report, Row
+from storage.postgres.reports.viewer import ADMIN
 from storage.postgres.stories import Story
 
 AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -29,7 +35,10 @@ def test_figures_are_written_as_people_read_them() -> None:
 
 @pytest.mark.parametrize(
     ("now", "before", "said"),
-    [(110, 100, "+10 %"), (90, 100, "-10 %"), (5, 0, ""), (None, 3, ""), (5000, 100, "50 times"), (-1, -2, "+50 %")],
+    [
+        (110, 100, "+10 %"), (90, 100, "-10 %"), (5, 0, ""), (None, 3, ""), (5000, 100, "50 times"), (-1, -2, "+50 %"),
+        (20, -1, "+2,100 %"), (-20, 1, "-2,100 %"), (-50, -2, "-2,400 %"),
+    ],
 )
 def test_a_change_says_nothing_where_there_was_nothing(now: int | None, before: int, said: str) -> None:
     """Division by nothing is empty; what grew many times over is said so."""
@@ -75,3 +84,33 @@ def test_a_story_comes_in_order_and_hides_what_is_not_theirs() -> None:
     hidden = timeline(story, sight=Sight(frozenset(("revenue",))))
     assert "7.77" not in str(hidden)
     assert "revenue" not in str(hidden)
+
+
+def test_a_loss_where_there_was_nothing_is_no_good_news() -> None:
+    """It is new, and in red; a profit that is new is in green."""
+    query = parse_query([("metrics", "profit")], ADMIN, AT)
+    column = Column("profit", "Profit", "money")
+    report = cast("Report", SimpleNamespace(query=query, currencies=["USD"], dimensions=[], metrics=[column]))
+    for now, tone in ((Decimal(-5), "bad"), (Decimal(5), "good")):
+        row = Row({}, {"profit": now}, {"profit": Decimal(0)}, {"profit": None})
+        change = _Maker(report, [], ADMIN).change(column, row)
+        assert (change.text, change.tone) == ("new", tone)
+
+
+def test_who_had_a_postback_sent_again_is_for_the_network() -> None:
+    """A partner reads that and when it was told, not who of us asked for it."""
+    columns = {column for _, column in CONVERSION_FACTS}
+    conversion_id = UUID(int=5)
+    conversion: dict[str, Any] = dict.fromkeys(columns, "") | {
+        "conversion_id": conversion_id, "received_at": AT, "status": "approved", "reason": "", "status_code": 43, "via": "postback",
+        "named_click_id": None, "aff_id": 2, "extras": {},
+    }  # fmt: skip
+    postback = {
+        "conversion_id": conversion_id, "aff_id": 2, "status": "approved", "state": "delivered", "attempts": 1,
+        "actor": "replay by Manager Mia", "created_at": AT, "log": [],
+    }  # fmt: skip
+    story = Story(None, None, [conversion], [], [], [postback])
+    assert "Manager Mia" in str(timeline(story))
+    told = timeline(story, sight=sight_of("partner"))
+    assert "Postback to partner 2" in str(told)
+    assert "Manager Mia" not in str(told)

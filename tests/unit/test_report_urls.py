@@ -1,6 +1,6 @@
 """A report's URL: what a form sends becomes the API's parameters, and nothing else."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
@@ -73,3 +73,16 @@ def test_a_chart_has_each_hour_once_where_clocks_change() -> None:
     quarter = Period(datetime(2026, 1, 15, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
     assert list(steps_of("month", quarter, later)) == [date(2026, month, 1) for month in (1, 2, 3)]
     assert list(steps_of("date", quarter, datetime(2026, 1, 16, 5, tzinfo=UTC))) == [date(2026, 1, 15), date(2026, 1, 16)]
+
+
+def test_a_charts_hours_are_those_of_its_zone() -> None:
+    """Half past in UTC where the zone is half an hour off: the report's rows stand there, and 24 of them are a day."""
+    day = Period(datetime(2026, 11, 20, 18, 30, tzinfo=UTC), datetime(2026, 11, 21, 18, 30, tzinfo=UTC), "Asia/Kolkata")
+    hours = list(steps_of("hour", day, datetime(2027, 1, 1, tzinfo=UTC)))
+    assert [f"{hour:%H:%M}" for hour in hours] == [f"{hour:02}:00" for hour in range(24)]
+    # Clocks there change by half an hour; an hour begins where PostgreSQL's date_trunc puts each moment of it.
+    night = Period(datetime(2026, 4, 4, 13, tzinfo=UTC), datetime(2026, 4, 4, 18, tzinfo=UTC), "Australia/Lord_Howe")
+    moments = [(night.starts_at + timedelta(minutes=minutes)).astimezone(night.zone) for minutes in range(0, 300, 30)]
+    begins = {(moment.astimezone(UTC) - timedelta(minutes=moment.minute)) for moment in moments}
+    steps = steps_of("hour", night, datetime(2027, 1, 1, tzinfo=UTC))
+    assert [step.astimezone(UTC) for step in steps if isinstance(step, datetime)] == sorted(begins)

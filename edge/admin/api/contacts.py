@@ -19,7 +19,7 @@ from edge.admin.api.contact_answers import (
 from edge.admin.api.operation import ADMIN, READERS, Call, Operation
 from edge.admin.api.paging import Cursor, Limit
 from edge.admin.api.problems import Problem, bad_fields, not_found
-from edge.admin.api.reports import viewer_of
+from edge.admin.api.reports import Day, Zone, viewer_of
 from edge.admin.api.rows import refused
 from storage.postgres.cohorts import Cohort, find_cohorts
 from storage.postgres.contact_filter import UTM, ContactFilter
@@ -34,10 +34,6 @@ from storage.postgres.listing.limits import TooSlow, in_time
 from storage.postgres.reports.query import Fault, NotYours, Parameters, QueryRefused, parse_query
 from storage.postgres.reports.statement import Arguments
 
-_Day = Annotated[
-    str, Meta(pattern="^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$", description="a day, or a time with offset")
-]
-_Zone = Annotated[str, Meta(pattern="^(UTC|Europe/Berlin|America/New_York)$", description="any IANA name")]
 _Text = Annotated[str, Meta(description="only these; empty: none")]
 
 
@@ -62,10 +58,10 @@ class JourneyParameters(msgspec.Struct, frozen=True):
 
 _METRICS = "|".join(sorted({metric for metrics in LISTABLE.values() for metric in metrics}))
 _WHO: list[Any] = [
-    ("from_", _Day, ""),
-    ("to", _Day, ""),
-    ("timezone", _Zone, ""),
-    ("has_converted", Literal["true", "false"], "true"),
+    ("from_", Day, ""),
+    ("to", Day, ""),
+    ("timezone", Zone, ""),
+    ("has_converted", Literal["true", "false"], ""),
     ("list_", list[_Text], msgspec.field(default_factory=list)),
     *((name, list[_Text], msgspec.field(default_factory=list)) for name in UTM),
 ]
@@ -86,7 +82,7 @@ CohortParameters = msgspec.defstruct(
     [
         *_WHO,
         ("cohort", Literal["day", "week", "month"], "month"),
-        ("windows", Annotated[str, Meta(pattern="^[1-9][0-9]{0,2}(,[1-9][0-9]{0,2}){0,5}$", description="days, comma-separated")], "7,30,90"),
+        ("windows", Annotated[str, Meta(pattern="^[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){0,23}$", description="days, comma-separated")], "7,30,90"),
         ("currency", list[_Text], msgspec.field(default_factory=list)),
     ],
     rename=_RENAMED,

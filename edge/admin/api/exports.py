@@ -70,7 +70,11 @@ def _read(caller: Caller, what: str, parameters: Parameters, zone: str) -> tuple
     except NotYours as error:
         raise not_found(error.dimension) from error
     except QueryRefused as refused:
-        raise bad_fields([(fault.field, fault.text) for fault in refused.faults]) from refused
+        raise _refused(refused) from refused
+
+
+def _refused(refused: QueryRefused) -> Problem:
+    return bad_fields([(fault.field, fault.text) for fault in refused.faults])
 
 
 class _Running:
@@ -105,6 +109,8 @@ class _Stream:
             if not self._response.prepared:
                 if isinstance(error, ReportTooSlow):
                     raise Problem(422, str(error)) from error
+                if isinstance(error, QueryRefused):
+                    raise _refused(error) from error
                 raise
             self._cut(error)
         return self._response

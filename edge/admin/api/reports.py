@@ -15,8 +15,13 @@ from storage.postgres.reports.query import MAX_ROWS, By, NotYours, QueryRefused,
 from storage.postgres.reports.report import ReportTooSlow, run_report
 from storage.postgres.reports.viewer import Viewer
 
-_DAY = r"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
-Day = Annotated[str, Meta(pattern=f"^{_DAY}$", description="a day, or a time with offset such as 2026-10-31T12:00:00Z")]
+_MONTH = r"20[0-9]{2}-(0[1-9]|1[0-2])"
+_DAY = rf"{_MONTH}-(0[1-9]|[12][0-9]|3[01])"
+_TIME = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+Day = Annotated[
+    str, Meta(pattern=f"^{_DAY}({_TIME})?$", description="a day, or a time with offset such as 2026-10-31T12:00:00Z")
+]
+Zone = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_+/-]{0,63}$", description="any IANA name, such as Europe/Berlin")]
 
 
 def viewer_of(caller: Caller) -> Viewer:
@@ -51,20 +56,16 @@ def _filter_type(dimension: Dimension) -> Any:
         return list[Annotated[int, Meta(ge=0, le=2**31 - 1, description=meaning)]]
     if dimension.kind == "text":
         return list[Annotated[str, Meta(description=meaning)]]
-    times = {"hour": f"^{_DAY}T([01][0-9]|2[0-3]):00:00Z$"}
+    times = {"hour": f"^{_DAY}{_TIME}$", "month": f"^{_MONTH}(-(0[1-9]|[12][0-9]|3[01]))?$"}
     return list[Annotated[str, Meta(pattern=times.get(dimension.kind, f"^{_DAY}$"), description=meaning)]]
 
 
 _PARAMETERS: list[Any] = [
-    ("dimensions", _names(DIMENSIONS, "what to group by, comma-separated; extra.<name> too"), ""),
+    ("dimensions", _names([*DIMENSIONS, r"extra\.[^,]{1,64}"], "what to group by, comma-separated; extra.<name> too"), ""),
     ("metrics", _names(METRICS, "which figures, comma-separated"), ""),
     ("from_", Day, ""),
     ("to", Day, ""),
-    (
-        "timezone",
-        Annotated[str, Meta(pattern="^(UTC|Europe/Berlin|America/New_York)$", description="any IANA name")],
-        "",
-    ),
+    ("timezone", Zone, ""),
     ("by", By, "conversion"),
     ("clicks", Clicks, "valid"),
     ("touch", Touch, "last"),

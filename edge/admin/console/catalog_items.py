@@ -62,6 +62,9 @@ async def show(visit: Visit, kind: Kind) -> web.Response:
         text=to_text(to_shown(item)) if visit.is_network else "",
         names=Names(catalog),
         terms=terms_of(catalog, item, visit.caller.aff_id) if isinstance(item, Offer) else None,
+        goal_terms={goal.id: terms_of(catalog, item, visit.caller.aff_id, goal.id) for goal in item.goals}
+        if isinstance(item, Offer)
+        else {},
         offers=_offers_of(visit, catalog, kind, int(key)),
         stored=visit.asked("stored") if visit.asked("stored").isdecimal() else "",
     )

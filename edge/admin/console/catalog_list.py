@@ -71,10 +71,10 @@ def visible(visit: Visit, catalog: Catalog, kind: Kind) -> Iterator[Item]:
     yield from items
 
 
-def terms_of(catalog: Catalog, offer: Offer, aff_id: int) -> Any:
-    """What that partner (0: any) earns with the offer, and what is paid for it."""
+def terms_of(catalog: Catalog, offer: Offer, aff_id: int, goal_id: int = 0) -> Any:
+    """What that partner (0: any) earns with the offer or one of its goals, and what is paid for it."""
     view = catalog.offer(offer.id)
-    return view.terms(0, aff_id) if view else offer
+    return view.terms(goal_id, aff_id) if view else offer
 
 
 def _entry(item: Item, clicks: int, conversions: int) -> Entry:

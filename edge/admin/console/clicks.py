@@ -10,14 +10,15 @@ from edge.admin.api.operation import EVERYBODY
 from edge.admin.console.catalog_list import visible
 from edge.admin.console.names import Names
 from edge.admin.console.page import Page, Route, Visit, not_found
-from edge.admin.sight import sight_of
+from edge.admin.sight import is_theirs, sight_of
 from edge.refusing_caps import find_refusing_caps
 from edge.stories import find_erased_at
-from edge.tracking.catalog import Catalog
 from edge.tracking.click_id import ms_of, node_of, read_well_formed, worker_of
 from edge.tracking.timeline import timeline
+from storage.postgres.catalog import load_owners
+from storage.postgres.connection import Connection
 from storage.postgres.overview import Filters, newest_clicks, newest_conversions
-from storage.postgres.stories import Story, find_story
+from storage.postgres.stories import Row, Story, find_story
 
 NEWEST = 50
 MAX_ID_CHARS = 256
@@ -31,8 +32,10 @@ async def show_list(visit: Visit) -> web.StreamResponse:
     now = datetime.now(UTC)
     async with visit.connection() as conn:
         catalog = await visit.shared.catalog.current(conn)
-        own_offers = visit.shared.catalog.offers_of(catalog, visit.caller.advertiser_id)
-        filters = Filters(_number(visit.asked("offer")), visit.caller.aff_id or _number(visit.asked("partner")), own_offers)
+        caller = visit.caller
+        own_offers = visit.shared.catalog.offers_of(catalog, caller.advertiser_id)
+        aff_id = caller.aff_id or _number(visit.asked("partner"))
+        filters = Filters(_number(visit.asked("offer")), aff_id, own_offers, caller.advertiser_id)
         clicks = await newest_clicks(conn, now, filters, NEWEST)
         rejected = [
             one for one in await newest_conversions(conn, now - timedelta(days=1), visit.whose, NEWEST)
@@ -55,7 +58,7 @@ async def explain(visit: Visit) -> web.Response:
     click_id = read_well_formed(transaction_id)
     async with visit.connection() as conn:
         catalog = await visit.shared.catalog.current(conn)
-        story = _own(visit, catalog, await find_story(conn, transaction_id.replace("\0", ""), click_id))
+        story = await _own(visit, conn, await find_story(conn, transaction_id.replace("\0", ""), click_id))
         if visit.is_network:
             story = story._replace(erased_at=await find_erased_at(conn, click_id, story))
         is_capped = story.click is not None and story.click["reason"] == "capped" and visit.is_network
@@ -85,23 +88,27 @@ def _minted(click_id: bytes) -> dict[str, Any]:
     return {"at": at, "worker": worker_of(click_id), "node": node_of(click_id)}
 
 
-def _own(visit: Visit, catalog: Catalog, story: Story) -> Story:
-    """What of a story whoever looks may see."""
+async def _own(visit: Visit, conn: Connection, story: Story) -> Story:
+    """What of a story whoever looks may see: a click of an offer that was theirs then, a sale that is booked as theirs."""
     caller = visit.caller
     if visit.is_network:
         return story
+    touches = [one for one in (story.click, story.impression) if one]
+    owners = await load_owners(conn, {(one["offer_id"], one["catalog_revision"]) for one in touches})
 
-    def is_own(row: Any) -> bool:
-        if caller.aff_id:
-            return bool(row["aff_id"] == caller.aff_id)
-        offer = catalog.offer(row["offer_id"])
-        return offer is not None and offer.advertiser_id == caller.advertiser_id
+    def is_own(touch: Row | None) -> bool:
+        if touch is None:
+            return False
+        owner = owners.get((touch["offer_id"], touch["catalog_revision"]), 0)
+        return is_theirs({**touch, "advertiser_id": owner}, caller.scope, caller.advertiser_id, caller.aff_id)
 
-    conversions = [one for one in story.conversions if is_own(one)]
+    conversions = [
+        one for one in story.conversions if is_theirs(one, caller.scope, caller.advertiser_id, caller.aff_id)
+    ]
     ids = {one["conversion_id"] for one in conversions}
     return Story(
-        click=story.click if story.click and is_own(story.click) else None,
-        impression=story.impression if story.impression and is_own(story.impression) else None,
+        click=story.click if is_own(story.click) else None,
+        impression=story.impression if is_own(story.impression) else None,
         conversions=conversions,
         changes=[one for one in story.changes if one["conversion_id"] in ids],
         waiting=[],

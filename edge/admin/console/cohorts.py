@@ -74,7 +74,7 @@ async def show(visit: Visit) -> web.StreamResponse:
 async def send_csv(visit: Visit) -> web.Response:
     """A line a cohort, currency and window."""
     headers = {"Content-Disposition": 'attachment; filename="cohorts.csv"'}
-    text = to_csv(await _find(visit, _parse(visit)))
+    text = to_csv(await _find_or_refuse(visit, _parse(visit)))
     return web.Response(text=text, content_type="text/csv", charset="utf-8", headers=headers)
 
 
@@ -82,7 +82,7 @@ async def chart(visit: Visit) -> web.Response:
     """The lines' numbers as JSON: days, and by currency what a contact had brought in by then; null where it is not over."""
     query = _parse(visit)
     days = _days_between(query.window_days)
-    found = await _find(visit, query._replace(window_days=days))
+    found = await _find_or_refuse(visit, query._replace(window_days=days))
     currencies = sorted({one.currency for one in found if one.currency})
     body = {
         "days": [0, *days],
@@ -166,6 +166,13 @@ def _parse(visit: Visit) -> CohortQuery:
     try:
         return parse_cohorts(pairs_of(visit), datetime.now(UTC), str(visit.shared.zone))
     except QueryRefused as error:
+        raise web.HTTPUnprocessableEntity(text=f"{error}\n") from error
+
+
+async def _find_or_refuse(visit: Visit, query: CohortQuery) -> list[Cohort]:
+    try:
+        return await _find(visit, query)
+    except (QueryRefused, TooSlow) as error:
         raise web.HTTPUnprocessableEntity(text=f"{error}\n") from error
 
 

@@ -36,7 +36,8 @@ def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
     if now is None or not before:
         return ""
     share = (Decimal(now) - Decimal(before)) / abs(Decimal(before)) * 100
-    return f"{share:+,.0f} %" if abs(share) < 1000 else f"{Decimal(now) / Decimal(before):,.0f} times"
+    # Of a loss nothing is so many times as much: the sign would be lost, or turned round.
+    return f"{Decimal(now) / Decimal(before):,.0f} times" if share >= 1000 and before > 0 else f"{share:+,.0f} %"
 
 
 def moment(value: datetime | None, zone: ZoneInfo) -> str:

@@ -136,8 +136,9 @@ async def _figures(visit: Visit, conn: Connection, now: datetime) -> dict[str, A
 
 async def _live(visit: Visit, conn: Connection, now: datetime) -> dict[str, Any]:
     catalog = await visit.shared.catalog.current(conn)
-    own_offers = visit.shared.catalog.offers_of(catalog, visit.caller.advertiser_id)
-    filters = Filters(aff_id=visit.caller.aff_id, offer_ids=own_offers)
+    caller = visit.caller
+    own_offers = visit.shared.catalog.offers_of(catalog, caller.advertiser_id)
+    filters = Filters(aff_id=caller.aff_id, offer_ids=own_offers, advertiser_id=caller.advertiser_id)
     return {
         "clicks": await newest_clicks(conn, now, filters, NEWEST),
         "conversions": await newest_conversions(conn, now - timedelta(days=1), visit.whose, NEWEST),

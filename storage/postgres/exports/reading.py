@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from storage.postgres.connection import Connection
 from storage.postgres.exports.selecting import Query
+from storage.postgres.reports.query import Fault, QueryRefused
 
 BATCH_ROWS = 5000
 TIMEOUT_S = 24 * 3600.0
@@ -20,13 +22,15 @@ TIMEOUT_S = 24 * 3600.0
 
 @asynccontextmanager
 async def snapshot(conn: Connection) -> AsyncIterator[None]:
-    """All that is read within is of one moment, and nothing is changed."""
+    """All that is read within is of one moment, and nothing is changed. QueryRefused: PostgreSQL does not know the zone."""
     transaction = conn.transaction(isolation="repeatable_read", readonly=True)
     await transaction.start()
     try:
         # Who reads may pause, as a pager does; the API has a limit of its own.
         await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         yield
+    except asyncpg.InvalidParameterValueError as error:  # it knows fewer zones than Python
+        raise QueryRefused([Fault("timezone", str(error))]) from error
     finally:
         if not conn.is_closed():
             await transaction.rollback()

@@ -7,6 +7,7 @@ import asyncpg
 
 from storage.errors import StorageError
 from storage.postgres.connection import Connection
+from storage.postgres.reports.query import Fault, QueryRefused
 
 TIMEOUT_S = 30
 
@@ -20,10 +21,15 @@ class TooSlow(StorageError):
 
 @asynccontextmanager
 async def in_time(conn: Connection) -> AsyncIterator[None]:
-    """One snapshot for what is read in this block, each statement within 30 s; TooSlow."""
+    """One snapshot for what is read in this block, each statement within 30 s; TooSlow.
+
+    QueryRefused: PostgreSQL does not know the time zone.
+    """
     try:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             await conn.execute(f"SET LOCAL statement_timeout = {TIMEOUT_S * 1000}")
             yield
     except asyncpg.QueryCanceledError as error:
         raise TooSlow from error
+    except asyncpg.InvalidParameterValueError as error:
+        raise QueryRefused([Fault("timezone", str(error))]) from error

@@ -1,7 +1,7 @@
 """A report over time, for the chart: a value for each hour, day, week or month of the period, empty ones too."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 import msgspec
@@ -85,16 +85,22 @@ def steps_of(kind: str, period: Period, now: datetime) -> Iterator[Step]:
     """The hours, days, weeks or months of a period, as far as they have begun."""
     zone, ends_at = period.zone, min(period.ends_at, max(now, period.starts_at + _HOUR))
     if kind == "hour":
-        at = period.starts_at.replace(minute=0, second=0, microsecond=0)
+        at = _hour_of(period.starts_at, zone)
         while at < ends_at:
             yield at.astimezone(zone)
-            at += _HOUR
+            at = _hour_of(at + _HOUR, zone)
         return
     day, last = period.first_day, (ends_at - timedelta(microseconds=1)).astimezone(zone).date()
     day = day - timedelta(days=day.weekday()) if kind == "week" else day.replace(day=1) if kind == "month" else day
     while day <= last:
         yield day
         day = _next(kind, day)
+
+
+def _hour_of(at: datetime, zone: tzinfo) -> datetime:
+    """Where the zone's hour begins that this moment is in, as the report's rows have it."""
+    local = at.astimezone(zone)
+    return at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
 
 
 def _next(kind: str, day: date) -> date:

@@ -125,7 +125,7 @@ class _Maker:
         text = formats.change(now, before)
         if not text and now and before is not None:
             text = "new"
-        is_more = text == "new" or text[:1] != "-"
+        is_more = bool(now and now > 0) if text == "new" else text[:1] != "-"
         is_same = not text or text in ("+0 %", "-0 %") or self.is_neither(column.name)
         tone = "same" if is_same else "good" if is_more != (column.name in _BAD) else "bad"
         return Change(text.replace("-", MINUS), tone, figure_text(before, column.kind))
