@@ -111,7 +111,7 @@ test-older: setup-dev $(if $(IS_ROOT),system)  ## runs the tests of PostgreSQL a
 	cd '$(ROOT)' && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'older_server and not faults' $(PYTEST_ARGS)
 
 faults: setup-dev $(if $(IS_ROOT),system)  ## kills processes, cuts wires, fills disks, and counts what arrived
-	cd '$(ROOT)' && $(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+	cd '$(ROOT)' && $(BIN)/python -m pytest -n 2 --dist loadfile -m faults $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.fuzz-installed  ## fuzzes every parser, guided by coverage: FUZZ_SECONDS= for each, FUZZ_TARGETS=
 	@mkdir -p '$(ROOT)/build/fuzz/files'

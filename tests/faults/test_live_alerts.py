@@ -315,14 +315,12 @@ def damage(node: Node) -> None:
 async def break_the_processes(node: Node, watch: Watch) -> None:
     """A worker that dies again and again, and an admin port that does not answer."""
 
-    async def has_worker() -> bool:
-        return len(node.pids("worker")) == 1
-
-    for _ in range(5):
-        await eventually(has_worker, 20, node.describe)
+    async def are_seen() -> bool:
         with suppress(ProcessLookupError, IndexError):  # it has just died, and its successor is not there yet
             node.kill("worker")
-    await watch.sees("EdgeProcessFlapping", "EdgeProcessDown")
+        return not watch.lacking("EdgeProcessFlapping", "EdgeProcessDown")
+
+    await eventually(are_seen, SEEN_S, node.describe)
     [admin] = node.pids("admin")
     os.kill(admin, signal.SIGSTOP)
     await watch.sees("EdgeTargetDown")
