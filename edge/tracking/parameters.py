@@ -41,8 +41,8 @@ def parse_clean_query(query: str) -> dict[str, str]:
     """The same; ValueError for a character that `clean` would take away: no server may take it in a request's line."""
     read = _read_pair if len(query) <= MAX_KNOWN_CHARS else _read_pair.__wrapped__
     pairs = query.split("&", MAX_PARAMETERS)
-    if len(pairs) > MAX_PARAMETERS:
-        pairs.pop()
+    if len(pairs) > MAX_PARAMETERS and clean(beyond := pairs.pop()) != beyond:
+        raise ValueError("a control character or half a surrogate pair")
     params: dict[str, str] = {}
     for pair in pairs:
         name, value = read(pair)
