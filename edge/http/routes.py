@@ -52,7 +52,7 @@ class Routes:
             self._answer,
             max_line_size=MAX_REQUEST_LINE_BYTES,
             max_headers=MAX_HEADERS,
-            max_field_size=MAX_REQUEST_LINE_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
             keepalive_timeout=IDLE_S,
             access_log=None,
             auto_decompress=False,
