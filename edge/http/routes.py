@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
@@ -123,7 +123,8 @@ async def _read_body(raw: web.BaseRequest, params: dict[str, str]) -> Answer | N
         return ENCODED_BODY
     if (raw.content_length or 0) > MAX_BODY_BYTES:
         return BODY_TOO_LARGE
-    if raw.headers.get("Expect", "").lower() == "100-continue":
+    # A client of HTTP/1.0 would take it for the answer (RFC 9110 10.1.1).
+    if raw.version >= HttpVersion11 and raw.headers.get("Expect", "").lower() == "100-continue":
         await raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         raw.writer.output_size = 0
     body = b""

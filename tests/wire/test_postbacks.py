@@ -181,6 +181,16 @@ async def test_a_body_that_waits_for_permission_gets_it(tmp_path: Path) -> None:
             assert (await wire.reply()).status == 413
 
 
+async def test_a_client_of_http_1_0_is_asked_for_nothing(tmp_path: Path) -> None:
+    """RFC 9110 10.1.1: it knows no `100 Continue`, and would take it for the answer."""
+    async with serving(tmp_path) as port, port.wire() as wire:
+        body = f"transaction_id={await port.click()}".encode()
+        head = f"POST /aff_lsr HTTP/1.0\r\nContent-Type: {FORM}\r\nExpect: 100-continue\r\nContent-Length: {len(body)}"
+        wire.send(head.encode() + b"\r\n\r\n" + body)
+        reply = await wire.reply()
+        assert (reply.status, reply.body) == SUCCESS
+
+
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
