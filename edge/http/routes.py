@@ -26,9 +26,11 @@ BODY_S = 30.0
 IDLE_S = 75
 BODY_TOO_LARGE = text(413, "the body may have 65536 bytes")
 BODY_TOO_SLOW = text(408, "the body did not arrive in time")
+CODED_BODY = text(501, "the only transfer coding known here is chunked")
 ENCODED_BODY = text(415, "the body must not be compressed")
 BAD_BODY = text(400, "the body is neither a form nor a flat JSON object")
 
+_READABLE: tuple[list[str], ...] = ([], ["chunked"])  # RFC 9112 6.1: any other transfer coding is answered with 501
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _decode_json = msgspec.json.Decoder(dict[str, object], float_hook=str).decode
 # A body that stops short, is framed wrongly or whose sender went away: its sender's fault, and no news to anybody.
@@ -67,6 +69,8 @@ class Routes:
     async def _respond(self, raw: web.BaseRequest) -> web.Response:
         if _is_head_too_large(raw):
             return to_response(self._tracker.refuse(HEAD_TOO_LARGE))
+        if [coding.lower() for coding in raw.headers.getall("Transfer-Encoding", ())] not in _READABLE:
+            return to_response(self._tracker.refuse(CODED_BODY))
         target = raw.raw_path
         if not target.startswith("/"):
             target = _ORIGIN.sub("", target, 1)
