@@ -10,6 +10,7 @@ from uuid import UUID
 
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.catalog_document import Partner
+from edge.tracking.macros import OUR_NOTES
 from edge.tracking.urls import encode_value
 
 Row = Mapping[str, Any]
@@ -119,7 +120,8 @@ def _sha1_of(name: str) -> Source:
 
 def _extras(facts: Facts) -> str:
     extras = facts.click.get("extras", {})
-    return "&".join(f"{encode_value(name)}={encode_value(value)}" for name, value in extras.items())
+    sent = ((name, value) for name, value in extras.items() if name not in OUR_NOTES)
+    return "&".join(f"{encode_value(name)}={encode_value(value)}" for name, value in sent)
 
 
 _SOURCES: dict[str, Source] = {

@@ -101,6 +101,12 @@ def test_the_device_is_told_down_to_its_model() -> None:
     assert expand(template, click={**CLICK, "user_agent": ""}) == expand(template, click={}) == "-"
 
 
+def test_params_hold_nothing_that_nobody_sent() -> None:
+    """Our own notes on a click are for its story: neither the dialect nor a rule is a partner's business."""
+    notes = {"dialect": "everflow", "rule": "2", "rule_reason": "not in France", "requested_offer_id": "20"}
+    assert expand("{params}", click={**CLICK, "extras": {**notes, "gclid": "g"}}) == "gclid=g"
+
+
 def test_a_goal_is_told_by_id_and_name() -> None:
     """The base conversion's is 0, without a name."""
     assert expand("{goal_id}-{goal_name}", goal_id=3) == "3-lead"
