@@ -18,7 +18,7 @@ from edge.http.script import OFFER_PATH, offer_response, script_response
 from edge.http.script import PATH as SCRIPT_PATH
 from edge.http.tracker import Tracker
 from edge.tracking.headers import read_headers
-from edge.tracking.parameters import clean_form, parse_query, split_form
+from edge.tracking.parameters import clean_form, parse_query, split_form, split_parts
 from edge.tracking.request import Answer, Request, text
 
 MAX_BODY_BYTES = 64 * 1024
@@ -32,6 +32,7 @@ BAD_BODY = text(400, "the body is neither a form nor a flat JSON object")
 
 _READABLE: tuple[list[str], ...] = ([], ["chunked"])  # RFC 9112 6.1: any other transfer coding is answered with 501
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_BOUNDARY = re.compile(r"""boundary="?([!-~]{1,70}?)(?:["; ]|$)""", re.IGNORECASE)
 _decode_json = msgspec.json.Decoder(dict[str, object], float_hook=str).decode
 # A body that stops short, is framed wrongly or whose sender went away: its sender's fault, and no news to anybody.
 _CLIENT_FAULTS = (ConnectionError, web.RequestPayloadError, HttpProcessingError)
@@ -140,13 +141,23 @@ async def _read_body(raw: web.BaseRequest, params: dict[str, str]) -> Answer | N
                     return BODY_TOO_LARGE
     except TimeoutError:
         return BODY_TOO_SLOW
-    return add_fields(params, body, is_json=raw.content_type.endswith("json")) if body else None
+    if not body:
+        return None
+    if raw.content_type == "multipart/form-data":
+        found = _BOUNDARY.search(raw.headers["Content-Type"])
+        return add_fields(params, body, boundary=found[1] if found else "")
+    return add_fields(params, body, is_json=raw.content_type.endswith("json"))
 
 
-def add_fields(params: dict[str, str], body: bytes, *, is_json: bool) -> Answer | None:
+def add_fields(
+    params: dict[str, str], body: bytes, *, is_json: bool = False, boundary: str | None = None
+) -> Answer | None:
+    """`boundary`: of a form that comes in parts. The answer if the body cannot be read."""
     try:
         if is_json:  # with its numbers as they are written: an amount never becomes a float
             fields: list[tuple[str, object]] = list(_decode_json(body).items())
+        elif boundary is not None:
+            fields = split_parts(body, boundary)
         else:
             fields = split_form(body.decode("utf-8", "replace"))
         params.update(clean_form(fields))  # refuses an integer of more digits than Python writes
