@@ -51,12 +51,13 @@ def host(text: str) -> str:
     """A host name or an address."""
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}", text):
         raise ValueError(text)
+    text.encode("idna")  # as the resolver does: UnicodeError, a ValueError, for parts that are empty or too long
     return text
 
 
 def path(text: str) -> str:
     """A path, made absolute."""
-    if "\0" in text:
+    if not text or "\0" in text:  # blanks alone would be the current folder
         raise ValueError(text)
     return str(Path(text).expanduser().absolute())
 

@@ -349,9 +349,9 @@ class Lane(asyncio.Protocol):
         cold.data_received(data)
 
     def _hold(self, data: bytes) -> None:
-        """Keep what cannot be taken now, and read no more (N2)."""
-        self._buffer = data
+        """Keep what cannot be taken now, and read no more (N2). What comes behind the last request is nothing."""
         if not self._is_last:
+            self._buffer = data
             self._transport.pause_reading()
 
     def _resume(self) -> None:

@@ -10,6 +10,7 @@ from edge.http.deadlines import HEAD_S, sweep
 from edge.http.known_blocks import KnownBlocks
 from edge.http.lane import Lane, LanePort
 from edge.http.places import Places
+from edge.http.proxied_tls import ProxiedTls
 from edge.http.routes import Routes
 from edge.http.tracker import Tracker
 from edge.tracking.state import EdgeState
@@ -64,13 +65,19 @@ class PublicPort:
             has_proxy=has_proxy,
             places=Places(max_connections, client_connections, trusted),
         )
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     def __call__(self) -> Lane:
         return Lane(self._lane)
 
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
         """Take the connections of a socket; a handshake, which is no connection yet, has a deadline too."""
-        return await asyncio.get_running_loop().create_server(
+        loop = asyncio.get_running_loop()
+        if tls and self._lane.has_proxy:
+            return await loop.create_server(
+                lambda: ProxiedTls(self, tls, self._handshakes), sock=sock, backlog=BACKLOG
+            )
+        return await loop.create_server(
             self, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
@@ -18,7 +18,7 @@ from edge.http.script import OFFER_PATH, offer_response, script_response
 from edge.http.script import PATH as SCRIPT_PATH
 from edge.http.tracker import Tracker
 from edge.tracking.headers import read_headers
-from edge.tracking.parameters import clean_form, parse_query, split_form
+from edge.tracking.parameters import clean_form, parse_query, split_form, split_parts
 from edge.tracking.request import Answer, Request, text
 
 MAX_BODY_BYTES = 64 * 1024
@@ -26,10 +26,13 @@ BODY_S = 30.0
 IDLE_S = 75
 BODY_TOO_LARGE = text(413, "the body may have 65536 bytes")
 BODY_TOO_SLOW = text(408, "the body did not arrive in time")
+CODED_BODY = text(501, "the only transfer coding known here is chunked")
 ENCODED_BODY = text(415, "the body must not be compressed")
 BAD_BODY = text(400, "the body is neither a form nor a flat JSON object")
 
+_READABLE: tuple[list[str], ...] = ([], ["chunked"])  # RFC 9112 6.1: any other transfer coding is answered with 501
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_BOUNDARY = re.compile(r"""boundary="?([!-~]{1,70}?)(?:["; ]|$)""", re.IGNORECASE)
 _decode_json = msgspec.json.Decoder(dict[str, object], float_hook=str).decode
 # A body that stops short, is framed wrongly or whose sender went away: its sender's fault, and no news to anybody.
 _CLIENT_FAULTS = (ConnectionError, web.RequestPayloadError, HttpProcessingError)
@@ -52,7 +55,7 @@ class Routes:
             self._answer,
             max_line_size=MAX_REQUEST_LINE_BYTES,
             max_headers=MAX_HEADERS,
-            max_field_size=MAX_REQUEST_LINE_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
             keepalive_timeout=IDLE_S,
             access_log=None,
             auto_decompress=False,
@@ -67,6 +70,8 @@ class Routes:
     async def _respond(self, raw: web.BaseRequest) -> web.Response:
         if _is_head_too_large(raw):
             return to_response(self._tracker.refuse(HEAD_TOO_LARGE))
+        if [coding.lower() for coding in raw.headers.getall("Transfer-Encoding", ())] not in _READABLE:
+            return to_response(self._tracker.refuse(CODED_BODY))
         target = raw.raw_path
         if not target.startswith("/"):
             target = _ORIGIN.sub("", target, 1)
@@ -123,7 +128,8 @@ async def _read_body(raw: web.BaseRequest, params: dict[str, str]) -> Answer | N
         return ENCODED_BODY
     if (raw.content_length or 0) > MAX_BODY_BYTES:
         return BODY_TOO_LARGE
-    if raw.headers.get("Expect", "").lower() == "100-continue":
+    # A client of HTTP/1.0 would take it for the answer (RFC 9110 10.1.1).
+    if raw.version >= HttpVersion11 and raw.headers.get("Expect", "").lower() == "100-continue":
         await raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         raw.writer.output_size = 0
     body = b""
@@ -135,13 +141,23 @@ async def _read_body(raw: web.BaseRequest, params: dict[str, str]) -> Answer | N
                     return BODY_TOO_LARGE
     except TimeoutError:
         return BODY_TOO_SLOW
-    return add_fields(params, body, is_json=raw.content_type.endswith("json")) if body else None
+    if not body:
+        return None
+    if raw.content_type == "multipart/form-data":
+        found = _BOUNDARY.search(raw.headers["Content-Type"])
+        return add_fields(params, body, boundary=found[1] if found else "")
+    return add_fields(params, body, is_json=raw.content_type.endswith("json"))
 
 
-def add_fields(params: dict[str, str], body: bytes, *, is_json: bool) -> Answer | None:
+def add_fields(
+    params: dict[str, str], body: bytes, *, is_json: bool = False, boundary: str | None = None
+) -> Answer | None:
+    """`boundary`: of a form that comes in parts. The answer if the body cannot be read."""
     try:
         if is_json:  # with its numbers as they are written: an amount never becomes a float
             fields: list[tuple[str, object]] = list(_decode_json(body).items())
+        elif boundary is not None:
+            fields = split_parts(body, boundary)
         else:
             fields = split_form(body.decode("utf-8", "replace"))
         params.update(clean_form(fields))  # refuses an integer of more digits than Python writes

@@ -41,6 +41,8 @@ def handle_pixel(state: EdgeState, request: Request, alias: str) -> Handled:
     """`/aff_l`: a browser tells us; the session comes from `transaction_id`, else from the offer's cookies."""
     request, params = forget_cookie(state, request), request.params
     offer = state.catalog.offer(to_id(params.get("offer_id", "")))
+    if offer is None and "offer_id" not in params:
+        offer = _offer_of_goal(state, request)
     sent = params.get("transaction_id", "")[:MAX_TRANSACTION_ID_CHARS]
     if sent:
         click_id = state.ids.parse(sent) or b""
@@ -54,6 +56,18 @@ def handle_pixel(state: EdgeState, request: Request, alias: str) -> Handled:
     session = state.sessions.get(click_id) if click_id else None
     event = _event(state, request, "pixel", sent, click_id, offer, goal_id, session)
     return Handled(_PIXEL, "recorded", _pixel_reply(request), event)
+
+
+def _offer_of_goal(state: EdgeState, request: Request) -> OfferView | None:
+    """The only offer among those that the browser has a click of to have the goal whose id was sent."""
+    goal_id = to_id(request.params.get("goal_id", ""))
+    if not goal_id or not request.headers.cookie:
+        return None
+    offers = [state.catalog.offer(to_id(offer_id)) for offer_id in cookies.offers_in(request)]
+    found = [
+        one for one in offers if one and goal_id in one.goals_by_id and cookies.session_ids(request, one, state.ids)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _postback(state: EdgeState, request: Request, *, needs_goal: bool) -> Handled:

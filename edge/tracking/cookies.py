@@ -12,6 +12,8 @@ from edge.tracking.click_id import ClickIds, ms_of
 from edge.tracking.request import Request
 from edge.tracking.visitors import SEED_BYTES
 
+MAX_OFFERS = 50
+_OFFER = re.compile(r"(?:^|[; ])ce_([0-9]{1,10})=", re.ASCII)
 _SEED = re.compile(f"[0-9a-f]{{{2 * SEED_BYTES}}}", re.ASCII)
 
 
@@ -30,6 +32,11 @@ def session_ids(request: Request, offer: OfferView, ids: ClickIds) -> tuple[byte
         return None
     is_too_old = request.received_ms - ms_of(first_id) > offer.click_window_s * 1000
     return (last_id if is_too_old else first_id), last_id
+
+
+def offers_in(request: Request) -> list[str]:
+    """The ids of the offers whose cookies the browser sent, each once; no more than a browser keeps of one host."""
+    return list(dict.fromkeys(_OFFER.findall(request.headers.cookie)))[:MAX_OFFERS]
 
 
 def seed(request: Request, offer: OfferView, ids: ClickIds) -> bytes:

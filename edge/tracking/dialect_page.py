@@ -89,7 +89,8 @@ def _aliases(aliases: Mapping[str, str]) -> str:
 
 
 def _reply(reply: Reply) -> str:
-    text = f"answers {_body(reply.success)}, refuses with {reply.failure_status} {_body(reply.failure)}"
+    status = "" if reply.success_status == 200 else f"{reply.success_status} "
+    text = f"answers {status}{_body(reply.success)}, refuses with {reply.failure_status} {_body(reply.failure)}"
     if reply.said_by:
         text += f"; {_code(reply.said_by)} gives the text of success"
     return text + (f" ({reply.assumed} assumed)" if reply.assumed else "")

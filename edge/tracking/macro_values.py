@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from edge.tracking.catalog import OfferView
 from edge.tracking.headers import first_language
-from edge.tracking.macros import Template, encode_macro
+from edge.tracking.macros import OUR_NOTES, Template, encode_macro
 from edge.tracking.request import Request
 from edge.tracking.state import EdgeState
 from edge.tracking.surroundings import Device, Place
@@ -16,7 +16,7 @@ from storage.journal.events import Session
 
 Source = Callable[[OfferView | None, Session, Request, EdgeState], str]
 
-_NAMED = frozenset(("offer_id", "aff_id", "aff_sub1", "source", "url_id", "file_id", "transaction_id"))
+_NAMED = OUR_NOTES | {"offer_id", "aff_id", "aff_sub1", "source", "url_id", "file_id", "transaction_id"}
 
 
 def _at(pattern: str) -> Source:

@@ -36,6 +36,9 @@ _NAMES = frozenset(
 _WHOLE_QUERY = "params"
 _MACRO = re.compile(r"\{([A-Za-z0-9_.:-]{1,64})\}")
 
+OUR_NOTES = frozenset(("dialect", "requested_offer_id", "rule", "rule_reason"))
+"""What we keep among a click's parameters ourselves: nobody sent it, so `{params}` does not tell it."""
+
 Values = Mapping[str, str] | Callable[[str], str | None]
 
 

@@ -19,6 +19,7 @@ MAX_KNOWN_CHARS = 512
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029])
 _find_stray_percent = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _ENCODED_BYTES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
+_find_part_name = re.compile(rb'form-data;\s*name="?([^";\r\n]+)', re.IGNORECASE).search
 _ALIASES = {"aff_sub": "aff_sub1", "adv_sub": "adv_sub1"}
 
 
@@ -41,8 +42,8 @@ def parse_clean_query(query: str) -> dict[str, str]:
     """The same; ValueError for a character that `clean` would take away: no server may take it in a request's line."""
     read = _read_pair if len(query) <= MAX_KNOWN_CHARS else _read_pair.__wrapped__
     pairs = query.split("&", MAX_PARAMETERS)
-    if len(pairs) > MAX_PARAMETERS:
-        pairs.pop()
+    if len(pairs) > MAX_PARAMETERS and clean(beyond := pairs.pop()) != beyond:
+        raise ValueError("a control character or half a surrogate pair")
     params: dict[str, str] = {}
     for pair in pairs:
         name, value = read(pair)
@@ -84,6 +85,20 @@ def split_form(body: str) -> list[tuple[str, object]]:
         raise ValueError("too many fields")
     named = (pair.partition("=") for pair in pairs)
     return [(_decode(name), _decode(value)) for name, _, value in named if value]
+
+
+def split_parts(body: bytes, boundary: str) -> list[tuple[str, object]]:
+    """The fields of a form that comes in parts (RFC 7578), without its files. ValueError for more than 100, and for none."""
+    parts = body.split(b"--" + boundary.encode(), MAX_PARAMETERS + 2) if boundary else []
+    if not 1 < len(parts) <= MAX_PARAMETERS + 2:
+        raise ValueError("too many parts, or none")
+    fields: list[tuple[str, object]] = []
+    for one in parts[1:]:
+        head, _, value = one.partition(b"\r\n\r\n")
+        name = _find_part_name(head)
+        if name and b"filename=" not in head and b"filename*=" not in head:
+            fields.append((name[1].decode("utf-8", "replace"), value.removesuffix(b"\r\n").decode("utf-8", "replace")))
+    return fields
 
 
 def clean_form(pairs: list[tuple[str, object]]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What the macros of a partner's postback stand for: the conversion as it was told, its click, the catalog's names."""
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from uuid import UUID
 
 from edge.tracking.catalog import Catalog, OfferView
 from edge.tracking.catalog_document import Partner
+from edge.tracking.macros import OUR_NOTES
 from edge.tracking.urls import encode_value
 
 Row = Mapping[str, Any]
@@ -102,9 +104,24 @@ def _file_name(facts: Facts) -> str:
     return next((one.name for one in creatives if one.id == facts.conversion.get("creative_id")), "")
 
 
+def _extra(facts: Facts, name: str) -> str:
+    return str(facts.click.get("extras", {}).get(name) or facts.conversion.get("extras", {}).get(name) or "")
+
+
+def _sha1_of(name: str) -> Source:
+    """As in offer URLs: lower-case hex."""
+
+    def hashed(facts: Facts) -> str:
+        value = _extra(facts, name)
+        return hashlib.sha1(value.encode("utf-8", "replace"), usedforsecurity=False).hexdigest() if value else ""
+
+    return hashed
+
+
 def _extras(facts: Facts) -> str:
     extras = facts.click.get("extras", {})
-    return "&".join(f"{encode_value(name)}={encode_value(value)}" for name, value in extras.items())
+    sent = ((name, value) for name, value in extras.items() if name not in OUR_NOTES)
+    return "&".join(f"{encode_value(name)}={encode_value(value)}" for name, value in sent)
 
 
 _SOURCES: dict[str, Source] = {
@@ -132,6 +149,7 @@ _SOURCES: dict[str, Source] = {
     "date": _moment("%Y-%m-%d"),
     "time": _moment("%H:%M:%S"),
     "datetime": _moment("%Y-%m-%d %H:%M:%S"),
+    **{f"{name}_sha1": _sha1_of(name) for name in ("google_aid", "ios_ifa")},
     "session_ip": _of_click("ip"),
     "country_code": lambda facts: facts.click.get("country") or facts.conversion.get("country"),
     "region_code": _of_click("region"),
@@ -153,7 +171,7 @@ def value_of(facts: Facts, name: str) -> str:
     """The macro's value by its canonical name; what has no column is looked for among the extras, the click's first."""
     source = _SOURCES.get(name)
     if source is None:
-        return str(facts.click.get("extras", {}).get(name) or facts.conversion.get("extras", {}).get(name) or "")
+        return _extra(facts, name)
     value = source(facts)
     return "" if value in (None, 0) else str(value)
 

@@ -20,12 +20,12 @@ def reply_to(translated: Translated, handled: Handled, reply: Reply, catalog: Ca
     """What `reply` says of `handled`. What is echoed is clean already, is cut, and is no HTML to any browser."""
     is_good = handled.outcome == "recorded" or translated.is_ignored
     facts = _facts(translated, handled, catalog)
-    status = 200 if is_good else reply.failure_status
+    status = reply.success_status if is_good else reply.failure_status
     body = reply.success if is_good else reply.failure
     said = translated.sent.get(reply.said_by, "") if is_good and reply.said_by else ""
     extra = (*handled.answer.extra, *NOSNIFF)
     if said:
-        return Answer(200, said[:MAX_SAID_CHARS].encode(), TEXT, extra=extra)
+        return Answer(status, said[:MAX_SAID_CHARS].encode(), TEXT, extra=extra)
     if isinstance(body, str):
         return Answer(status, body.replace("{problem}", facts["problem"]).encode(), TEXT, extra=extra)
     return Answer(status, orjson.dumps(_fill(body, facts)), JSON, extra=extra)

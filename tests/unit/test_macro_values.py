@@ -6,6 +6,7 @@ import re
 import pytest
 
 from edge.tracking.click import handle_click
+from edge.tracking.dialects import dispatch
 from edge.tracking.macros import _NAMES
 from edge.tracking.request import Handled
 from edge.tracking.surroundings import Device, Place
@@ -167,6 +168,13 @@ def test_params_are_all_that_has_no_macro_of_its_own() -> None:
     """A query string again: its separators stay, the values are encoded."""
     assert value("params", "gclid=a%26b&x+y=%C3%BC&aff_sub=s") == "gclid=a%26b&x%20y=%C3%BC"
     assert value("params") == ""
+
+
+def test_params_do_not_tell_the_dialect() -> None:
+    """It is our own note on the click, and no parameter that anybody sent."""
+    state = build_state(CATALOG.replace("MACRO", "params"))
+    answer = dispatch(state, request_of("gclid=g", path="/2/17/")).answer
+    assert answer.location.endswith("?v=gclid=g")
 
 
 def test_no_macro_fails_on_a_bare_click_or_tells_a_secret() -> None:

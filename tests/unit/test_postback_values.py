@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import sha1
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
@@ -82,7 +83,7 @@ def expand(template: str, *, conversion: dict[str, Any] = CONVERSION, click: dic
         "adv_sub": "adv1", "adv_sub3": "adv3", "adv_unique1": "u1", "customer_id": "c9", "conversion_unique_id": "order-7",
         "promo_code": "", "ip": "198.51.100.7", "session_ip": "203.0.113.77", "country_code": "DE", "region_code": "BE",
         "city": "K%C3%B6ln", "user_agent": "Mozilla%2F5.0%20%28X%29", "device_os": "Android", "device_brand": "Acme",
-        "google_aid": "g-1", "utm_term": "u-term", "cost": "", "contact_id": "", "nonsense": "",
+        "google_aid": "g-1", "google_aid_sha1": sha1(b"g-1").hexdigest(), "ios_ifa_sha1": "", "utm_term": "u-term", "cost": "", "contact_id": "", "nonsense": "",
         "date": "2026-11-22", "time": "12%3A30%3A05", "datetime": "2026-11-22%2012%3A30%3A05",
         "params": "google_aid=g-1&colour=r%C3%B6d%20%C3%B6",
     }.items(),
@@ -90,6 +91,20 @@ def expand(template: str, *, conversion: dict[str, Any] = CONVERSION, click: dic
 def test_each_macro_has_its_value_encoded_for_its_place(macro: str, value: str) -> None:
     """Nothing that a value holds can end it, or begin another parameter."""
     assert expand(f"a={{{macro}}}&z=1") == f"a={value}&z=1"
+
+
+def test_the_device_is_told_down_to_its_model() -> None:
+    """What has no column is read from the user agent once more; without one it is nothing."""
+    iphone = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 Version/17.4 Mobile/15E148 Safari/604.1"
+    template = "{device_model}-{device_os_version}"
+    assert expand(template, click={**CLICK, "user_agent": iphone}) == "iPhone-17.4"
+    assert expand(template, click={**CLICK, "user_agent": ""}) == expand(template, click={}) == "-"
+
+
+def test_params_hold_nothing_that_nobody_sent() -> None:
+    """Our own notes on a click are for its story: neither the dialect nor a rule is a partner's business."""
+    notes = {"dialect": "everflow", "rule": "2", "rule_reason": "not in France", "requested_offer_id": "20"}
+    assert expand("{params}", click={**CLICK, "extras": {**notes, "gclid": "g"}}) == "gclid=g"
 
 
 def test_a_goal_is_told_by_id_and_name() -> None:

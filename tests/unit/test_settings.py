@@ -99,7 +99,8 @@ def test_a_value_is_parsed_into_its_unit(name: str, text: str, field: str, value
         ("LANE", "maybe"), ("IP_STORAGE", "some"), ("CLICK_DURABILITY", "ram"), ("HOST", "a b"),
         ("FALLBACK_URL", "javascript:alert(1)"), ("FALLBACK_URL", "https://"), ("FALLBACK_URL", "https://a/\r\nX: y"),
         ("FALLBACK_URL", "https://[/"), ("TLS_CERT", "/nowhere/cert.pem"), ("DATA_DIR", "a\0b"),
-        ("FSYNC_INTERVAL_MS", "0"), ("BATCH_ROWS", "9" * 40),
+        ("FSYNC_INTERVAL_MS", "0"), ("BATCH_ROWS", "9" * 40), ("DATA_DIR", " "), ("GEOIP_DB", " "), ("HOST", "a..b"),
+        ("HOST", "."), ("ADMIN_HOST", "a" * 64),
     ],
 )  # fmt: skip
 def test_a_value_that_is_not_allowed_is_named_with_what_is(name: str, text: str) -> None:

@@ -14,7 +14,7 @@ from tests.wire.port import request_of
 STATUSES = {"approved", "pending", "rejected", "reversed"}
 OURS = {
     "transaction_id", "offer_id", "aff_id", "goal_id", "goal_name", "amount", "payout", "revenue", "currency", "source",
-    "url", "url_id", "file_id", "contact_id", "promo_code", "security_token", "datetime", "ip", "ios_ifa", "landing_url",
+    "url", "url_id", "file_id", "contact_id", "promo_code", "security_token", "datetime", "ip", "ios_ifa", "landing_url", "cost",
     "adv_unique1", *(f"aff_sub{number}" for number in range(1, 6)), *(f"adv_sub{number}" for number in range(1, 6)),
 }  # fmt: skip
 """What a vendor's parameter may become."""

@@ -129,6 +129,8 @@ LINES = [
     b"GET aff_c?offer_id=17 HTTP/1.1",
     b"GET /aff_c?" + b"x" * 8200 + b" HTTP/1.1",
     b" GET /aff_c?offer_id=17 HTTP/1.1",
+    # Behind the last parameter that is kept.
+    *(b"GET /aff_c?offer_id=17&aff_id=2" + b"&a=b" * 100 + b"&c=%cd HTTP/1.1" % code for code in (1, 10, 13, 127)),
 ]
 
 

@@ -1,6 +1,7 @@
 """How connections of the public port end: at a worker's end, and before they have begun."""
 
 import asyncio
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,27 @@ async def test_what_is_handed_over_is_answered_before_the_end(tmp_path: Path) ->
             assert said == ["", "close"]
             assert await wire.is_closed()
             await retiring
+
+
+async def test_what_comes_behind_the_last_request_is_not_kept(tmp_path: Path) -> None:
+    """While its answer waits for a slow disk, a client that goes on talking fills no memory."""
+    disk = GatedDisk()
+    async with serving(tmp_path, disk=disk) as port:
+        click_id = await port.click()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
+        disk.gate.clear()
+        tracemalloc.start()
+        try:
+            writer.write(f"GET /aff_lsr?transaction_id={click_id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            for _ in range(400):
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+            assert tracemalloc.get_traced_memory()[0] < 4_000_000
+        finally:
+            tracemalloc.stop()
+            disk.gate.set()
+        assert (await reader.readuntil(b"success=true;")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
 
 
 async def test_who_does_not_shake_hands_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

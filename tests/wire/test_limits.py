@@ -70,6 +70,17 @@ async def test_a_head_has_32_kib(tmp_path: Path) -> None:
         assert len(port.events()) == 1
 
 
+@pytest.mark.parametrize("is_lane_on", [False, True])
+async def test_one_header_may_be_nearly_all_of_the_head(tmp_path: Path, is_lane_on: bool) -> None:
+    """A browser that knows many offers sends many cookies; whoever answers, the whole head is what counts."""
+    async with serving(tmp_path, is_lane_on=is_lane_on) as port:
+        field = b"Host: x\r\nCookie: " + b"y" * 31_000 + b"\r\n"
+        assert (await exchange(port, line_of(200) + field + b"\r\n")).status == 302
+        body = f"transaction_id={await port.click()}".encode()
+        length = f"Content-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        assert (await exchange(port, b"POST /aff_lsr HTTP/1.1\r\n" + field + length + body)).status == 200
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_body_has_64_kib(tmp_path: Path, is_chunked: bool) -> None:
     """At the limit it is recorded, one byte more is 413; with and without a length."""

@@ -8,7 +8,7 @@ import pytest
 
 from edge.tracking.request import PIXEL_GIF
 from storage.journal.events import Click, Conversion, Impression
-from tests.wire.port import Port, Reply, serving, session_of
+from tests.wire.port import CATALOG, Port, Reply, serving, session_of
 
 pytestmark = pytest.mark.both_loops
 
@@ -80,6 +80,28 @@ async def test_a_goals_pixel_names_its_goal(tmp_path: Path) -> None:
         for query, goal_id in (("goal_id=1", 1), ("goal_name=lead", 1), ("goal_id=9", 9), ("goal_name=nothing", 0)):
             assert is_gif(await port.get(f"/aff_goal?a=l&offer_id=17&{query}", f"Cookie: {cookie}"))
             assert port.last(Conversion).goal_id == goal_id
+
+
+async def test_a_goals_id_alone_finds_the_offer_among_the_cookies(tmp_path: Path) -> None:
+    """`/aff_goal?a=l&goal_id=`, as TUNE writes it; what more than one of the browser's offers has names none of them."""
+    catalog = CATALOG.replace('name = "First click wins"', 'name = "First click wins"\ngoals = [{ id = 2, name = "x" }]')
+    async with serving(tmp_path, catalog=catalog) as port:
+        id_17, cookie_17 = await click(port, 17)
+        id_18, cookie_18 = await click(port, 18)
+        both = f"a=b; {cookie_17}; {cookie_18}"
+        for cookie, goal_id, click_id, offer_id in (
+            (both, 1, id_17, 17),
+            (cookie_18, 2, id_18, 18),
+            (both, 2, "", 0),
+            (both, 3, "", 0),
+            (f"{cookie_17}0; ce_99=x; ce_17=", 1, "", 0),
+            ("ce_17=x.y;" * 2000, 1, "", 0),
+        ):
+            assert is_gif(await port.get(f"/aff_goal?a=l&goal_id={goal_id}", f"Cookie: {cookie}"))
+            event = port.last(Conversion)
+            assert (event.click_id.hex(), event.offer_id, event.goal_id) == (click_id, offer_id, goal_id)
+        assert is_gif(await port.get("/aff_goal?a=l&goal_id=1", f"Cookie: {both}", "Sec-GPC: 1"))
+        assert port.last(Conversion).click_id == b""
 
 
 async def test_a_pixel_may_be_a_script(tmp_path: Path) -> None:

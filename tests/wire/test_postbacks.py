@@ -20,6 +20,14 @@ SUCCESS = (200, b"success=true;")
 FORM = "application/x-www-form-urlencoded"
 
 
+MULTIPART = "multipart/form-data; boundary=x"
+
+
+def part(name: str, value: bytes) -> bytes:
+    """A field of a form in parts."""
+    return b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), value)
+
+
 def failure(message: str) -> tuple[int, bytes]:
     return 200, f"success=false; err_msg={message};".encode()
 
@@ -155,6 +163,23 @@ async def test_a_postback_may_be_a_form_or_json(tmp_path: Path, path: str) -> No
         assert len(port.events()) == 5
 
 
+async def test_a_form_may_come_in_parts(tmp_path: Path) -> None:
+    """As PHP's curl posts an array and `curl -F` a field: no success for a sale whose amount was not read."""
+    async with serving(tmp_path) as port, aiohttp.ClientSession() as session:
+        click_id = await port.click()
+        form = aiohttp.FormData({"amount": "49.90", "adv_sub": "ü +&=\r\n--", "adv_sub2": "", "filename": "x"})
+        form.add_field("receipt", b"\xff" * 1000, filename="amount.txt")
+        async with session.post(f"{port.origin}/aff_lsr?transaction_id={click_id}", data=form) as answer:
+            assert (answer.status, await answer.read()) == SUCCESS
+        sent = {"transaction_id": click_id, "amount": "49.90", "adv_sub1": "ü +&=--", "filename": "x"}
+        assert port.last(Conversion).params == sent
+        body = part("transaction_id", click_id.encode()) + part("amount", b"7") + b"--x--\r\n"
+        for boundary in ("x", '"x"', '"x"; charset=utf-8'):
+            reply = await port.post("/aff_lsr", body, f"multipart/form-data; boundary={boundary}")
+            assert (reply.status, reply.body) == SUCCESS
+            assert port.last(Conversion).params == {"transaction_id": click_id, "amount": "7"}
+
+
 async def test_amounts_in_json_never_become_floats(tmp_path: Path) -> None:
     """Eighteen digits arrive as eighteen digits."""
     async with serving(tmp_path) as port:
@@ -181,6 +206,16 @@ async def test_a_body_that_waits_for_permission_gets_it(tmp_path: Path) -> None:
             assert (await wire.reply()).status == 413
 
 
+async def test_a_client_of_http_1_0_is_asked_for_nothing(tmp_path: Path) -> None:
+    """RFC 9110 10.1.1: it knows no `100 Continue`, and would take it for the answer."""
+    async with serving(tmp_path) as port, port.wire() as wire:
+        body = f"transaction_id={await port.click()}".encode()
+        head = f"POST /aff_lsr HTTP/1.0\r\nContent-Type: {FORM}\r\nExpect: 100-continue\r\nContent-Length: {len(body)}"
+        wire.send(head.encode() + b"\r\n\r\n" + body)
+        reply = await wire.reply()
+        assert (reply.status, reply.body) == SUCCESS
+
+
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
@@ -195,6 +230,10 @@ async def test_a_body_that_waits_for_permission_gets_it(tmp_path: Path) -> None:
         (b'{"a":NaN}', "application/json"),
         ('{"a":1}'.encode("utf-16"), "application/json"),
         (b"a=b&" * 101, FORM),
+        (part("a", b"b") * 101 + b"--x--", MULTIPART),
+        (part("transaction_id", b"abc"), MULTIPART.replace("x", "y")),
+        (part("transaction_id", b"abc"), "multipart/form-data"),
+        (b"--" * 30_000, "multipart/form-data; boundary=-"),
     ],
 )
 async def test_a_body_that_is_no_form_and_no_flat_object_is_refused(
@@ -214,7 +253,7 @@ async def test_a_body_that_is_no_form_and_no_flat_object_is_refused(
         (b'{"transaction_id":null}', "application/json"),
         (b'{"transaction_id":["x"]}', "application/json"),
         (b"\x00\xff\xfe", FORM),
-        (b'--x\r\nContent-Disposition: form-data; name="transaction_id"\r\n\r\nabc\r\n--x--', "multipart/form-data; boundary=x"),
+        (b'--x\r\nContent-Disposition: form-data; filename="transaction_id"\r\n\r\nabc\r\n--x--', "multipart/form-data; boundary=x"),
         (b"<xml/>", "text/xml"),
         (b"\xff" * 100, ";;;=\xff/"),
     ],

@@ -24,6 +24,7 @@ class Reply(NamedTuple):
     success: str | Mapping[str, object]
     failure: str | Mapping[str, object]
     failure_status: int = 200
+    success_status: int = 200
     said_by: str = ""
     """The parameter in which the sender says what success is to read like."""
     assumed: Literal["", "success", "failure", "both"] = ""
