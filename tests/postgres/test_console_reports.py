@@ -260,7 +260,8 @@ async def test_the_chart_has_every_day_and_the_time_before(filled: Filled, data_
         assert series["now"] == {"clicks": [0, 32, 40], "cr": [None, 12.5, 10]}
         assert series["before"]["clicks"] == [0, 0, 0]
         assert await (await client.get(f"/reports/chart.json?dimensions=offer&{span}")).json() is None
-        days = f"from={TODAY - timedelta(days=4):%Y-%m-%d}&to={TODAY:%Y-%m-%d}&timezone=Asia/Kolkata"
+        tomorrow = TODAY + timedelta(days=1)  # as it is there in the evening
+        days = f"from={TODAY - timedelta(days=4):%Y-%m-%d}&to={tomorrow:%Y-%m-%d}&timezone=Asia/Kolkata"
         found = await (await client.get(f"/reports/chart.json?dimensions=hour&metrics=gross_clicks&offer=17&{days}")).json()
         total = await (await client.get(f"/reports/chart.json?dimensions=date&metrics=gross_clicks&offer=17&{days}")).json()
         counts = [sum(chart["series"][0]["now"]["gross_clicks"]) for chart in (found, total)]
