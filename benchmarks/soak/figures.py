@@ -22,9 +22,13 @@ MIN_LIFE_S, MIN_LIFE_SHARE = 180.0, 1 / 6
 MAX_SLOPE_KIB_PER_MIN = 512.0
 MAX_GROWTH_KIB = 2048
 """Growth that is still flat however steep: an arena or two."""
-WINDOWS, JUMPS = 12, 2
+WINDOWS, JUMPS, MIN_CALM_SAMPLES = 12, 2, 48
 """Memory is compared between so many parts of a life; so many of the steps from one to the next do not count: the first
 batch of the largest rows makes a process larger for good, and that is no leak."""
+CATCHING_UP_S = 15.0
+"""After a fault a drain takes what has piled up, its largest batches, and keeps the room for them. That is judged apart:"""
+MAX_LEAP_KIB = 96 * 1024
+"""what all faults together may add to a process in the judged part of its life. A flood's batch takes half of it."""
 CONNECTIONS_OF_A_USER = 2
 
 
@@ -55,7 +59,7 @@ def summarize(found: Soak) -> dict[str, Any]:
         "partners_told": found.reckoning.told,
         "partners_told_again": found.reckoning.told_again,
         "all_stored_after_s": found.reckoning.stored_after_s,
-        "memory": [memory_of(life) for life in judged_lives(found)],
+        "memory": [memory_of(life, found.struck) for life in judged_lives(found)],
         "memory_bound_kib_per_min": MAX_SLOPE_KIB_PER_MIN,
         "exit_code": found.exit_code,
     }
@@ -74,7 +78,7 @@ def judge(found: Soak) -> list[str]:
     rate = len(quiet) / max(1.0, _quiet_seconds(found))
     if rate < found.rate_per_s * MIN_RATE_SHARE:
         faults.append(f"without a fault {rate:.0f} requests a second were sent, not {found.rate_per_s}")
-    return faults + [line for life in judged_lives(found) for line in memory_faults(life)]
+    return faults + [line for life in judged_lives(found) for line in memory_faults(life, found.struck)]
 
 
 def judged_lives(found: Soak) -> list[Life]:
@@ -84,33 +88,58 @@ def judged_lives(found: Soak) -> list[Life]:
     return [life for life in lives if life.seconds[-1] - life.seconds[0] >= least_s]
 
 
-def memory_of(life: Life) -> dict[str, Any]:
-    """Of one process: what it held, and how it grew."""
-    slope, growth = slope_of(life)
+def memory_of(life: Life, struck: Sequence[Struck]) -> dict[str, Any]:
+    """Of one process: what it held, how it grew, and what faults added."""
+    slope, growth = slope_of(calm_part(life, struck))
     return {
         "process": life.name,
         "lived_s": round(life.seconds[-1] - life.seconds[0]),
         "max_mib": round(max(life.kib) / 1024, 1),
         "slope_kib_per_min": round(slope, 1),
         "growth_kib": round(growth),
+        "leap_kib": leap_of(life, struck),
     }
 
 
-def slope_of(life: Life) -> tuple[float, float]:
-    """(KiB per minute, KiB in all) by which a process steadily grew over the last two thirds of its life."""
-    first = len(life.kib) // 3
-    later, minutes = life.kib[first:], (life.seconds[-1] - life.seconds[first]) / 60
-    levels = [statistics.median(later[len(later) * n // WINDOWS : len(later) * (n + 1) // WINDOWS]) for n in range(WINDOWS)]
+def calm_part(life: Life, struck: Sequence[Struck]) -> Life:
+    """The last two thirds of a life without faults and what follows on them, put together: time and memory stand still there."""
+    calm, skipped_s, skipped_kib = Life(life.pid, life.name), 0.0, 0
+    samples = list(zip(life.seconds, life.kib, strict=True))[len(life.kib) // 3 :]
+    for (before_s, before_kib), (at_s, kib) in pairwise(samples):
+        if any(one.began_s <= at_s and before_s <= one.well_s + CATCHING_UP_S for one in struck):
+            skipped_s, skipped_kib = skipped_s + at_s - before_s, skipped_kib + kib - before_kib
+            continue
+        calm.seconds.append(at_s - skipped_s)
+        calm.kib.append(kib - skipped_kib)
+    return calm
+
+
+def leap_of(life: Life, struck: Sequence[Struck]) -> int:
+    """KiB that faults added, in the same part of its life."""
+    calm, later = calm_part(life, struck).kib, life.kib[len(life.kib) // 3 :]
+    return later[-1] - later[0] - (calm[-1] - calm[0] if calm else 0)
+
+
+def slope_of(calm: Life) -> tuple[float, float]:
+    """(KiB per minute, KiB in all) by which a process steadily grew; nought where there is too little to judge by."""
+    if len(calm.kib) < MIN_CALM_SAMPLES:
+        return 0.0, 0.0
+    count, minutes = len(calm.kib), (calm.seconds[-1] - calm.seconds[0]) / 60
+    levels = [statistics.median(calm.kib[count * n // WINDOWS : count * (n + 1) // WINDOWS]) for n in range(WINDOWS)]
     steps = sorted(after - before for before, after in pairwise(levels))
     growth = sum(steps[:-JUMPS]) * len(steps) / (len(steps) - JUMPS)
     return growth / (minutes * len(steps) / WINDOWS), growth
 
 
-def memory_faults(life: Life) -> list[str]:
-    slope, growth = slope_of(life)
-    if slope <= MAX_SLOPE_KIB_PER_MIN or growth <= MAX_GROWTH_KIB:
-        return []
-    return [f"{life.name} ({life.pid}) grows by {slope:.0f} KiB a minute"]
+def memory_faults(life: Life, struck: Sequence[Struck] = ()) -> list[str]:
+    """What is wrong with a process's memory."""
+    slope, growth = slope_of(calm_part(life, struck))
+    faults = []
+    if slope > MAX_SLOPE_KIB_PER_MIN and growth > MAX_GROWTH_KIB:
+        faults.append(f"{life.name} ({life.pid}) grows by {slope:.0f} KiB a minute")
+    if (leap := leap_of(life, struck)) > MAX_LEAP_KIB:
+        faults.append(f"{life.name} ({life.pid}) grew by {leap} KiB through faults")
+    return faults
 
 
 def _by_phase(found: Soak) -> tuple[list[Entry], list[list[Entry]]]:

@@ -97,10 +97,10 @@ def _counts(figures: Mapping[str, Any]) -> str:
 
 def _memory(figures: Mapping[str, Any]) -> str:
     rows = [
-        (one["process"], one["lived_s"], one["max_mib"], one["slope_kib_per_min"], one["growth_kib"])
+        (one["process"], one["lived_s"], one["max_mib"], one["slope_kib_per_min"], one["growth_kib"], one["leap_kib"])
         for one in figures["memory"]
     ]
-    return _table(("process", "lived s", "at most MiB", "slope KiB/min", "growth KiB"), rows)
+    return _table(("process", "lived s", "at most MiB", "slope KiB/min", "growth KiB", "by faults KiB"), rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

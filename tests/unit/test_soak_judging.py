@@ -95,3 +95,17 @@ def test_a_slow_leak_is_seen_and_a_plateau_is_not() -> None:
     assert figures.memory_faults(grown(1.2 * figures.MAX_SLOPE_KIB_PER_MIN, 30)) != []
     assert figures.memory_faults(grown(0.8 * figures.MAX_SLOPE_KIB_PER_MIN, 30)) == []
     assert figures.memory_faults(grown(3 * figures.MAX_SLOPE_KIB_PER_MIN, 4, step_kib=30_000)) != []
+
+
+def test_what_faults_add_is_judged_apart() -> None:
+    """A step at each of many faults is a larger batch; all of them together have a bound, and between them nothing may grow."""
+    life, leak = grown(0, 30), grown(2 * figures.MAX_SLOPE_KIB_PER_MIN, 30)
+    struck = []
+    for number in range(5):
+        at_s = life.seconds[800 + number * 150]
+        struck.append(Struck(FAULTS[0], at_s, at_s + 3))
+    for kib_each, is_well in ((5_000, True), (25_000, False)):
+        stepped = Life(1, "drain 1", life.seconds, [kib + kib_each * sum(one.began_s < at_s for one in struck)
+                                                    for at_s, kib in zip(life.seconds, life.kib, strict=True)])  # fmt: skip
+        assert (figures.memory_faults(stepped, struck) == []) is is_well
+    assert figures.memory_faults(Life(1, "drain 1", life.seconds, leak.kib), struck) != []
