@@ -156,6 +156,27 @@ async def test_streams_are_bounded_and_end_with_the_process(studio: Studio, monk
         await second.read()
 
 
+async def test_who_is_still_told_what_it_missed_has_a_place(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key that comes back many times at once takes no more places than one after the other."""
+    monkeypatch.setattr(live, "MAX_OF_A_KEY", 1)
+    begun, missed = asyncio.Event(), asyncio.Event()
+
+    async def catch_up(listener: Listener, since: Since) -> None:
+        begun.set()
+        await missed.wait()
+
+    monkeypatch.setattr(studio.feed, "_catch_up", catch_up)
+    first = asyncio.create_task(studio.client.get("/api/v1/events", headers={**bearer("p2"), "Last-Event-ID": "1-1"}))
+    await begun.wait()
+    second = await studio.client.get("/api/v1/events", headers=bearer("p2"))
+    other = await studio.client.get("/api/v1/events", headers=bearer("a1"))
+    missed.set()
+    answers = [await first, second, other]
+    assert [one.status for one in answers] == [200, 429, 200]
+    for one in answers:
+        one.close()
+
+
 async def test_a_listener_that_does_not_keep_up_is_marked_and_its_queue_stays_bounded() -> None:
     """What others are told does not wait for it."""
     listener = Listener(Interest())
