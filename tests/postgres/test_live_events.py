@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from edge.admin import live
+from edge.admin import authentication, live
 from edge.admin.api import OPERATIONS
 from edge.admin.api import live as streaming
 from edge.admin.api.server import make_api
@@ -134,6 +134,20 @@ async def test_a_stream_goes_on_where_it_was_broken_off(studio: Studio) -> None:
     await studio.happen(2)
     assert [event["aff_id"] for event in await heard(again, 1)] == [2]
     again.close()
+
+
+async def test_a_key_that_is_revoked_hears_nothing_more(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what happens before the next sign of life; the stream ends."""
+    monkeypatch.setattr(streaming, "HEARTBEAT_S", 60.0)
+    monkeypatch.setattr(streaming, "BELIEVED_S", 0.0)
+    monkeypatch.setattr(authentication, "KNOWN_S", 0.0)
+    stream = await studio.listen("p2")
+    await studio.happen(2)
+    assert [event["aff_id"] for event in await heard(stream, 1)] == [2]
+    await studio.bench.conn.execute("UPDATE api_keys SET revoked_at = now() WHERE scope = 'partner'")
+    await studio.happen(2)
+    async with asyncio.timeout(20):
+        assert await stream.read() == b""
 
 
 async def test_streams_are_bounded_and_end_with_the_process(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
