@@ -1,9 +1,11 @@
 """Whose token is it: looked up at most every two seconds, and guessing is slowed down per address."""
 
+import asyncio
 import time
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from edge.errors import UserError
 from storage.postgres.api_keys import ApiKey, Connection, find_by_hash, hash_token, note_use
@@ -69,18 +71,38 @@ class KeyRing:
         self._known: dict[bytes, tuple[float, ApiKey]] = {}
         self._noted_s: dict[int, float] = {}
         self._failures = Windows(MAX_FAILURES, clock)
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By address: held while an unknown token of it is looked up."""
 
     async def find(self, connecting: Connecting, token: str, address: str = "") -> ApiKey | None:
         """The key in force of that token; None: nobody's. TooManyFailures, and whatever `connecting` raises."""
         if not 0 < len(token) <= MAX_TOKEN_CHARS:
             return None
         token_hash = hash_token(token)
-        known = self._known.get(token_hash)
-        if known is not None and self._clock() - known[0] < KNOWN_S:
-            return known[1]
-        allowance = self._failures.take(address, cost=0)
-        if known is None and address and allowance.is_over:
-            raise TooManyFailures(allowance.reset_s)
+        if known := self._lately(token_hash):
+            return known
+        if token_hash in self._known or not address:
+            return await self._look_up(connecting, token_hash, address)
+        # One after the other: guesses that come all at once are counted like others before the next is looked up.
+        async with self._asking.setdefault(address, asyncio.Lock()):
+            if known := self._lately(token_hash):
+                return known
+            allowance = self._failures.take(address, cost=0)
+            if allowance.is_over:
+                raise TooManyFailures(allowance.reset_s)
+            return await self._look_up(connecting, token_hash, address)
+
+    def forget(self, key_id: int) -> None:
+        """Ask again for that key: it was changed or revoked here."""
+        for token_hash in [one for one, (_, key) in self._known.items() if key.key_id == key_id]:
+            del self._known[token_hash]
+
+    def _lately(self, token_hash: bytes) -> ApiKey | None:
+        """The key, if it was asked for a moment ago."""
+        asked_s, key = self._known.get(token_hash, (0.0, None))
+        return key if key is not None and self._clock() - asked_s < KNOWN_S else None
+
+    async def _look_up(self, connecting: Connecting, token_hash: bytes, address: str) -> ApiKey | None:
         async with connecting() as conn:
             key = await find_by_hash(conn, token_hash)
             if key is None or not key.is_in_force:
@@ -90,11 +112,6 @@ class KeyRing:
             await self._note(conn, key)
         self._remember(token_hash, key)
         return key
-
-    def forget(self, key_id: int) -> None:
-        """Ask again for that key: it was changed or revoked here."""
-        for token_hash in [one for one, (_, key) in self._known.items() if key.key_id == key_id]:
-            del self._known[token_hash]
 
     async def _note(self, conn: Connection, key: ApiKey) -> None:
         now_s = self._clock()

@@ -145,6 +145,8 @@ class LiveFeed:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._listeners: set[Listener] = set()
+        self._places: list[int] = []
+        """The keys of all that listen or are still being told what they missed."""
         self._looking: asyncio.Task[None] | None = None
         self._is_closed = False
         self._owners: dict[tuple[int, int], int] = {}
@@ -154,18 +156,20 @@ class LiveFeed:
     @asynccontextmanager
     async def listen(self, interest: Interest, since: Since | None = None) -> AsyncIterator[Listener]:
         """Listen for as long as the block lasts; with `since` what was missed comes first, as far as it is at hand."""
-        own = sum(one.interest.key_id == interest.key_id for one in self._listeners) if interest.key_id else 0
-        if len(self._listeners) >= MAX_LISTENERS or own >= MAX_OF_A_KEY or self._is_closed:
+        own = self._places.count(interest.key_id) if interest.key_id else 0
+        if len(self._places) >= MAX_LISTENERS or own >= MAX_OF_A_KEY or self._is_closed:
             raise TooManyListeners
+        self._places.append(interest.key_id)
         listener = Listener(interest)
-        if since is not None:
-            await self._catch_up(listener, since)
-        self._listeners.add(listener)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
         try:
+            if since is not None:
+                await self._catch_up(listener, since)
+            self._listeners.add(listener)
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
             yield listener
         finally:
+            self._places.remove(interest.key_id)
             self._listeners.discard(listener)
             if not self._listeners and self._looking is not None:
                 self._looking.cancel()

@@ -142,11 +142,13 @@ class Sender:
         return len(due)
 
     def _begin(self, due: Due, found: Mapping[UUID, PostbackFacts]) -> None:
-        stored = found.get(due.conversion_id)
+        stored, partner = found.get(due.conversion_id), self._catalog.partner(due.aff_id)
         if stored is None:
             self._give_up(due, "the conversion is not stored any more")
-        elif self._catalog.partner(due.aff_id) is None:
+        elif partner is None:
             self._give_up(due, f"partner {due.aff_id} is not in the catalog any more")
+        elif partner.status == "blocked":
+            self._give_up(due, f"partner {due.aff_id} is blocked")
         else:
             facts = Facts(due, stored.conversion, stored.click or {}, self._catalog)
             flight = asyncio.create_task(deliver(self._client, due, facts, self._settings.postback_retry_s))

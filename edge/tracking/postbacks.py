@@ -17,8 +17,9 @@ GROWTH = 3
 LONGEST_PAUSE_S = 6 * 3600.0
 GONE = 410
 
+# Each name is looked through once: what a partner answers may be nothing but names, thousands of them.
 _SECRET_PARAMETER = re.compile(
-    r"(?<=[?&])([^=&#]*(?:secret|token|passw|api_?key|signature)[^=&#]*=)[^&#]+", re.IGNORECASE
+    r"(?<=[?&])(?=[^?=&#]*(?:secret|token|passw|api_?key|signature))([^?=&#]*=)[^&#]+", re.IGNORECASE
 )
 
 

@@ -162,6 +162,7 @@ async def test_an_address_puts_no_words_into_our_mouth(filled: Filled, data_dir:
 async def test_a_stream_ends_with_its_key(filled: Filled, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within seconds of the revocation, though nothing happens."""
     monkeypatch.setattr(streaming, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(streaming, "BELIEVED_S", 0.05)
     conn = await connect(filled.url)
     await conn.execute("INSERT INTO api_keys (name, key_hash, scope) VALUES ('brief', sha256('ce_brief'), 'reports')")
     key_id = await conn.fetchval("SELECT key_id FROM api_keys WHERE name = 'brief'")

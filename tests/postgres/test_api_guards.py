@@ -214,6 +214,14 @@ async def test_who_guesses_keys_is_slowed_down_and_who_has_one_is_not(client: Cl
     assert (await client.get("/api/v1/whoami", headers=ROOT)).status == 200
 
 
+async def test_guesses_that_come_all_at_once_are_counted_too(client: Client) -> None:
+    """No more of them are looked up than of those that come one after the other."""
+    guesses = [client.get("/api/v1/whoami", headers=bearer(f"guess-{n}")) for n in range(3 * MAX_FAILURES)]
+    statuses = [answer.status for answer in await asyncio.gather(*guesses)]
+    assert statuses.count(401) <= 2 * MAX_FAILURES  # a minute of the clock may end in between
+    assert statuses.count(429) >= MAX_FAILURES
+
+
 async def test_every_answer_carries_its_request_s_id_and_is_kept_by_nobody(client: Client) -> None:
     """The client's own id where it has a decent form; problems have it in their body; nothing allows other origins."""
     for path, headers in (("/api/v1/whoami", ROOT), ("/api/v1/nothing", ROOT), ("/api/v1/whoami", {})):

@@ -1,5 +1,6 @@
 """Who gets into the console, and what each may see and do there."""
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -84,6 +85,15 @@ async def test_guessing_keys_is_slowed_down(filled: Filled, data_dir: Path) -> N
         answer = await client.post("/login", data={"key": KEYS["admin"][0]})
         assert answer.status == 429
         assert 0 < int(answer.headers["Retry-After"]) <= FORGIVEN_AFTER_S
+
+
+async def test_guesses_that_come_all_at_once_are_counted_too(filled: Filled, data_dir: Path) -> None:
+    """No more of them are looked up than of those that come one after the other."""
+    async with open_console(filled.url, data_dir) as client:
+        guesses = [client.post("/login", data={"key": f"ce_guess{number}"}) for number in range(4 * FAILURES_ALLOWED)]
+        statuses = [answer.status for answer in await asyncio.gather(*guesses)]
+    assert statuses.count(401) == FAILURES_ALLOWED
+    assert statuses.count(429) == 3 * FAILURES_ALLOWED
 
 
 def test_wrong_keys_are_forgiven_after_a_minute_and_by_a_right_one() -> None:

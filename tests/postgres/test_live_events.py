@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from edge.admin import live
+from edge.admin import authentication, live
 from edge.admin.api import OPERATIONS
 from edge.admin.api import live as streaming
 from edge.admin.api.server import make_api
@@ -136,6 +136,20 @@ async def test_a_stream_goes_on_where_it_was_broken_off(studio: Studio) -> None:
     again.close()
 
 
+async def test_a_key_that_is_revoked_hears_nothing_more(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what happens before the next sign of life; the stream ends."""
+    monkeypatch.setattr(streaming, "HEARTBEAT_S", 60.0)
+    monkeypatch.setattr(streaming, "BELIEVED_S", 0.0)
+    monkeypatch.setattr(authentication, "KNOWN_S", 0.0)
+    stream = await studio.listen("p2")
+    await studio.happen(2)
+    assert [event["aff_id"] for event in await heard(stream, 1)] == [2]
+    await studio.bench.conn.execute("UPDATE api_keys SET revoked_at = now() WHERE scope = 'partner'")
+    await studio.happen(2)
+    async with asyncio.timeout(20):
+        assert await stream.read() == b""
+
+
 async def test_streams_are_bounded_and_end_with_the_process(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is refused; one that lags is told; a stop lets all go at once; bad filters are named."""
     monkeypatch.setattr(live, "MAX_LISTENERS", 2)
@@ -154,6 +168,27 @@ async def test_streams_are_bounded_and_end_with_the_process(studio: Studio, monk
     async with asyncio.timeout(10):
         await first.read()
         await second.read()
+
+
+async def test_who_is_still_told_what_it_missed_has_a_place(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key that comes back many times at once takes no more places than one after the other."""
+    monkeypatch.setattr(live, "MAX_OF_A_KEY", 1)
+    begun, missed = asyncio.Event(), asyncio.Event()
+
+    async def catch_up(listener: Listener, since: Since) -> None:
+        begun.set()
+        await missed.wait()
+
+    monkeypatch.setattr(studio.feed, "_catch_up", catch_up)
+    first = asyncio.create_task(studio.client.get("/api/v1/events", headers={**bearer("p2"), "Last-Event-ID": "1-1"}))
+    await begun.wait()
+    second = await studio.client.get("/api/v1/events", headers=bearer("p2"))
+    other = await studio.client.get("/api/v1/events", headers=bearer("a1"))
+    missed.set()
+    answers = [await first, second, other]
+    assert [one.status for one in answers] == [200, 429, 200]
+    for one in answers:
+        one.close()
 
 
 async def test_a_listener_that_does_not_keep_up_is_marked_and_its_queue_stays_bounded() -> None:

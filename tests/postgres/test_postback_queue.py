@@ -343,3 +343,14 @@ async def test_a_partner_that_left_the_catalog_is_not_told(bench: Bench) -> None
             await until(lambda: has(bench, dead=1))
     assert [one["error"] for one in await log_of(bench)] == ["partner 2 is not in the catalog any more"]
     assert partner.heard == []
+
+
+async def test_a_partner_that_was_blocked_meanwhile_is_not_told(bench: Bench) -> None:
+    """What was queued before is given up with the reason, whatever its next attempt would have said."""
+    async with PartnerServer().listening() as partner:
+        await tell(bench, partner)
+        await bench.apply(partners_toml('status = "blocked"'))
+        async with sending(bench):
+            await until(lambda: has(bench, dead=1))
+    assert [one["error"] for one in await log_of(bench)] == ["partner 2 is blocked"]
+    assert partner.heard == []

@@ -14,7 +14,9 @@ from edge.admin.backend import DatabaseAway
 from edge.admin.live import Happened, Interest, Listener, LiveFeed, Since, TooManyListeners, feed_of
 
 HEARTBEAT_S = 5.0
-"""After so long the stream says that it is alive, and asks whether its key still is."""
+"""After so long the stream says that it is alive."""
+BELIEVED_S = 1.0
+"""After so long it asks whether its key still is, before it tells anything more."""
 READER_TIMEOUT_S = 30.0
 """A reader that takes nothing for so long is gone."""
 _MEDIA = "text/event-stream"
@@ -64,7 +66,7 @@ async def send_events(
 ) -> web.StreamResponse:
     """The events of that interest as an answer to the request; `Last-Event-ID` says where the client was.
 
-    `is_allowed`: whether whoever listens still may; asked every few seconds.
+    `is_allowed`: whether whoever listens still may; asked before what is told, at most once a second.
     """
     since = Since.parse(request.headers.get("Last-Event-ID", ""))
     try:
@@ -96,7 +98,7 @@ async def _pass_on(
             event = await listener.next(HEARTBEAT_S)
         except TimeoutError:
             is_quiet = True
-        if time.monotonic() - asked_s >= HEARTBEAT_S:
+        if time.monotonic() - asked_s >= BELIEVED_S:
             if not await is_allowed():
                 return
             asked_s = time.monotonic()

@@ -34,16 +34,15 @@ class Login:
         """A session for a key that stands; else the form again with what is wrong."""
         if comes_from_elsewhere(request):
             return self._form(request, "", "That form came from another site.", 403)
-        address = address_of(self._shared.backend, request)
+        form, address = await request.post(), address_of(self._shared.backend, request)
         if wait_s := self._attempts.wait_s(address):
             response = self._form(request, "", f"Too many wrong keys: wait {math.ceil(wait_s)} seconds.", 429)
             response.headers["Retry-After"] = str(math.ceil(wait_s))
             return response
-        form = await request.post()
         token, where = str(form.get("key", "")).strip(), str(form.get("next", ""))
+        self._attempts.note_failure(address)  # before the look-up, so that many at once are counted too
         found = await self._keys.of_token(token) if 0 < len(token) <= MAX_KEY_CHARS else None
         if found is None:
-            self._attempts.note_failure(address)
             await self._log.note_failure(address, "no such key")
             return self._form(request, where, "No such key, or it has been revoked or is over.", 401)
         self._attempts.forget(address)
