@@ -34,7 +34,7 @@ def find_difference(row: SaleRow, heard: Heard) -> Difference | None:
     if status is None or status == heard.status or (status in _ENDED and heard.status in _ENDED):
         status = None
     amount = None
-    is_ended = heard.status in _ENDED or status in _ENDED
+    is_ended = (status or heard.status) in _ENDED
     if row.amount is not None and not is_ended and row.currency in ("", heard.currency):
         amount = round_money(row.amount)
         amount = None if amount in (heard.amount, heard.first_amount) else amount

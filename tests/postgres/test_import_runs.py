@@ -167,6 +167,25 @@ async def test_what_a_report_says_otherwise_is_told_and_changed_when_asked(
     assert await differences(bench.conn) == []
 
 
+async def test_what_was_taken_back_and_is_approved_again_has_the_amount_in_the_file(
+    embedded_bench: Bench, tmp_path: Path
+) -> None:
+    """At once, not with the next run of the same file."""
+    bench = embedded_bench
+    await bench.apply(SHARES)
+    scribe = bench.scribe(revision=2)
+    click = scribe.click(ms=now_ms() - 3 * DAY_MS, offer_id=18)
+    scribe.convert(click, amount="10", conversion_unique_id="o1")
+    await bench.drain()
+    for amount, status in (("10", "reversed"), ("20", "approved")):
+        line = f"o1,{click.hex()},{amount},{when(now_ms() - DAY_MS)},{status}"
+        path = write(tmp_path / "report.csv", f"conversion_id,click_id,amount,date,status\n{line}")
+        assert (await take_in(bench, path, update=True)).counts == {"changed": 1}
+    assert await bench.rows("SELECT status, amount::int, payout::float FROM conversions") == [("approved", 20, 2.0)]
+    assert (await take_in(bench, path, update=True)).counts == {"known": 1}
+    assert await differences(bench.conn) == []
+
+
 async def test_partners_do_not_hear_of_what_is_changed_where_nobody_is_to_be_told(
     embedded_bench: Bench, tmp_path: Path
 ) -> None:
