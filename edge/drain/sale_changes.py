@@ -19,11 +19,12 @@ _SHARED = ("cpa_percentage", "cpa_both")
 
 
 class Difference(NamedTuple):
-    """Status and amount as the file has them, where it has them otherwise; `text` says both."""
+    """Status and amount as the file has them, where it has them otherwise; `text` says both. `was`: the status here."""
 
     status: Status | None
     amount: Decimal | None
     text: str
+    was: str
 
 
 def find_difference(row: SaleRow, heard: Heard) -> Difference | None:
@@ -44,7 +45,7 @@ def find_difference(row: SaleRow, heard: Heard) -> Difference | None:
     said += (
         [f"amount {heard.amount.normalize():f} here, {amount.normalize():f} in the file"] if amount is not None else []
     )
-    return Difference(status, amount, "; ".join(said))
+    return Difference(status, amount, "; ".join(said), heard.status)
 
 
 async def make_it_so(
@@ -61,11 +62,14 @@ async def make_it_so(
     status: Status | Literal[""] = wanted.status or ""
     payout, revenue = await _shares(conn, history, conversion_id, wanted.amount)
     reason: ChangeReason = "" if status == "approved" else "advertiser"
-    change = Wanted(status, reason, wanted.amount, payout, revenue)
-    note = note[:MAX_NOTE_CHARS]
-    await change_conversion(
-        conn, history, conversion_id, change, actor=actor, note=note, tells_partners=tells_partners
-    )
+    changes = [Wanted(status, reason, wanted.amount, payout, revenue)]
+    if (wanted.was, status) == ("pending", "approved") and payout is not None:
+        # Its tier is known when it is approved, and has its share of the amount that it has then.
+        changes = [Wanted("", "advertiser", wanted.amount, payout, revenue), Wanted("approved")]
+    for change in changes:
+        await change_conversion(
+            conn, history, conversion_id, change, actor=actor, note=note[:MAX_NOTE_CHARS], tells_partners=tells_partners
+        )
 
 
 async def _shares(
