@@ -1,6 +1,6 @@
 """Files that were uploaded to be imported: kept below the data dir, imported one after the other, beside all else.
 
-Q1  A file is complete and its run is in the table before it has its name, `<import id>.upload`.
+Q1  A file is complete before it has its name, `<import id>.upload`, and nobody looks at that before its run is committed.
 Q2  It goes away when its run is over. What is found after a restart is imported: again, if that was broken off.
 """
 
@@ -57,6 +57,8 @@ class ImportQueue:
         self._settings = backend.settings
         self.folder = backend.settings.data_path / "imports"
         self._wanted = asyncio.Event()
+        self._naming = asyncio.Lock()
+        """Held from a file's name to its run's commit: in between it looks like one that nobody knows."""
 
     async def submit(self, order: Order, body: AsyncIterator[bytes]) -> int:
         """Keep a file and have it imported in its turn; the run's id. NoRoom; UserError if it is empty.
@@ -74,7 +76,7 @@ class ImportQueue:
 
     async def submit_file(self, conn: Connection, order: Order, path: Path) -> int:
         """Have a complete file of this folder imported in its turn: it gets another name; the run's id."""
-        async with conn.transaction():
+        async with self._naming, conn.transaction():
             plan = {"order": msgspec.to_builtins(order), "dry_run": order.dry_run}
             size_bytes = (await asyncio.to_thread(path.stat)).st_size
             import_id = await create_run(conn, order.kind, order.file_name, size_bytes, order.actor, plan)
@@ -102,15 +104,16 @@ class ImportQueue:
 
     async def _import_next(self) -> bool:
         """Import the first file that waits; False: there is none."""
-        ids = self._waiting_ids()
-        if not ids:
+        if not self._waiting_ids():
             return False
         conn = await connect(
             resolve_url(self._settings.database_url, self._settings.data_path), application_name="clickedge import"
         )
         try:
-            for gone in set(ids) - await list_open(conn, ids):
-                self._upload(gone).unlink(missing_ok=True)
+            async with self._naming:
+                ids = self._waiting_ids()
+                for gone in set(ids) - await list_open(conn, ids):
+                    self._upload(gone).unlink(missing_ok=True)
             run = await pick_run(conn, ids)
             if run is None:
                 return False

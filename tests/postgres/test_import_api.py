@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from edge.admin.api import OPERATIONS
 from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
-from edge.admin.import_queue import ImportQueue, queue_of
+from edge.admin.import_queue import ImportQueue, Order, queue_of
 from tests.node import eventually
 from tests.postgres.api import Client, add_key, bearer
 from tests.postgres.drains import Bench, make_settings, now_ms, open_bench
@@ -146,3 +146,43 @@ async def test_what_a_killed_process_left_behind_is_imported_by_the_next(data_di
             ("done", 1, 0), ("done", 0, 1), ("failed", 0, 0),
         ]  # fmt: skip
         assert [path.name for path in (data_dir / "imports").glob("*.part")] == []
+
+
+class SlowCommit:
+    """A connection whose transactions are committed when they are let."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self.is_reached, self.is_let = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conn, name)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """One of them."""
+        async with self._conn.transaction():
+            yield
+            self.is_reached.set()
+            await self.is_let.wait()
+
+
+async def test_a_file_whose_run_is_not_committed_yet_is_not_thrown_away(data_dir: Path, database: str) -> None:
+    """It comes while the queue is at work, which looks for the next file between its name and its run."""
+    async with open_bench(data_dir, database) as bench, imports_at(bench) as (client, backend):
+        queue = ImportQueue(backend)
+        queue.folder.mkdir()
+        part = queue.folder / "one.part"
+        part.write_bytes(b"contact_id,list\n7,news\n")
+        async with backend.connection() as conn:
+            slow: Any = SlowCommit(conn)
+            submitting = asyncio.create_task(queue.submit_file(slow, Order(kind="contacts", file_name="one.csv"), part))
+            await slow.is_reached.wait()
+            looking = asyncio.create_task(queue._import_next())
+            await asyncio.wait([looking], timeout=0.5)
+            slow.is_let.set()
+            import_id = await submitting
+        await looking
+        async with working(queue):
+            run = await over(client, import_id)
+        assert (run["state"], run["rows_stored"]) == ("done", 1)
