@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -30,7 +31,10 @@ from storage.postgres.installation import recall
 log = structlog.get_logger()
 MIN_FREE_BYTES = 1 << 30
 """What an upload must leave free: the journal stands on the same disk."""
-KEPT_REJECTS_S = 30 * 86400
+KEPT_S = {"*.rejects.csv": 30 * 86400, "*.draft": 86400, "*.order": 86400}
+"""How long what nobody comes for is kept: refused rows, and files whose columns somebody was to look at."""
+SWEEP_S = 3600.0
+"""So often at least it is looked for that."""
 MAX_TRIES = 3
 _CHUNK_BYTES = 1 << 20
 _RETRY_S = 5.0
@@ -96,11 +100,15 @@ class ImportQueue:
             try:
                 while await self._import_next():
                     pass
+                await asyncio.to_thread(self.forget_old)
             except Exception as error:
                 log.warning("import_postponed", error=str(error) or type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            await self._wanted.wait()
+            # What is still there is held by a session that ends soon.
+            pause_s = _RETRY_S if self._waiting_ids() else SWEEP_S
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), pause_s)
 
     async def _import_next(self) -> bool:
         """Import the first file that waits; False: there is none."""
@@ -171,12 +179,17 @@ class ImportQueue:
         return self.folder / f"{import_id}.upload"
 
     def _tidy(self) -> None:
-        """Uploads that were broken off go, and rejects that nobody came for."""
+        """Uploads that were broken off go."""
         for path in self.folder.glob("*.part"):
             path.unlink(missing_ok=True)
-        for path in self.folder.glob("*.rejects.csv"):
-            if time.time() - path.stat().st_mtime > KEPT_REJECTS_S:
-                path.unlink(missing_ok=True)
+
+    def forget_old(self) -> None:
+        """What has been kept long enough goes."""
+        for pattern, kept_s in KEPT_S.items():
+            for path in self.folder.glob(pattern):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > kept_s:
+                        path.unlink()
 
 
 _queues: WeakKeyDictionary[Backend, ImportQueue] = WeakKeyDictionary()

@@ -1,11 +1,13 @@
 """Imports over the API: a file sent is imported beside all else, its progress told, its refused rows fetched."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -186,3 +188,33 @@ async def test_a_file_whose_run_is_not_committed_yet_is_not_thrown_away(data_dir
         async with working(queue):
             run = await over(client, import_id)
         assert (run["state"], run["rows_stored"]) == ("done", 1)
+
+
+async def test_refused_rows_and_files_that_nobody_imports_go_while_the_process_runs(
+    data_dir: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After their 30 days, or their one; nobody need send another file, nor start the process again."""
+    monkeypatch.setattr("edge.admin.import_queue.SWEEP_S", 0.05)
+    async with open_bench(data_dir, database) as bench, imports_at(bench) as (_, backend):
+        queue = ImportQueue(backend)
+        queue.folder.mkdir()
+        (queue.folder / "left.part").touch()
+
+        def names() -> set[str]:
+            return {path.name for path in queue.folder.iterdir()}
+
+        async def has_begun() -> bool:
+            return names() == set()
+
+        async def is_swept() -> bool:
+            return names() == {"2.rejects.csv", "b.draft", "b.order"}
+
+        async with working(queue):
+            await eventually(has_begun, 20.0)
+            for name, days in (("1.rejects.csv", 31), ("a.draft", 2), ("a.order", 2), ("2.rejects.csv", 29)):
+                (queue.folder / name).touch()
+                at = now_ms() / 1000 - days * 86_400
+                os.utime(queue.folder / name, (at, at))
+            for name in ("b.draft", "b.order"):
+                (queue.folder / name).touch()
+            await eventually(is_swept, 20.0)
