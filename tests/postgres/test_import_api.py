@@ -15,6 +15,7 @@ from edge.admin.api import OPERATIONS
 from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
 from edge.admin.import_queue import ImportQueue, Order, queue_of
+from edge.drain.takers import PersonTaker
 from tests.node import eventually
 from tests.postgres.api import Client, add_key, bearer
 from tests.postgres.drains import Bench, make_settings, now_ms, open_bench
@@ -148,6 +149,34 @@ async def test_what_a_killed_process_left_behind_is_imported_by_the_next(data_di
             ("done", 1, 0), ("done", 0, 1), ("failed", 0, 0),
         ]  # fmt: skip
         assert [path.name for path in (data_dir / "imports").glob("*.part")] == []
+
+
+async def test_what_a_stopped_process_was_importing_is_begun_again_by_the_next(
+    data_dir: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart is no failure of the file: it is still there, and goes in."""
+    async with open_bench(data_dir, database) as bench, imports_at(bench) as (client, backend):
+        sent = await client.post("/api/v1/imports/contacts", data=b"contact_id,list\n7,news\n", headers=ADMIN)
+        import_id = (await sent.json())["import_id"]
+        is_at_it = asyncio.Event()
+
+        async def take_for_ever(*_: object) -> None:
+            is_at_it.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PersonTaker, "take", take_for_ever)
+            async with working(ImportQueue(backend)):
+                await is_at_it.wait()
+
+        async def is_let_go() -> bool:
+            run = await (await client.get(f"/api/v1/imports/{import_id}", headers=ADMIN)).json()
+            return bool(run["state"] != "running")
+
+        await eventually(is_let_go, 20.0)
+        async with working(ImportQueue(backend)):
+            run = await over(client, import_id)
+        assert (run["state"], run["error"], run["rows_stored"]) == ("done", "", 1)
 
 
 class SlowCommit:
