@@ -7,7 +7,6 @@ D2  A dry run reads the same file under a second name; the import itself takes t
 import asyncio
 import os
 import re
-import time
 from collections.abc import AsyncIterator
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,6 @@ from edge.imports.table_file import TableFile
 from edge.settings import Settings
 from storage.postgres.connection import Connection
 
-KEPT_S = 86_400
 SHOWN_ROWS = 5
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -47,7 +45,7 @@ class Drafts:
 
     async def keep(self, order: Order, body: AsyncIterator[bytes]) -> str:
         """Keep a file; its draft's id. NoRoom; UserError if it is empty or no table."""
-        await asyncio.to_thread(self._tidy)
+        await asyncio.to_thread(self._queue.forget_old)
         draft = uuid4().hex
         part = self._path(draft).with_suffix(".part")
         try:
@@ -108,13 +106,6 @@ class Drafts:
 
     def _path(self, draft: str) -> Path:
         return self._queue.folder / f"{draft}.draft"
-
-    def _tidy(self) -> None:
-        """Drafts that nobody came back to."""
-        for pattern in ("*.draft", "*.order"):
-            for path in self._queue.folder.glob(pattern):
-                if time.time() - path.stat().st_mtime > KEPT_S:
-                    path.unlink(missing_ok=True)
 
 
 def _read_start(path: Path, name: str) -> tuple[list[str], list[list[str]]]:

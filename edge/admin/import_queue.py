@@ -1,6 +1,6 @@
 """Files that were uploaded to be imported: kept below the data dir, imported one after the other, beside all else.
 
-Q1  A file is complete and its run is in the table before it has its name, `<import id>.upload`.
+Q1  A file is complete before it has its name, `<import id>.upload`, and nobody looks at that before its run is committed.
 Q2  It goes away when its run is over. What is found after a restart is imported: again, if that was broken off.
 """
 
@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -30,7 +31,10 @@ from storage.postgres.installation import recall
 log = structlog.get_logger()
 MIN_FREE_BYTES = 1 << 30
 """What an upload must leave free: the journal stands on the same disk."""
-KEPT_REJECTS_S = 30 * 86400
+KEPT_S = {"*.rejects.csv": 30 * 86400, "*.draft": 86400, "*.order": 86400}
+"""How long what nobody comes for is kept: refused rows, and files whose columns somebody was to look at."""
+SWEEP_S = 3600.0
+"""So often at least it is looked for that."""
 MAX_TRIES = 3
 _CHUNK_BYTES = 1 << 20
 _RETRY_S = 5.0
@@ -57,6 +61,8 @@ class ImportQueue:
         self._settings = backend.settings
         self.folder = backend.settings.data_path / "imports"
         self._wanted = asyncio.Event()
+        self._naming = asyncio.Lock()
+        """Held from a file's name to its run's commit: in between it looks like one that nobody knows."""
 
     async def submit(self, order: Order, body: AsyncIterator[bytes]) -> int:
         """Keep a file and have it imported in its turn; the run's id. NoRoom; UserError if it is empty.
@@ -74,7 +80,7 @@ class ImportQueue:
 
     async def submit_file(self, conn: Connection, order: Order, path: Path) -> int:
         """Have a complete file of this folder imported in its turn: it gets another name; the run's id."""
-        async with conn.transaction():
+        async with self._naming, conn.transaction():
             plan = {"order": msgspec.to_builtins(order), "dry_run": order.dry_run}
             size_bytes = (await asyncio.to_thread(path.stat)).st_size
             import_id = await create_run(conn, order.kind, order.file_name, size_bytes, order.actor, plan)
@@ -94,23 +100,28 @@ class ImportQueue:
             try:
                 while await self._import_next():
                     pass
+                await asyncio.to_thread(self.forget_old)
             except Exception as error:
                 log.warning("import_postponed", error=str(error) or type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            await self._wanted.wait()
+            # What is still there is held by a session that ends soon.
+            pause_s = _RETRY_S if self._waiting_ids() else SWEEP_S
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), pause_s)
 
     async def _import_next(self) -> bool:
         """Import the first file that waits; False: there is none."""
-        ids = self._waiting_ids()
-        if not ids:
+        if not self._waiting_ids():
             return False
         conn = await connect(
             resolve_url(self._settings.database_url, self._settings.data_path), application_name="clickedge import"
         )
         try:
-            for gone in set(ids) - await list_open(conn, ids):
-                self._upload(gone).unlink(missing_ok=True)
+            async with self._naming:
+                ids = self._waiting_ids()
+                for gone in set(ids) - await list_open(conn, ids):
+                    self._upload(gone).unlink(missing_ok=True)
             run = await pick_run(conn, ids)
             if run is None:
                 return False
@@ -168,12 +179,17 @@ class ImportQueue:
         return self.folder / f"{import_id}.upload"
 
     def _tidy(self) -> None:
-        """Uploads that were broken off go, and rejects that nobody came for."""
+        """Uploads that were broken off go."""
         for path in self.folder.glob("*.part"):
             path.unlink(missing_ok=True)
-        for path in self.folder.glob("*.rejects.csv"):
-            if time.time() - path.stat().st_mtime > KEPT_REJECTS_S:
-                path.unlink(missing_ok=True)
+
+    def forget_old(self) -> None:
+        """What has been kept long enough goes."""
+        for pattern, kept_s in KEPT_S.items():
+            for path in self.folder.glob(pattern):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > kept_s:
+                        path.unlink()
 
 
 _queues: WeakKeyDictionary[Backend, ImportQueue] = WeakKeyDictionary()

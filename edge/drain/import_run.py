@@ -118,7 +118,7 @@ async def run_import(
             report.import_id = await create_run(conn, plan.kind, source.name, report.size_bytes, plan.actor, said)
         await start_run(conn, report.import_id, report.size_bytes, said)
         work = _read_all(conn, settings, source, plan, opened, report, on_progress)
-        return await _recorded(conn, report, work, is_rehearsal=plan.dry_run)
+        return await _recorded(conn, report, work, is_rehearsal=plan.dry_run, is_begun_again=bool(import_id))
     finally:
         opened.file.close()
 
@@ -130,13 +130,19 @@ async def preview_file(source: Source, plan: Plan) -> Preview:
     return opened.preview
 
 
-async def _recorded(conn: Connection, report: Report, work: Any, *, is_rehearsal: bool) -> Report:
-    """The run's end is written down, whatever it is."""
+async def _recorded(
+    conn: Connection, report: Report, work: Any, *, is_rehearsal: bool, is_begun_again: bool
+) -> Report:
+    """The run's end is written down, whatever it is.
+
+    `is_begun_again`: a file that is kept until its run is over, so that one broken off is left as if it had been killed.
+    """
     try:
         done: Report = await work
     except (Exception, asyncio.CancelledError) as error:
-        if not conn.is_closed():
-            text = _BROKEN_OFF if isinstance(error, asyncio.CancelledError) else str(error) or type(error).__name__
+        is_broken_off = isinstance(error, asyncio.CancelledError)
+        if not conn.is_closed() and not (is_broken_off and is_begun_again):
+            text = _BROKEN_OFF if is_broken_off else str(error) or type(error).__name__
             await finish_run(conn, report.import_id, error=text[:1000])
         raise
     await finish_run(conn, report.import_id, sha256="" if is_rehearsal else report.sha256)

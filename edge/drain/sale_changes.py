@@ -19,11 +19,12 @@ _SHARED = ("cpa_percentage", "cpa_both")
 
 
 class Difference(NamedTuple):
-    """Status and amount as the file has them, where it has them otherwise; `text` says both."""
+    """Status and amount as the file has them, where it has them otherwise; `text` says both. `was`: the status here."""
 
     status: Status | None
     amount: Decimal | None
     text: str
+    was: str
 
 
 def find_difference(row: SaleRow, heard: Heard) -> Difference | None:
@@ -34,7 +35,7 @@ def find_difference(row: SaleRow, heard: Heard) -> Difference | None:
     if status is None or status == heard.status or (status in _ENDED and heard.status in _ENDED):
         status = None
     amount = None
-    is_ended = heard.status in _ENDED or status in _ENDED
+    is_ended = (status or heard.status) in _ENDED
     if row.amount is not None and not is_ended and row.currency in ("", heard.currency):
         amount = round_money(row.amount)
         amount = None if amount in (heard.amount, heard.first_amount) else amount
@@ -44,7 +45,7 @@ def find_difference(row: SaleRow, heard: Heard) -> Difference | None:
     said += (
         [f"amount {heard.amount.normalize():f} here, {amount.normalize():f} in the file"] if amount is not None else []
     )
-    return Difference(status, amount, "; ".join(said))
+    return Difference(status, amount, "; ".join(said), heard.status)
 
 
 async def make_it_so(
@@ -61,11 +62,14 @@ async def make_it_so(
     status: Status | Literal[""] = wanted.status or ""
     payout, revenue = await _shares(conn, history, conversion_id, wanted.amount)
     reason: ChangeReason = "" if status == "approved" else "advertiser"
-    change = Wanted(status, reason, wanted.amount, payout, revenue)
-    note = note[:MAX_NOTE_CHARS]
-    await change_conversion(
-        conn, history, conversion_id, change, actor=actor, note=note, tells_partners=tells_partners
-    )
+    changes = [Wanted(status, reason, wanted.amount, payout, revenue)]
+    if (wanted.was, status) == ("pending", "approved") and payout is not None:
+        # Its tier is known when it is approved, and has its share of the amount that it has then.
+        changes = [Wanted("", "advertiser", wanted.amount, payout, revenue), Wanted("approved")]
+    for change in changes:
+        await change_conversion(
+            conn, history, conversion_id, change, actor=actor, note=note[:MAX_NOTE_CHARS], tells_partners=tells_partners
+        )
 
 
 async def _shares(

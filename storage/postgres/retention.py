@@ -158,7 +158,11 @@ BATCHES: dict[str, Batch] = {
     ),
     "audit_log": _delete("audit_log", "audit_id", "at < $1", "at"),
     "imports.examples": _update(
-        "imports", "examples = '[]'", "import_id", "examples <> '[]' AND started_at < $1", "import_id"
+        "imports",
+        "examples = '[]', plan = plan - 'rows'",
+        "import_id",
+        "(examples <> '[]' OR plan ? 'rows') AND started_at < $1",
+        "import_id",
     ),
 }
 """By table, or by the column of one whose rows stay. Those of `EDGE_CLICK_RETENTION`."""

@@ -57,6 +57,24 @@ async def test_erasing_again_changes_nothing_and_a_dry_run_never_does(embedded_b
     assert (await erase(bench.conn, order_of(*BOTH))).rows == {}
 
 
+async def test_what_an_import_showed_of_its_first_rows_names_no_erased_person(embedded_bench: Bench) -> None:
+    """They are kept to show what its columns were taken for; of a run that was killed too, which says that it runs."""
+    bench = embedded_bench
+    for contact in (people.CONTACT, people.OTHER):
+        plan = {"columns": {"contact_id": "Id"}, "rows": [{"contact_id": "c-1"}, {"contact_id": contact}]}
+        for state in ("done", "running"):
+            await bench.conn.execute(
+                "INSERT INTO imports (kind, file_name, state, plan) VALUES ('contacts', 'c.csv', $1, $2)", state, plan
+            )
+    counted = await count(bench.conn, order_of(CONTACT))
+    report = await erase(bench.conn, order_of(CONTACT))
+    assert (counted.rows, report.rows) == ({"imports": 2}, {"imports": 2})
+    assert await people.places_of(bench.conn, (people.CONTACT,)) == set()
+    assert await bench.rows("SELECT plan ? 'columns', plan ? 'rows', count(*) FROM imports GROUP BY 1, 2 ORDER BY 2") == [
+        (True, False, 2), (True, True, 2),
+    ]  # fmt: skip
+
+
 async def test_a_run_that_is_killed_half_way_is_finished_by_the_next(embedded_bench: Bench) -> None:
     """After each of its batches in turn: the next run leaves what one whole run leaves."""
     bench = embedded_bench

@@ -1,18 +1,21 @@
 """Imports over the API: a file sent is imported beside all else, its progress told, its refused rows fetched."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from edge.admin.api import OPERATIONS
 from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
-from edge.admin.import_queue import ImportQueue, queue_of
+from edge.admin.import_queue import ImportQueue, Order, queue_of
+from edge.drain.takers import PersonTaker
 from tests.node import eventually
 from tests.postgres.api import Client, add_key, bearer
 from tests.postgres.drains import Bench, make_settings, now_ms, open_bench
@@ -146,3 +149,101 @@ async def test_what_a_killed_process_left_behind_is_imported_by_the_next(data_di
             ("done", 1, 0), ("done", 0, 1), ("failed", 0, 0),
         ]  # fmt: skip
         assert [path.name for path in (data_dir / "imports").glob("*.part")] == []
+
+
+async def test_what_a_stopped_process_was_importing_is_begun_again_by_the_next(
+    data_dir: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart is no failure of the file: it is still there, and goes in."""
+    async with open_bench(data_dir, database) as bench, imports_at(bench) as (client, backend):
+        sent = await client.post("/api/v1/imports/contacts", data=b"contact_id,list\n7,news\n", headers=ADMIN)
+        import_id = (await sent.json())["import_id"]
+        is_at_it = asyncio.Event()
+
+        async def take_for_ever(*_: object) -> None:
+            is_at_it.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PersonTaker, "take", take_for_ever)
+            async with working(ImportQueue(backend)):
+                await is_at_it.wait()
+
+        async def is_let_go() -> bool:
+            run = await (await client.get(f"/api/v1/imports/{import_id}", headers=ADMIN)).json()
+            return bool(run["state"] != "running")
+
+        await eventually(is_let_go, 20.0)
+        async with working(ImportQueue(backend)):
+            run = await over(client, import_id)
+        assert (run["state"], run["error"], run["rows_stored"]) == ("done", "", 1)
+
+
+class SlowCommit:
+    """A connection whose transactions are committed when they are let."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self.is_reached, self.is_let = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conn, name)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """One of them."""
+        async with self._conn.transaction():
+            yield
+            self.is_reached.set()
+            await self.is_let.wait()
+
+
+async def test_a_file_whose_run_is_not_committed_yet_is_not_thrown_away(data_dir: Path, database: str) -> None:
+    """It comes while the queue is at work, which looks for the next file between its name and its run."""
+    async with open_bench(data_dir, database) as bench, imports_at(bench) as (client, backend):
+        queue = ImportQueue(backend)
+        queue.folder.mkdir()
+        part = queue.folder / "one.part"
+        part.write_bytes(b"contact_id,list\n7,news\n")
+        async with backend.connection() as conn:
+            slow: Any = SlowCommit(conn)
+            submitting = asyncio.create_task(queue.submit_file(slow, Order(kind="contacts", file_name="one.csv"), part))
+            await slow.is_reached.wait()
+            looking = asyncio.create_task(queue._import_next())
+            await asyncio.wait([looking], timeout=0.5)
+            slow.is_let.set()
+            import_id = await submitting
+        await looking
+        async with working(queue):
+            run = await over(client, import_id)
+        assert (run["state"], run["rows_stored"]) == ("done", 1)
+
+
+async def test_refused_rows_and_files_that_nobody_imports_go_while_the_process_runs(
+    data_dir: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After their 30 days, or their one; nobody need send another file, nor start the process again."""
+    monkeypatch.setattr("edge.admin.import_queue.SWEEP_S", 0.05)
+    async with open_bench(data_dir, database) as bench, imports_at(bench) as (_, backend):
+        queue = ImportQueue(backend)
+        queue.folder.mkdir()
+        (queue.folder / "left.part").touch()
+
+        def names() -> set[str]:
+            return {path.name for path in queue.folder.iterdir()}
+
+        async def has_begun() -> bool:
+            return names() == set()
+
+        async def is_swept() -> bool:
+            return names() == {"2.rejects.csv", "b.draft", "b.order"}
+
+        async with working(queue):
+            await eventually(has_begun, 20.0)
+            for name, days in (("1.rejects.csv", 31), ("a.draft", 2), ("a.order", 2), ("2.rejects.csv", 29)):
+                (queue.folder / name).touch()
+                at = now_ms() / 1000 - days * 86_400
+                os.utime(queue.folder / name, (at, at))
+            for name in ("b.draft", "b.order"):
+                (queue.folder / name).touch()
+            await eventually(is_swept, 20.0)

@@ -167,6 +167,47 @@ async def test_what_a_report_says_otherwise_is_told_and_changed_when_asked(
     assert await differences(bench.conn) == []
 
 
+async def test_what_is_approved_by_a_report_gets_its_tier_s_share_of_the_amount_there(
+    embedded_bench: Bench, tmp_path: Path
+) -> None:
+    """As the advertiser's postback would have it, which says the same."""
+    bench = embedded_bench
+    tiers = "tiers = [{ from_conversions = 2, payout_percent = '20' }]"
+    await bench.apply(f"{SHARES}{tiers}\nrevenue_type = 'cpa_percentage'\nrevenue_percent = '30'")
+    scribe = bench.scribe(revision=2)
+    clicks = [scribe.click(ms=now_ms() - 3 * DAY_MS + n, offer_id=18) for n in range(3)]
+    for number, click in enumerate(clicks):
+        scribe.convert(click, amount="10", conversion_unique_id=f"o{number}", status="pending")
+    await bench.drain()
+    at = when(now_ms() - DAY_MS)
+    lines = [f"o{n},{clicks[n].hex()},{amount},{at},approved" for n, amount in enumerate((20, 20, 10))]
+    path = write(tmp_path / "report.csv", "\n".join(["conversion_id,click_id,amount,date,status", *lines]))
+    assert (await take_in(bench, path, update=True)).counts == {"changed": 3}
+    query = "SELECT amount::int, payout::float, revenue::float, tier FROM conversions ORDER BY conversion_unique_id"
+    assert await bench.rows(query) == [(20, 2.0, 6.0, 0), (20, 4.0, 6.0, 2), (10, 2.0, 3.0, 2)]
+    assert (await take_in(bench, path, update=True)).counts == {"known": 3}
+    assert await differences(bench.conn) == []
+
+
+async def test_what_was_taken_back_and_is_approved_again_has_the_amount_in_the_file(
+    embedded_bench: Bench, tmp_path: Path
+) -> None:
+    """At once, not with the next run of the same file."""
+    bench = embedded_bench
+    await bench.apply(SHARES)
+    scribe = bench.scribe(revision=2)
+    click = scribe.click(ms=now_ms() - 3 * DAY_MS, offer_id=18)
+    scribe.convert(click, amount="10", conversion_unique_id="o1")
+    await bench.drain()
+    for amount, status in (("10", "reversed"), ("20", "approved")):
+        line = f"o1,{click.hex()},{amount},{when(now_ms() - DAY_MS)},{status}"
+        path = write(tmp_path / "report.csv", f"conversion_id,click_id,amount,date,status\n{line}")
+        assert (await take_in(bench, path, update=True)).counts == {"changed": 1}
+    assert await bench.rows("SELECT status, amount::int, payout::float FROM conversions") == [("approved", 20, 2.0)]
+    assert (await take_in(bench, path, update=True)).counts == {"known": 1}
+    assert await differences(bench.conn) == []
+
+
 async def test_partners_do_not_hear_of_what_is_changed_where_nobody_is_to_be_told(
     embedded_bench: Bench, tmp_path: Path
 ) -> None:

@@ -236,6 +236,21 @@ async def test_old_rows_of_other_tables_go_in_batches(bench: Bench, monkeypatch:
     assert counted == dict.fromkeys(counted, 3)
 
 
+async def test_the_first_rows_that_an_import_shows_go_with_its_examples(embedded_bench: Bench) -> None:
+    """A run without a refused row has first rows all the same; what the columns were taken for stays."""
+    plan = {"columns": {"contact_id": "Id"}, "rows": [{"contact_id": "c-1204"}]}
+    for days in (9, 0):
+        await embedded_bench.conn.execute(
+            "INSERT INTO imports (kind, file_name, started_at, plan) VALUES ('contacts', 'c.csv', $1, $2)",
+            datetime.now(UTC) - timedelta(days=days),
+            plan,
+        )
+    assert await retention().retain(await embedded_bench.connect(), datetime.now(UTC))
+    assert await embedded_bench.rows("SELECT plan ? 'columns', plan ? 'rows' FROM imports ORDER BY import_id") == [
+        (True, False), (True, True),
+    ]  # fmt: skip
+
+
 async def test_rows_that_somebody_holds_wait_for_the_next_round(embedded_bench: Bench) -> None:
     """K5: nobody is waited for, so nobody can wait in a ring."""
     await fill_the_rest(embedded_bench.conn, timedelta(days=9))
