@@ -86,9 +86,10 @@ async def restore_backup(
         _refuse_newer(backup.contents)
         if database:
             return await _restore(backup, database, None, split_password, agree)
-        async with _server_of(data_dir, backup) as (url, notes):
+        async with _server_of(data_dir) as (url, is_serving):
             restored = await _restore(backup, url, data_dir, split_password, agree)
-            return restored._replace(notes=[*notes, *restored.notes])
+            advice = "; restart serve, so that it uses it" if is_serving else ""
+            return restored._replace(notes=[note + advice for note in restored.notes])
     finally:
         backup.close()
 
@@ -100,15 +101,14 @@ def _refuse_newer(contents: Contents) -> None:
 
 
 @asynccontextmanager
-async def _server_of(data_dir: Path, backup: Backup) -> AsyncIterator[tuple[str, list[str]]]:
-    """The URL of the data dir's embedded server, running or started for this; and notes of what was put there."""
+async def _server_of(data_dir: Path) -> AsyncIterator[tuple[str, bool]]:
+    """The URL of the data dir's embedded server, and whether it is that of a running serve; else it is started for this."""
     try:
         running = resolve_url(None, data_dir)
     except DatabaseUnusable:
         running = ""
     if running:
-        notes = put_files(backup.files(), data_dir)
-        yield running, [f"{note}; restart serve, so that it uses it" for note in notes]
+        yield running, True
         return
     make_data_dir(data_dir)
     lock = hold_lock(data_dir / "serve.lock")
@@ -116,8 +116,7 @@ async def _server_of(data_dir: Path, backup: Backup) -> AsyncIterator[tuple[str,
         raise UserError(f"a serve on {data_dir} is starting or stopping: try again when it has")
     server = EmbeddedPostgres(data_dir)
     try:
-        notes = put_files(backup.files(), data_dir)
-        yield await server.start(), notes
+        yield await server.start(), False
     finally:
         await server.stop()
         os.close(lock)
@@ -160,6 +159,7 @@ async def _restore(
         return Restored("", [])
     if not is_empty:
         agree(f"the database {name} is replaced by the backup of {backup.contents.taken_at}")
+    notes = put_files(backup.files(), data_dir) if data_dir else []
     async with dump.open_beside(url) as beside:
         fresh = await dump.make_beside(beside, name)
         try:
@@ -170,7 +170,7 @@ async def _restore(
             raise
         if is_empty:
             await dump.drop_beside(beside, former)
-    return Restored("" if is_empty else former, [])
+    return Restored("" if is_empty else former, notes)
 
 
 async def _fill(

@@ -14,6 +14,8 @@ log = structlog.get_logger()
 
 PATIENCE_S = 30.0
 PAUSE_S = 1.0
+MIGRATION_S = 3600.0
+"""How long a process may migrate, once it has the database."""
 
 
 async def migrate_database(url: str) -> None:

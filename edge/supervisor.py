@@ -25,7 +25,7 @@ from edge.counters import Counters, cell, new_block
 from edge.errors import UserError
 from edge.http.tls import load_tls
 from edge.listening import listen
-from edge.migrating import migrate_database
+from edge.migrating import MIGRATION_S, migrate_database
 from edge.node import admit_admin_token, claim_lease, with_secrets
 from edge.offspring import Child, run_once
 from edge.processes import ChildOrders, stop_requested
@@ -43,7 +43,6 @@ from storage.postgres.server_user import make_data_dir
 log = structlog.get_logger()
 
 WORKERS_FINISH_S = 20.0
-MIGRATION_S = 3600.0
 SHIPPER_FINISH_S = 15.0
 DRAIN_FINISH_S = 30.0
 ADMIN_FINISH_S = 5.0

@@ -98,6 +98,7 @@ class Worker:
         if not await self._wait_for_permission(follower):
             return
         enricher = await loading
+        tls = load_tls(self._settings)  # now: a predecessor gives its place to nobody whose certificate is bad
         self._say(STANDS_BY)
         if not await self._take_slot():
             return
@@ -121,7 +122,6 @@ class Worker:
         ]
         for task in tasks:
             task.add_done_callback(self._check)
-        tls = load_tls(self._settings)
         servers = [await self._port.listen(sock, tls) for sock in self._sockets]
         self._say(ANSWERS)
         log.info("worker_ready", catalog_revision=self._state.catalog.revision, journal=self._journal_id)

@@ -1,7 +1,8 @@
 """What the stream brings, made into pieces for the store: each event of a journal once, however often it is sent. Pure.
 
-The rule, for the place X up to which a journal's partition is stored: a shipment that ends at X or before is skipped; of
-one that X lies in, what follows X is stored; one that begins behind X waits until what is missing has been sent again.
+The rule, for the place X up to which a journal's partition is stored: a shipment that ends at X or before is skipped,
+but for its word that nothing follows; of one that X lies in, what follows X is stored; one that begins behind X waits
+until what is missing has been sent again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -103,14 +104,14 @@ class _Growing:
         self._entries: list[Entry] = []
 
     def is_new(self, shipment: Shipment) -> bool:
-        """Whether there is something in it, be it only that nothing follows."""
-        return shipment.after > self.after or (shipment.is_last and shipment.after == self.after and not self._is_last)
+        """Whether there is something in it, be it only that nothing follows: a power cut may have cost the journal its end."""
+        return shipment.after > self.after or (shipment.is_last and not self._is_last)
 
     def take(self, shipment: Shipment) -> None:
         for sent in shipment.entries:
             if (sent.segment, sent.byte_offset) >= self.after:
                 self._entries.append(_entry_of(sent))
-        self.after = shipment.after
+        self.after = max(self.after, shipment.after)
         self._watermark_ms = max(self._watermark_ms, shipment.watermark_ms)
         self._is_last = shipment.is_last
 

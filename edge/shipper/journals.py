@@ -12,7 +12,7 @@ import structlog
 from edge.logs import RateLimited
 from storage.journal.capacity import bytes_behind
 from storage.journal.reader import JournalReader
-from storage.journal.retention import mark_drained
+from storage.journal.retention import keep_from, mark_drained
 from storage.journal.segments import Journal, Position, list_journals
 from storage.stream.cutting import START, Cutter, Progress, read_progress, write_progress
 from storage.stream.publishing import Delivery, Publisher
@@ -113,8 +113,8 @@ class ShippedJournal:
         self._reader.seek(Position(*place))
 
     def keep(self) -> None:
-        """Write down how far this came, and mark the segments left behind. Blocks: for a thread."""
-        progress = self.acknowledged
+        """Write down how far this came, and mark the segments left behind; those to be sent again stay. Blocks: for a thread."""
+        progress, now_s = self.acknowledged, time.time()
         if progress != self._written:
             try:
                 write_progress(self.journal.path, progress)
@@ -123,7 +123,9 @@ class ShippedJournal:
                 # A full disk must not end the shipping: that is what gives space back. After a restart more comes twice.
                 quietly.warning("shipped_place_not_kept", journal=self.journal.journal_id.hex, error=str(error))
         segment = progress.place[0]
-        mark_drained(self.journal.path, segment if progress.is_finished else segment - 1, now_s=time.time())
+        mark_drained(self.journal.path, segment if progress.is_finished else segment - 1, now_s=now_s)
+        if not progress.is_finished:
+            keep_from(self.journal.path, segment, now_s=now_s)
 
     def unshipped_bytes(self) -> int:
         """What of it the stream has not acknowledged."""

@@ -73,5 +73,6 @@ def _sync_fault(host: str, port: int) -> str:
     finally:
         asking.close()
     if not config:
-        return f"{host}:{port} has no JetStream"
+        # NATS switches it off when the disk is full, too: then nothing is acknowledged, as by a server that is away.
+        return f"{host}:{port} {SILENT} (it has no JetStream)"
     return "" if config.get("sync_always") else f"{host}:{port} has sync_interval {config.get('sync_interval', 0) // 10**9} s"

@@ -170,6 +170,23 @@ async def test_a_database_in_use_is_not_replaced_without_consent(told: Bench, tm
     assert await told.value("SELECT count(*) FROM catalog_revisions") == 1
 
 
+async def test_who_says_no_to_a_restore_keeps_the_secret_as_it_is(told: Bench, tmp_path: Path) -> None:
+    """With the backup's behind it, ids of another installation would count from the next start on."""
+    lost, here = tmp_path / "lost", told.data_dir
+    lost.mkdir()
+    (lost / "secret").write_text("the-secret-of-another-machine\n")
+    await take_backup(tmp_path / "b", told.url, lost, split_password)
+    (here / "secret").write_text("the-secret-of-this-machine\n")
+    (here / "database.url").write_text(f"{told.url}\n")
+
+    def refuse(what: str) -> None:
+        raise UserError("no")
+
+    with pytest.raises(UserError, match="no"):
+        await restore_backup(tmp_path / "b", None, here, split_password, refuse)
+    assert (here / "secret").read_text() == "the-secret-of-this-machine\n"
+
+
 def test_the_commands_say_what_they_did(database: str, tmp_path: Path) -> None:
     """A size and a time; without --yes nothing is replaced; no password is shown; a database that is away is one line."""
 

@@ -135,6 +135,23 @@ async def test_a_journal_is_finished_once_all_its_partitions_are(
     assert await faults_of(embedded_bench, [scribe]) == []
 
 
+async def test_a_journal_that_lost_its_end_in_a_power_cut_is_finished_all_the_same(
+    embedded_bench: Bench, nats_url: str, ferry: Ferry
+) -> None:
+    """What its shipper sent is synced where the stream is, not where it was written: the journal ends before what is stored."""
+    scribe = embedded_bench.scribe(partitions=PARTITIONS)
+    write_some(scribe, 6)
+    cargo = cargo_of(scribe)
+    left = cargo.places[5]
+    closing = [cargo.stretch(partition, left, left, is_last=True) for partition in range(PARTITIONS)]
+    async with stepped(embedded_bench, nats_url) as (station, conn):
+        for shipments in (cargo.all(), closing):
+            await ferry.send(shipments)
+            await catch_up(station, conn, ferry)
+        assert {row[1:] for row in await embedded_bench.rows(PLACES)} == {(*cargo.end, True)}
+    assert await faults_of(embedded_bench, [scribe]) == []
+
+
 async def test_in_a_stream_made_anew_reading_begins_anew(
     embedded_bench: Bench, stream_server: StreamServer, nats_url: str, ferry: Ferry
 ) -> None:

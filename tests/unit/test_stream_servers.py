@@ -1,9 +1,15 @@
 """EDGE_STREAM_URL: what is allowed, which servers it names, and that its password is shown nowhere."""
 
+import asyncio
+import json
+from typing import Any
+
 import pytest
 
-from edge.settings import SettingsFaults, load_settings
-from storage.stream.servers import StreamOptions, server_hosts, server_urls, user_in
+from edge.settings import Settings, SettingsFaults, load_settings
+from edge.stream_settings import is_synced, refuse_unsynced
+from storage.stream.servers import StreamAway, StreamOptions, server_hosts, server_urls, user_in
+from tests.node import free_port
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,34 @@ def test_what_a_traceback_may_show_of_a_stream_has_no_password() -> None:
     options = StreamOptions("nats://edge:hunter22@a:1,b:2")
     assert repr(options) == "StreamOptions(a:1,b:2)"
     assert server_hosts(options) == ["a", "b"]
+
+
+async def serve_varz(host: str, port: int, jetstream: dict[str, Any]) -> asyncio.Server:
+    """A monitoring port that says this of JetStream."""
+    body = json.dumps({"jetstream": jetstream}).encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    return await asyncio.start_server(answer, host, port)
+
+
+async def test_a_server_whose_jetstream_is_off_counts_as_away() -> None:
+    """NATS switches it off by itself when the disk is full: one of three stops nobody, and none of them stops a start."""
+    port = free_port()
+    said: list[dict[str, Any]] = [{"config": {"sync_always": True}}, {"config": {"sync_always": True}}, {}]
+    servers = [await serve_varz(f"127.0.0.{number}", port, one) for number, one in enumerate(said, 1)]
+    most, half = (
+        Settings(data_dir="", stream_url=url, stream_monitor_port=port)
+        for url in ("127.0.0.1,127.0.0.2,127.0.0.3", "127.0.0.1,127.0.0.3")
+    )
+    try:
+        assert await is_synced(most)
+        with pytest.raises(StreamAway, match=r"127\.0\.0\.3:\d+ does not say \(it has no JetStream\)"):
+            await is_synced(half)
+        await refuse_unsynced(half)
+    finally:
+        for server in servers:
+            server.close()

@@ -22,6 +22,7 @@ from edge.counters import Counters, cell, new_block
 from edge.offspring import Child
 from edge.processes import ChildOrders
 from edge.settings import Settings
+from edge.supervisor_crew import Crew
 from tests.node import eventually
 
 pytestmark = pytest.mark.both_loops
@@ -397,3 +398,23 @@ async def test_a_process_that_need_not_stand_by_is_replaced_without_a_pause(slot
     assert "overlap" not in slot.said()
     assert not log
     await slot.child.stop(LIMIT_S)
+
+
+@pytest.mark.parametrize(("code", "event", "processes"), [(0, "reloaded", 2), (1, "reload_given_up", 1)])
+async def test_drains_are_replaced_only_once_the_new_code_has_migrated(
+    slot: Slot, log: list[Any], code: int, event: str, processes: int
+) -> None:
+    """SIGHUP to `clickedge drain`: only the code that is installed now knows the tables that it needs."""
+    slot.write(f"if sys.argv[-2] == 'migration':\n    say('migrates')\n    sys.exit({code})\n" + HANDS_OVER)
+    crew = Crew(Settings(data_dir=str(slot.folder), database_url="postgresql://nobody.invalid/none"), "drain", 1)
+    [child] = crew._children
+    child.start()
+    await child.answers()
+    reloading = asyncio.create_task(crew._reload_when_told())
+    crew._reload_asked.set()
+    await slot.until(lambda: event in [line["event"] for line in log] and len(slot.pids()) == processes)
+    assert slot.said()[2:4] == ["overlap", "migrates"]
+    reloading.cancel()
+    await child.stop(LIMIT_S)
+    for block in crew._blocks.values():
+        os.close(block)

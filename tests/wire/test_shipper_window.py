@@ -10,16 +10,18 @@ import pytest
 
 from edge.counters import Counters
 from edge.processes import ChildOrders
-from edge.shipper.journals import RESEND_PAUSE_S, ShippedJournal
+from edge.shipper.journals import RESEND_PAUSE_S, ShippedJournal, ShippedJournals
 from edge.shipper.process import Shipper
+from storage.journal.retention import delete_expired
 from storage.journal.segments import Position, list_segments, read_journal
 from storage.stream import publishing
-from storage.stream.cutting import PROGRESS_NAME
+from storage.stream.cutting import PROGRESS_NAME, Progress, write_progress
 from storage.stream.publishing import Publisher
 from storage.stream.servers import StreamAway
 from tests.node import eventually
 from tests.postgres.drains import now_ms
 from tests.streams import StreamServer
+from tests.unit.test_cutting import PARTITIONS
 from tests.wire.test_shipper import make_scribe, make_settings
 
 
@@ -132,4 +134,27 @@ async def test_who_asks_again_and_again_is_sent_it_once(
     now_s = time.monotonic()
     monkeypatch.setattr("time.monotonic", lambda: now_s + 2 * RESEND_PAUSE_S)
     assert journal.is_due_again(places[2])
+    journal.close()
+
+
+def test_what_is_to_be_sent_again_stays_however_long_ago_it_was_shipped(data_dir: Path) -> None:
+    """A restored database, or a lost stream, asks for more than can be sent before it would be deleted."""
+    scribe = make_scribe(data_dir, max_segment_bytes=64)
+    for _ in range(3):
+        scribe.click()
+    end = scribe.writer.appended
+    scribe.writer.close()
+    directory, root = scribe.writer.directory, scribe.writer.directory.parent
+    write_progress(directory, Progress(end, [end] * PARTITIONS, is_finished=True))
+    journals = ShippedJournals(root)
+    journals.discover()
+    for segment in list_segments(directory):
+        assert segment.is_done
+        os.utime(segment.path, (1, 1))
+    journal = journals.find(scribe.writer.journal_id)
+    assert journal is not None
+    journal.resend_from((2, 0))
+    journal.keep()
+    delete_expired(root, time.time(), 3600.0, 1 << 30, set())
+    assert [segment.number for segment in list_segments(directory)] == [2, 3]
     journal.close()

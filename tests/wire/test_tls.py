@@ -1,14 +1,20 @@
 """TLS of the public port: what is spoken, and that everything else is refused without a trace in the log."""
 
+import os
 import ssl
 import warnings
 from pathlib import Path
 
 import pytest
 
+from edge.catalog_follower import SNAPSHOT
+from edge.counters import Counters
 from edge.errors import UserError
 from edge.http.tls import load_tls
+from edge.processes import ChildOrders
 from edge.settings import Settings
+from edge.worker import Worker
+from storage.snapshot_file import write_snapshot
 from tests.wire.port import Port, logged, serving
 
 FILES = Path(__file__).parent / "tls"  # a key of the tests' own, good for nothing else
@@ -78,3 +84,21 @@ def test_a_certificate_without_its_key_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("nonsense")
     with pytest.raises(UserError, match="EDGE_TLS_CERT, EDGE_TLS_KEY: "):
         load_tls(Settings(data_dir="", tls_cert=str(FILES / "cert.pem"), tls_key=str(tmp_path / "key.pem")))
+
+
+async def test_a_worker_with_a_bad_certificate_does_not_ask_for_its_predecessors_place(tmp_path: Path) -> None:
+    """A reload in the midst of a renewal: the worker that answers must stay."""
+    (tmp_path / "key.pem").write_text("nonsense")
+    (tmp_path / "node.lease").write_text("0\n")
+    write_snapshot(tmp_path / SNAPSHOT, 1, [])
+    settings = Settings(
+        data_dir=str(tmp_path), secrets=("of the tests, not secret",),
+        tls_cert=str(FILES / "cert.pem"), tls_key=str(tmp_path / "key.pem"),
+    )  # fmt: skip
+    heard, progress_fd = os.pipe()
+    orders = ChildOrders("worker", 0, settings, -1, [], progress_fd=progress_fd, is_successor=True)
+    with pytest.raises(UserError, match="EDGE_TLS_CERT, EDGE_TLS_KEY: "):
+        await Worker(orders, Counters.private()).run()
+    os.close(progress_fd)
+    assert os.read(heard, 1) == b""
+    os.close(heard)
