@@ -10,6 +10,7 @@ from tests.faults.gate import Gate
 from tests.faults.load import Client, MakeClient, Say
 from tests.faults.offers import catalog_text
 from tests.node import Node
+from tests.partners import PartnerServer
 
 
 @pytest.fixture
@@ -44,6 +45,13 @@ async def gate(database: str) -> AsyncIterator[Gate]:
     await gate.open()
     yield gate
     await gate.shut()
+
+
+@pytest.fixture
+async def partner() -> AsyncIterator[PartnerServer]:
+    """Who is told of conversions, and answers 200 at first."""
+    async with PartnerServer().listening() as partner:
+        yield partner
 
 
 @pytest.fixture

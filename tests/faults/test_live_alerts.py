@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -67,13 +67,6 @@ PATIENT = {
 """Those that a fault of seconds makes pending, and that fire in a hurry."""
 MORE_PATIENT = {"EdgeConversionsSilent", "EdgeStateStale"}
 """Those that it makes fire in a hurry only. The rest: test_patient_alerts.py."""
-
-
-@pytest.fixture
-async def partner() -> AsyncIterator[PartnerServer]:
-    """Who is told of conversions, and answers 200 at first."""
-    async with PartnerServer().listening() as partner:
-        yield partner
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """What /metrics tells while PostgreSQL hangs, and after it was killed: enough to be woken by, and to fall asleep again."""
 
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import aiohttp
 import pytest
 
+from tests.faults.watching import stopped
 from tests.node import Node, _descendants, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -20,14 +19,8 @@ CLICKS = 50
 def frozen(node: Node) -> Iterator[None]:
     """PostgreSQL, every process of it, does nothing and refuses nothing."""
     [postmaster] = node.pids("postgres")
-    family = [postmaster, *_descendants(postmaster)]
-    for pid in family:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with stopped([postmaster, *_descendants(postmaster)]):
         yield
-    finally:
-        for pid in family:
-            os.kill(pid, signal.SIGCONT)
 
 
 async def click(node: Node, count: int) -> None:

@@ -26,13 +26,6 @@ RAISED = {"EdgeCatalogBehind", "EdgePostbacksBacklog", "EdgeRejectRateJump", *LA
 
 
 @pytest.fixture
-async def partner() -> AsyncIterator[PartnerServer]:
-    """Who is told of conversions, and answers 200 at first."""
-    async with PartnerServer().listening() as partner:
-        yield partner
-
-
-@pytest.fixture
 def catalog(tmp_path: Path, partner: PartnerServer) -> Path:
     """The catalog of the load, with a partner who listens."""
     path = tmp_path / "catalog.toml"
