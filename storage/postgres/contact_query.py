@@ -5,13 +5,12 @@ The parameters are those of the API, the console's URL and the command line alik
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import get_args
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from storage.postgres.cohorts import MAX_WINDOW_DAYS, MAX_WINDOWS, WINDOW_DAYS, Bucket, CohortQuery
 from storage.postgres.contact_filter import UTM, ContactFilter
-from storage.postgres.reports.periods import day_begins, read_moment
+from storage.postgres.reports.periods import day_begins, known_zones, read_moment
 from storage.postgres.reports.query import Fault, Parameters, QueryRefused
 
 DEFAULT_COHORT_DAYS = 180
@@ -90,7 +89,7 @@ class _Reader:
 
     def zone(self, default: str) -> ZoneInfo:
         name = self.one("timezone")
-        if name and name not in _zones():
+        if name and name not in known_zones():
             self.fault("timezone", f"{name[:60]!a} is no time zone: write it like Europe/Berlin")
             name = ""
         return ZoneInfo(name or default)
@@ -147,11 +146,6 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:  # a lone surrogate, from bytes that are no UTF-8
         return False
     return "\0" not in text
-
-
-@cache
-def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
 
 
 def split_paging(parameters: Parameters, names: Iterable[str]) -> tuple[dict[str, str], Parameters]:

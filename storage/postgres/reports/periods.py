@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import cache
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
@@ -80,6 +81,12 @@ def lowest_id(at: datetime) -> UUID:
     """The lowest click id that this millisecond may have."""
     ms = int(at.timestamp() * 1000) if at.microsecond else int(at.timestamp()) * 1000
     return UUID(int=max(0, ms) << 80)
+
+
+@cache
+def known_zones() -> frozenset[str]:
+    """The names of all time zones that Python knows; read from disk once."""
+    return frozenset(available_timezones())
 
 
 def day_begins(day: date, zone: tzinfo) -> datetime:

@@ -9,16 +9,15 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 from typing import Any, Literal, get_args
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from storage.errors import StorageError
 from storage.postgres.reports.dimensions import EXTRA, Dimension, Kind, find_dimension
 from storage.postgres.reports.metrics import DEFAULT_METRICS, METRICS, Clicks
-from storage.postgres.reports.periods import Period, day_begins, read_moment
+from storage.postgres.reports.periods import Period, day_begins, known_zones, read_moment
 from storage.postgres.reports.viewer import Viewer
 
 By = Literal["conversion", "click"]
@@ -158,7 +157,7 @@ class _Reader:
 
     def _zone(self, default: str) -> ZoneInfo:
         name = self._one("timezone")
-        if name and name not in _zones():
+        if name and name not in known_zones():
             self._fault("timezone", f"{_shown(name)} is no time zone: write it like Europe/Berlin")
             name = ""
         return ZoneInfo(name or default)
@@ -316,8 +315,3 @@ def _is_text(text: str) -> bool:
 
 def _shown(text: str) -> str:
     return ascii(text[:60])
-
-
-@cache
-def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())

@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, NoReturn
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
@@ -12,6 +12,7 @@ from edge.admin.console.page import Refusal, Visit, not_found
 from edge.admin.console.reports.urls import Pairs, canonical, names_of, without
 from storage.postgres.connection import Connection
 from storage.postgres.reports.metrics import DEFAULT_METRICS, METRICS
+from storage.postgres.reports.periods import known_zones
 from storage.postgres.reports.query import NotYours
 from storage.postgres.reports.viewer import Viewer
 
@@ -49,7 +50,7 @@ def is_usual(metrics: list[str], viewer: Viewer) -> bool:
 
 def zone_of(name: str, default: str) -> ZoneInfo:
     """The zone of that name; the default's where there is none such."""
-    return ZoneInfo(name if name in available_timezones() else default)
+    return ZoneInfo(name if name in known_zones() else default)
 
 
 async def known_names(visit: Visit, conn: Connection) -> dict[str, dict[str, str]]:
