@@ -126,9 +126,11 @@ def short_directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def data_dir(short_directory: Path) -> Path:
+def data_dir(short_directory: Path) -> Iterator[Path]:
     """The name of a data dir, reachable by any user; nothing is there yet."""
-    return short_directory / uuid.uuid4().hex[:12]
+    directory = short_directory / uuid.uuid4().hex[:12]
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)  # not all at the end, where it takes a slow disk minutes
 
 
 def _run_server(data_dir: Path, binaries: Path | None) -> Iterator[Server]:

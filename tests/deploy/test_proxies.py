@@ -70,9 +70,9 @@ async def open_node(home: Path, **env: str) -> Node:
 
 
 @pytest.mark.debian("haproxy")
-async def test_a_click_through_haproxy_has_its_visitors_address(short_directory: Path, tmp_path: Path) -> None:
+async def test_a_click_through_haproxy_has_its_visitors_address(data_dir: Path, tmp_path: Path) -> None:
     """HAProxy takes the configuration; the PROXY header, on its own checks too, is what the node reads."""
-    node = await open_node(short_directory / "haproxy", EDGE_PROXY_PROTOCOL="on")
+    node = await open_node(data_dir, EDGE_PROXY_PROTOCOL="on")
     try:
         path, port = configured(DEPLOY / "haproxy" / "haproxy.cfg", tmp_path, node, "bind :80")
         async with running(HAPROXY, "-db", "-f", path):
@@ -82,9 +82,9 @@ async def test_a_click_through_haproxy_has_its_visitors_address(short_directory:
 
 
 @pytest.mark.debian("nginx")
-async def test_a_click_through_nginx_has_its_visitors_address(short_directory: Path, tmp_path: Path) -> None:
+async def test_a_click_through_nginx_has_its_visitors_address(data_dir: Path, tmp_path: Path) -> None:
     """nginx takes the configuration; the forwarding header is believed from its address alone."""
-    node = await open_node(short_directory / "nginx", EDGE_TRUSTED_PROXIES="127.0.0.1/32")
+    node = await open_node(data_dir, EDGE_TRUSTED_PROXIES="127.0.0.1/32")
     try:
         path, port = configured(DEPLOY / "nginx" / "nginx.conf", tmp_path, node, "listen 80")
         async with running(NGINX, "-c", path, "-g", f"daemon off; pid {tmp_path}/pid; error_log stderr;"):
