@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from edge.counters import BATCH_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
 from edge.drain.at_hand import Chained
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import store_settled
@@ -26,6 +26,7 @@ from edge.drain.settlement import Settlement
 from edge.drain.tally import count_verdict
 from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
+from edge.metric_families import BATCH_BUCKETS_US
 from edge.settings import Settings
 from edge.tracking.changes import Kind
 from edge.tracking.click_id import ms_of, sequence_of

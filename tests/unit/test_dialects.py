@@ -2,8 +2,8 @@
 
 import pytest
 
-from edge.counters import KINDS as COUNTED_KINDS
-from edge.counters import OUTCOMES
+from edge.metric_families import KINDS as COUNTED_KINDS
+from edge.metric_families import OUTCOMES
 from edge.tracking.catalog_document import AliasKind
 from edge.tracking.catalog_fields import RESERVED_PATHS as NOT_FOR_ALIASES
 from edge.tracking.dialects import KINDS, RESERVED_PATHS, dispatch
