@@ -1,6 +1,8 @@
 """One batch of pieces of journals into Postgres, in one transaction that begins with the journals' positions.
 
-What the data itself makes impossible is cut out by bisection and quarantined; everything else is tried again.
+What the data itself makes impossible is cut out by bisection and quarantined; everything else is tried again. Rows are
+made in `rows`, verdicts in `settlement`; what waited for its click or its time is decided here too (`settle_due`,
+`settle_overtaken`).
 """
 
 import time
