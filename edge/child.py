@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 import uvloop
 
-from edge.counters import ROLES, Counters
+from edge.counters import Counters
 from edge.errors import UserError
 from edge.logs import configure_logs
+from edge.metric_families import ROLES
 from edge.processes import ChildOrders, read_orders
 from edge.vitals import Vitals
 from storage.errors import StorageError

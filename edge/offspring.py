@@ -13,7 +13,8 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from edge.counters import OF_A_LIVING_PROCESS, Counters, cell
+from edge.counters import Counters, cell
+from edge.metric_families import OF_A_LIVING_PROCESS
 from edge.processes import ANSWERS, STANDS_BY, ChildOrders, die_with_parent
 
 log = structlog.get_logger()

@@ -17,8 +17,9 @@ from uuid import UUID
 
 import structlog
 
-from edge.counters import SYNC_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
 from edge.logs import RateLimited
+from edge.metric_families import SYNC_BUCKETS_US
 from storage.journal.replicas import UNLINKED, Replicas, ReplicationWatch
 from storage.journal.segments import Position
 

@@ -2,6 +2,7 @@
 
 Flags beat the environment (`EDGE_*`), which beats the TOML file (the same names in lower case without the prefix),
 which beats the defaults. An empty value means "not set here". Nothing else in the product reads the environment.
+`Settings` says what each is for and what a wrong one does; `_SETTINGS`, at the end, how its text is read.
 """
 
 import difflib

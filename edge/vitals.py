@@ -11,7 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edge.counters import GENERATIONS, Counters, cell
+from edge.counters import Counters, cell
+from edge.metric_families import GENERATIONS
 
 INTERVAL_S = 1.0
 LISTING_INTERVAL_S = 10.0

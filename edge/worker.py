@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from edge.catalog_follower import SNAPSHOT, CatalogFollower
-from edge.counters import SYNC_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
 from edge.enrich import CHECK_INTERVAL_S, Enricher
 from edge.http.port import FRESH_S, PublicPort
 from edge.http.tls import load_tls
+from edge.metric_families import SYNC_BUCKETS_US
 from edge.node import holds_lease
 from edge.processes import ANSWERS, STANDS_BY, ChildOrders, stop_requested
 from edge.replication import ReplicationCounts, ShipperLink

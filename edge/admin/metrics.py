@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from edge.counters import METRICS, MICROSECONDS, Counters, Metric, cell
+from edge.counters import Counters, cell
+from edge.metric_families import METRICS, MICROSECONDS, Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _THROUGH = cell("edge_drained_through_seconds")

@@ -8,7 +8,8 @@ from functools import partial
 import structlog
 
 from edge.admin.chores import may_pass, own_connection
-from edge.counters import RETAINED, Counters, cell
+from edge.counters import Counters, cell
+from edge.metric_families import RETAINED
 from storage.postgres.connection import Connection
 from storage.postgres.installation import CLICKS_KEPT, remember
 from storage.postgres.partitions import PARENTS

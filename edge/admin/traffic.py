@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from edge.counters import ADMIN_BUCKETS_US, ADMIN_CODES, ADMIN_PARTS, Counters, cell
+from edge.counters import Counters, cell
+from edge.metric_families import ADMIN_BUCKETS_US, ADMIN_CODES, ADMIN_PARTS
 
 _BEGAN_NS = web.RequestKey("began_ns", int)
 _REQUESTS = {(part, code): cell("edge_admin_requests_total", part, code) for part in ADMIN_PARTS for code in ADMIN_CODES}

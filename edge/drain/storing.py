@@ -1,6 +1,8 @@
 """One batch of pieces of journals into Postgres, in one transaction that begins with the journals' positions.
 
-What the data itself makes impossible is cut out by bisection and quarantined; everything else is tried again.
+What the data itself makes impossible is cut out by bisection and quarantined; everything else is tried again. Rows are
+made in `rows`, verdicts in `settlement`; what waited for its click or its time is decided here too (`settle_due`,
+`settle_overtaken`).
 """
 
 import time
@@ -12,7 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from edge.counters import BATCH_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
 from edge.drain.at_hand import Chained
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import store_settled
@@ -26,6 +28,7 @@ from edge.drain.settlement import Settlement
 from edge.drain.tally import count_verdict
 from edge.drain.uniques import Overtaken, Uniques
 from edge.logs import RateLimited
+from edge.metric_families import BATCH_BUCKETS_US
 from edge.settings import Settings
 from edge.tracking.changes import Kind
 from edge.tracking.click_id import ms_of, sequence_of

@@ -1,5 +1,8 @@
 """The partitions of the stream that this drain owns, stored as its machine's own journals are.
 
+`keep_leases` decides which they are, `advance` stores their next batch, `do_chores` asks again for what is missing and
+has purged what all have stored.
+
 W1  Memory runs ahead of Postgres only within a batch: whatever fails, the places are read again, and the stream from them on.
 W2  What cannot be read is set aside once; what another release wrote is left for that one's drains, with all partitions.
 """

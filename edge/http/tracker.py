@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import structlog
 
-from edge.counters import HANDLING_BUCKETS_US, KINDS, OUTCOMES, cell
+from edge.counters import cell
 from edge.logs import RateLimited
+from edge.metric_families import HANDLING_BUCKETS_US, KINDS, OUTCOMES
 from edge.tracking.dialects import dispatch
 from edge.tracking.request import UNAVAILABLE, Answer, Handled, Kind, Request, text
 from edge.tracking.state import EdgeState

@@ -15,8 +15,9 @@ from uuid import UUID
 import aiohttp
 import structlog
 
-from edge.counters import POSTBACK_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
 from edge.logs import RateLimited
+from edge.metric_families import POSTBACK_BUCKETS_US
 from edge.processes import ChildOrders, stop_requested
 from edge.sender.delivery import deliver, open_client
 from edge.tracking.catalog import Catalog

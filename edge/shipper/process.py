@@ -11,8 +11,9 @@ from uuid import UUID
 
 import structlog
 
-from edge.counters import SYNC_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
 from edge.logs import RateLimited
+from edge.metric_families import SYNC_BUCKETS_US
 from edge.processes import ChildOrders, Schedule, stop_requested
 from edge.shipper.journals import ShippedJournal, ShippedJournals
 from edge.shipper.link import WorkerLinks

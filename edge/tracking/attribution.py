@@ -1,7 +1,9 @@
 """The verdict on a conversion: one pure function of what was sent, the click it names and the catalog.
 
-The click's revision of the catalog decides its window; the conversion's decides money, token and status. The caller
-claims `Verdict.claims` in the database and takes `as_duplicate()` when one of them is held already.
+Which click is meant was decided before (`crediting`). `decide` asks `_CHECKS` in their order: the first that finds a fault
+gives the reason; after them the advertiser's own word counts. The click's revision of the catalog decides its window; the
+conversion's decides money, token and status. The caller claims `Verdict.claims` in the database and takes `as_duplicate()`
+when one of them is held already.
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ from storage.postgres.reports.query import NotYours, QueryRefused
 from storage.postgres.reports.query import parse_query as parse_report
 from storage.postgres.reports.viewer import Viewer
 from tests.fuzz.harness import as_text, target
-from tests.wire.port import CATALOG
+from tests.wire.edge_state import CATALOG
 
 FOLDER = Path(tempfile.mkdtemp(prefix="clickedge-fuzz-", dir=os.environ.get("FUZZ_FOLDER", "/var/tmp")))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)

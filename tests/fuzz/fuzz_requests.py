@@ -20,7 +20,7 @@ from edge.tracking.parameters import clean, parse_clean_query, parse_query
 from edge.tracking.urls import host_of
 from storage.journal.events import Conversion, decode
 from tests.fuzz.harness import as_text, target
-from tests.wire.port import CATALOG, DELIVERY, HOSTS, NOW_MS, build_catalog, build_state, request_of
+from tests.wire.edge_state import CATALOG, DELIVERY, HOSTS, NOW_MS, build_catalog, build_state, request_of
 
 STATE = build_state(build_catalog(CATALOG + DELIVERY))
 OFFER = STATE.catalog.offer(17)

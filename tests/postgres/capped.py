@@ -1,8 +1,18 @@
-"""What tests of caps share: the bench's catalog with caps in it, and what is used of them."""
+"""What tests of caps share: the bench's catalog with caps in it, what is used of them, and verdicts."""
 
 from typing import Any
 
+from tests.cap_recount import cap_differences
 from tests.postgres.drains import CATALOG, Bench
+from tests.recount import differences
+
+APPROVED, CAPPED = ("approved", ""), ("rejected", "capped")
+
+
+async def assert_exact(bench: Bench) -> None:
+    """Usage and roll-ups are those of the rows."""
+    assert await cap_differences(bench.conn) == []
+    assert await differences(bench.conn) == []
 
 
 async def cap(bench: Bench, fields: str, *, partner_3: str = "") -> int:

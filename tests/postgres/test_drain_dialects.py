@@ -10,8 +10,8 @@ from storage.journal.events import Conversion, Session, decode
 from tests.postgres.drains import SECRET, Bench, Scribe, now_ms, open_bench
 from tests.recount import differences
 from tests.wire.dialect_examples import EXAMPLES, MOVED
-from tests.wire.port import SECRET as PORT_SECRET
-from tests.wire.port import build_state, request_of
+from tests.wire.edge_state import SECRET as PORT_SECRET
+from tests.wire.edge_state import build_state, request_of
 from tests.wire.test_vendor_bad_input import AMOUNTS, MONEY, conversion, encode, path_of
 
 assert SECRET == PORT_SECRET

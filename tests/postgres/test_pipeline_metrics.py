@@ -1,6 +1,7 @@
 """What drain and sender count beside what they store: damage, refusals by reason, lost databases, partners' answers."""
 
-from edge.counters import POSTBACK_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
+from edge.metric_families import POSTBACK_BUCKETS_US
 from edge.tracking.status_codes import REJECTIONS
 from storage.journal.segments import name_segment
 from tests.partners import PartnerServer, say

@@ -10,7 +10,7 @@ from tests.node import eventually
 from tests.postgres.drains import Bench, Scribe, now_ms
 from tests.postgres.streamed_bench import faults_of, make_station, write_some
 from tests.streams import StreamServer
-from tests.wire.test_shipper import Running, make_settings
+from tests.wire.shippers import Running, make_settings
 
 SOON_S = 40.0
 

@@ -18,7 +18,7 @@ from edge.tracking.catalog_file import CatalogFaults, read_catalog
 from edge.tracking.click import handle_click, handle_impression
 from edge.tracking.delivery import Seeds, deliver
 from storage.journal.events import Click, Impression, decode
-from tests.wire.port import NOW_MS, build_catalog, build_state, request_of
+from tests.wire.edge_state import NOW_MS, build_catalog, build_state, request_of
 
 LATER_MS = NOW_MS + 60_000
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns", "America/Havana", "Africa/Cairo"]

@@ -12,32 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.tracking.catalog import Catalog
-from edge.tracking.catalog_diff import describe, find_changes, find_warnings
+from edge.tracking.catalog_diff import find_warnings
 from edge.tracking.catalog_document import TABLES, Offer, encode_item
-from edge.tracking.catalog_file import CatalogFaults, Document, read_catalog
+from edge.tracking.catalog_file import CatalogFaults
+from tests.unit.catalog_texts import ADVERTISER, OFFER, PARTNER, faults_in, read
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "catalog.toml"
 FIELD_NAMES = sorted({field.encode_name for struct in TABLES.values() for field in msgspec.structs.fields(struct)})
-ADVERTISER = '[[advertisers]]\nid = 1\nname = "A"\n'
-OFFER = ADVERTISER + '[[offers]]\nid = 17\nadvertiser_id = 1\nname = "O"\nurl = "https://shop.example.com/"\n'
-PARTNER = '[[partners]]\nid = 2\nname = "P"\n'
-
-
-def read(text: str, existing: Catalog | None = None) -> Document:
-    """The document in `text`, applied to an empty catalog unless told otherwise."""
-    return read_catalog(text, "catalog.toml", existing or Catalog.empty())
-
-
-def faults_in(text: str, existing: Catalog | None = None) -> dict[str, str]:
-    """The faults by place."""
-    with pytest.raises(CatalogFaults) as caught:
-        read(text, existing)
-    return {fault.where: fault.problem for fault in caught.value.faults}
-
-
-def stored(text: str) -> Catalog:
-    """A catalog that holds what `text` names."""
-    return Catalog.empty().changed(1, [(kind, key, encode_item(item)) for kind, key, item in read(text).items()])
 
 
 def test_the_example_is_a_good_catalog() -> None:
@@ -105,18 +86,6 @@ rules = [{ when = { country = ["us"], weekday = ["mon"], hour = [0, 23] }, then 
     assert offer.caps.monthly_payout == Decimal("5000.00")
     assert offer.rules[0].when.country == ("US",)
     assert find_warnings(document) == []
-
-
-def test_a_rule_behind_one_for_every_click_is_warned_of() -> None:
-    """It would never be asked; a macro that nobody knows is found in a rule's URL too."""
-    last = '{ then = { url = "https://a.example/?x={clickid}" } }'
-    document = read(PARTNER + OFFER + f'rules = [{{ then = {{ reject = "all" }} }}, {last}]\n')
-    assert find_warnings(document) == [
-        "offers[17].rules[#2].then.url: nobody knows the macro {clickid}: it expands to nothing",
-        "offers[17].rules[#2]: is never asked, nor any after it: rule #1 matches every click",
-    ]
-    part = '{ when = { percentage = 50 }, then = { reject = "half" } }'
-    assert find_warnings(read(PARTNER + OFFER + f'rules = [{part}, {{ then = {{ reject = "rest" }} }}]\n')) == []
 
 
 def test_all_faults_are_told_at_once_each_with_its_place() -> None:
@@ -289,119 +258,6 @@ def test_allowed_addresses_may_be_written_in_three_ways() -> None:
     good = ADVERTISER + 'allowed_ips = ["192.0.2.1", "192.0.2.5-192.0.2.9", "2001:db8::/32"]\n'
     assert len(read(good).advertisers["1"].allowed_ips) == 3
     assert list(faults_in(ADVERTISER + 'allowed_ips = ["example.com"]\n')) == ["advertisers[1].allowed_ips"]
-
-
-@pytest.mark.parametrize(
-    ("alias", "place"),
-    [
-        ('path = "aff_c"\nkind = "click"\nparams = { offer_id = 17 }', "aliases[aff_c].path"),
-        ('path = "a/b"\nkind = "click"\nparams = { offer_id = 17 }', "aliases[a/b].path"),
-        ('path = "S"\nkind = "click"', "aliases[S].params.offer_id"),
-        ('path = "S"\nkind = "click"\nparams = { offer_id = 99 }', "aliases[S].params.offer_id"),
-        ('path = "S"\nkind = "click"\nparams = { offer_id = "x" }', "aliases[S].params.offer_id"),
-        ('path = "S"\nkind = "pixel"\nparams = { aff_id = 3 }', "aliases[S].params.aff_id"),
-        ('path = "S"\nkind = "pixel"\nparams = { "a b" = 3 }', "aliases[S].params"),
-        ('path = "S"\nkind = "clck"', "aliases[S].kind"),
-    ],
-)
-def test_an_alias_must_be_reachable_and_lead_somewhere(alias: str, place: str) -> None:
-    """Own paths, odd paths, missing and unknown ids are faults of the alias."""
-    assert list(faults_in(OFFER + "[[aliases]]\n" + alias)) == [place]
-
-
-def test_an_aliass_parameters_have_the_requests_names() -> None:
-    """`aff_sub` is stored in `aff_sub1`, in a short link as in a query."""
-    text = OFFER + '[[aliases]]\npath = "S"\nkind = "click"\nparams = { offer_id = 17, aff_sub = "x y" }'
-    assert read(text).aliases["S"].params == {"offer_id": "17", "aff_sub1": "x y"}
-
-
-def test_references_may_lead_to_what_is_stored() -> None:
-    """A file that names one offer relies on the advertiser applied before; with nothing stored that is a fault."""
-    offer = OFFER.removeprefix(ADVERTISER)
-    assert read(offer, stored(ADVERTISER)).offers["17"]
-    assert list(faults_in(offer)) == ["offers[17].advertiser_id"]
-
-
-def test_an_id_twice_is_a_fault() -> None:
-    """Two items of one id: which one counts would be chance."""
-    assert "must be unique" in faults_in(PARTNER + PARTNER)["partners[2]"]
-
-
-def chain(*pairs: tuple[int, int]) -> str:
-    """Offers that redirect to one another."""
-    rows = (
-        f'[[offers]]\nid = {a}\nadvertiser_id = 1\nname = "O"\nurl = "https://a.example/"\nredirect_offer_id = {b}\n'
-        for a, b in pairs
-    )
-    return ADVERTISER + "".join(rows)
-
-
-def test_redirects_go_three_steps_and_never_in_a_circle() -> None:
-    """Three steps are taken, a fourth and every circle refused, also through offers stored before."""
-    assert read(chain((1, 2), (2, 3), (3, 4), (4, 0)))
-    assert list(faults_in(chain((1, 2), (2, 3), (3, 4), (4, 5), (5, 0)))) == ["offers[1].redirect_offer_id"]
-    assert "circle: 1 -> 1" in faults_in(chain((1, 1)))["offers[1].redirect_offer_id"]
-    assert set(faults_in(chain((1, 2), (2, 1)))) == {"offers[1].redirect_offer_id", "offers[2].redirect_offer_id"}
-    before = stored(chain((1, 2), (2, 0)))
-    assert "1 -> 2 -> 1" in faults_in(chain((2, 1)), before)["offers[1].redirect_offer_id"]
-
-
-def diff(before: str, after: str, *, prune: bool = False) -> list[str]:
-    """The lines that `apply` prints."""
-    existing = stored(before) if before else Catalog.empty()
-    document = read(after, Catalog.empty() if prune else existing)
-    return [line for change in find_changes(document, existing, prune=prune) for line in describe(change)]
-
-
-def test_the_diff_says_what_comes_changes_and_goes() -> None:
-    """A line per item that comes or goes, a line per field that changes."""
-    assert diff("", OFFER) == ["+ advertisers[1] A", "+ offers[17] O"]
-    assert diff(OFFER, OFFER + 'payout = "6.00"\n') == ["~ offers[17].payout: 0 -> 6.00"]
-    assert diff(OFFER, ADVERTISER) == []
-    assert diff(OFFER, ADVERTISER, prune=True) == ["- offers[17] O"]
-
-
-def test_the_diff_goes_into_lists_of_tables() -> None:
-    """Goals and the like are compared by their id, not by their place."""
-    before = OFFER + 'goals = [{ id = 1, name = "a" }, { id = 2, name = "b" }]\ncaps = { daily_clicks = 1 }\n'
-    after = (
-        OFFER + 'goals = [{ id = 3, name = "c" }, { id = 2, name = "b", payout = 1 }]\ncaps = { daily_clicks = 2 }\n'
-    )
-    assert diff(before, after) == [
-        "~ offers[17].caps.daily_clicks: 1 -> 2",
-        "- offers[17].goals[1]",
-        "+ offers[17].goals[3]",
-        "~ offers[17].goals[2].payout: none -> 1",
-    ]
-
-
-def test_another_order_is_told() -> None:
-    """Order matters to rules, so it is a change, and it has its line."""
-    pages = ['{ id = 1, url = "https://a.example/" }', '{ id = 2, url = "https://b.example/" }']
-    before, after = (f"landing_pages = [{', '.join(rows)}]\n" for rows in (pages, pages[::-1]))
-    assert diff(OFFER + before, OFFER + after) == ["~ offers[17].landing_pages: in another order"]
-
-
-def test_the_diff_shows_no_secret() -> None:
-    """That a token changed is said, neither the old nor the new one."""
-    before, after = (ADVERTISER + f'security_token = "{token}"\n' for token in ("old-one", "new-one"))
-    assert diff(before, after) == ["~ advertisers[1].security_token: changed"]
-
-
-def test_the_same_said_otherwise_is_no_change() -> None:
-    """Trailing zeros, explicit defaults and another order of parameters change nothing."""
-    alias = '[[aliases]]\npath = "S"\nkind = "click"\nparams = { %s }\n'
-    before = OFFER + 'payout = "5.0"\n' + alias % "offer_id = 17, source = 'x'"
-    after = OFFER + 'payout = 5.00\nstatus = "active"\n' + alias % "source = 'x', offer_id = 17"
-    assert diff(before, after) == []
-
-
-def test_a_macro_that_nobody_knows_is_warned_about() -> None:
-    """A typing error in a URL is told when it is made, not when reports look odd."""
-    document = read(OFFER.replace("example.com/", "example.com/?c={clikid}"))
-    assert find_warnings(document) == [
-        "offers[17].url: nobody knows the macro {clikid}: it expands to nothing",
-    ]
 
 
 def test_an_item_of_a_later_release_can_be_read() -> None:

@@ -11,7 +11,8 @@ from edge.tracking.delivery import Seeds, deliver
 from edge.tracking.request import GIF, Handled, Kind
 from edge.tracking.state import EdgeState
 from storage.journal.events import Click, Impression, decode
-from tests.wire.port import NOW_MS, build_catalog, build_state, request_of, session_of
+from tests.wire.edge_state import NOW_MS, build_catalog, build_state, request_of
+from tests.wire.port import session_of
 
 CATALOG = build_catalog()
 

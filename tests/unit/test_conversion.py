@@ -14,7 +14,7 @@ from edge.tracking.dialects import dispatch
 from edge.tracking.request import GIF, UNAVAILABLE, Handled, Kind
 from edge.tracking.state import ALL_REFUSALS_BURST, REFUSALS_BURST, UNVERIFIED_BURST, UNVERIFIED_PER_S, EdgeState
 from storage.journal.events import Conversion, decode, decode_session
-from tests.wire.port import NOW_MS, Unbounded, build_catalog, build_state, request_of
+from tests.wire.edge_state import NOW_MS, Unbounded, build_catalog, build_state, request_of
 
 CATALOG = build_catalog()
 SUCCESS = b"success=true;"

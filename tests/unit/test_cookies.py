@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.tracking import cookies
 from edge.tracking.catalog import OfferView
-from tests.wire.port import NOW_MS, build_state, request_of
+from tests.wire.edge_state import NOW_MS, build_state, request_of
 
 STATE = build_state()
 FIRST, LAST = STATE.ids.mint(NOW_MS), STATE.ids.mint(NOW_MS)

@@ -10,17 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.counters import (
-    BLOCK_BYTES,
-    CELL_COUNT,
-    HANDLING_BUCKETS_US,
-    KINDS,
-    METRICS,
-    SYNC_BUCKETS_US,
-    Counters,
-    cell,
-    new_block,
-)
+from edge.counters import BLOCK_BYTES, CELL_COUNT, Counters, cell, new_block
+from edge.metric_families import HANDLING_BUCKETS_US, KINDS, METRICS, SYNC_BUCKETS_US
 
 ROOT = Path(__file__).parent.parent.parent
 DROPPED = cell("edge_events_dropped_total")
@@ -28,7 +19,8 @@ SYNC = cell("edge_journal_sync_seconds")
 
 CHILD = """
 import os, signal, sys
-from edge.counters import SYNC_BUCKETS_US, Counters, cell
+from edge.counters import Counters, cell
+from edge.metric_families import SYNC_BUCKETS_US
 counters = Counters.of_fd(int(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     counters.cells[cell("edge_events_dropped_total")] += 1

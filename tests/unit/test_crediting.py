@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.tracking.crediting import Candidate, Credit, choose, credit_without_click, find_promo, is_external_id
-from tests.wire.port import build_catalog
+from tests.wire.edge_state import build_catalog
 
 CATALOG = build_catalog(
     """

@@ -18,7 +18,7 @@ from edge.tracking.state import EdgeState
 from edge.tracking.urls import MAX_URL_CHARS, host_of
 from storage.journal.events import Click, decode
 from tests.unit.test_deep_links import REFUSED
-from tests.wire.port import CATALOG, DELIVERY, NOW_MS, build_state, request_of
+from tests.wire.edge_state import CATALOG, DELIVERY, NOW_MS, build_state, request_of
 
 OFFERS = """
 [[offers]]

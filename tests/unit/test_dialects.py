@@ -2,14 +2,14 @@
 
 import pytest
 
-from edge.counters import KINDS as COUNTED_KINDS
-from edge.counters import OUTCOMES
+from edge.metric_families import KINDS as COUNTED_KINDS
+from edge.metric_families import OUTCOMES
 from edge.tracking.catalog_document import AliasKind
 from edge.tracking.catalog_fields import RESERVED_PATHS as NOT_FOR_ALIASES
 from edge.tracking.dialects import KINDS, RESERVED_PATHS, dispatch
 from edge.tracking.request import Kind
 from storage.journal.events import Click, decode
-from tests.wire.port import build_catalog, build_state, request_of
+from tests.wire.edge_state import build_catalog, build_state, request_of
 
 CATALOG = build_catalog()
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")

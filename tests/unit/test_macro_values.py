@@ -10,7 +10,7 @@ from edge.tracking.dialects import dispatch
 from edge.tracking.macros import _NAMES
 from edge.tracking.request import Handled
 from edge.tracking.surroundings import Device, Place
-from tests.wire.port import SECRET, build_state, request_of
+from tests.wire.edge_state import SECRET, build_state, request_of
 
 CATALOG = """
 [[advertisers]]

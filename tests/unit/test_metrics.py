@@ -12,7 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge.admin.metrics import Slot, drain_lag_s, render
-from edge.counters import HANDLING_BUCKETS_US, METRICS, SYNC_BUCKETS_US, Counters, cell, new_block
+from edge.counters import Counters, cell, new_block
+from edge.metric_families import HANDLING_BUCKETS_US, METRICS, SYNC_BUCKETS_US
 from tests.unit.test_counters import count_in_a_child
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge.tracking.parameters import parse_query
 from edge.tracking.redirects import BAD_HOP, Hops, handle_hop, send_to
 from edge.tracking.request import Answer
-from tests.wire.port import NOW_MS, SECRET, build_state, request_of
+from tests.wire.edge_state import NOW_MS, SECRET, build_state, request_of
 
 DAY_MS = 86_400_000
 TARGET = "https://shop.example.com/?a='b'&c=d;e&amp;f=%22#g"

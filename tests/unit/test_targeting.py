@@ -13,7 +13,7 @@ from edge.tracking.headers import first_language
 from edge.tracking.request import Request
 from edge.tracking.surroundings import Device, NoEnrichment, Place
 from edge.tracking.targeting import CompiledRule, Visit, compile_rules, find_rule
-from tests.wire.port import NOW_MS, request_of
+from tests.wire.edge_state import NOW_MS, request_of
 
 FRIDAY_8_UTC_MS = NOW_MS
 """2027-01-15T08:00:00Z."""

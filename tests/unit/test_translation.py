@@ -10,7 +10,7 @@ from edge.tracking.minor_units import to_decimal
 from edge.tracking.payouts import parse_amount
 from edge.tracking.translation import MAX_COPY_CHARS, Translated, translate
 from edge.tracking.vendors.row import WHOLE, Items, Row, Statuses
-from tests.wire.port import build_catalog, request_of
+from tests.wire.edge_state import build_catalog, request_of
 
 CATALOG = build_catalog()
 ITEMS = Items("Price", "Quantity", ("Subtotal",), "Discount")

@@ -9,7 +9,7 @@ from edge.tracking.parameters import parse_query
 from edge.tracking.vendors import VENDORS
 from edge.tracking.vendors.row import Row
 from tests.wire.dialect_examples import EXAMPLES, Example
-from tests.wire.port import request_of
+from tests.wire.edge_state import request_of
 
 STATUSES = {"approved", "pending", "rejected", "reversed"}
 OURS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.wire.port import CATALOG
+from tests.wire.edge_state import CATALOG
 
 DIRECTORY = Path(__file__).parent / "dialects"
 

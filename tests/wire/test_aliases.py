@@ -6,7 +6,8 @@ import pytest
 
 from edge.tracking.request import PIXEL_GIF
 from storage.journal.events import Click, Conversion, Impression
-from tests.wire.port import build_catalog, serving, session_of
+from tests.wire.edge_state import build_catalog
+from tests.wire.port import serving, session_of
 
 pytestmark = pytest.mark.both_loops
 

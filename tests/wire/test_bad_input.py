@@ -16,7 +16,9 @@ from structlog.testing import capture_logs
 from edge.tracking.parameters import clean
 from edge.tracking.urls import host_of
 from storage.journal.events import Click, Conversion, Heartbeat
-from tests.wire.port import CATALOG, HOSTS, Port, Reply, logged, serving, session_of
+from tests.wire.client import Reply
+from tests.wire.edge_state import CATALOG, HOSTS
+from tests.wire.port import Port, logged, serving, session_of
 
 both_loops = pytest.mark.both_loops
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from storage.journal.events import Click
-from tests.wire.port import CATALOG, DELIVERY, Reply, logged, serving
+from tests.wire.client import Reply
+from tests.wire.edge_state import CATALOG, DELIVERY
+from tests.wire.port import logged, serving
 
 pytestmark = pytest.mark.both_loops
 

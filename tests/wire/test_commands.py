@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.counters import METRICS
+from edge.metric_families import METRICS
 from edge.settings import _SETTINGS
 from tests.node import COMMAND, EXAMPLE_CATALOG, Node
 

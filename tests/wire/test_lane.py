@@ -18,7 +18,9 @@ from edge.settings import Settings
 from storage.journal.events import Click, Impression
 from tests.node import eventually
 from tests.unit.test_proxy_protocol import proxied
-from tests.wire.port import CATALOG, DELIVERY, Port, Reply, serving, session_of
+from tests.wire.client import Reply
+from tests.wire.edge_state import CATALOG, DELIVERY
+from tests.wire.port import Port, serving, session_of
 from tests.wire.test_clicks import GatedDisk
 
 UA = "User-Agent: Mozilla/5.0 (Windows NT 10.0) Chrome/120"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from storage.journal.events import Click, Conversion
-from tests.wire.port import Port, Reply, logged, serving, session_of
+from tests.wire.client import Reply
+from tests.wire.port import Port, logged, serving, session_of
 
 pytestmark = pytest.mark.both_loops
 

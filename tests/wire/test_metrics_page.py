@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge.counters import METRICS, ROLES
+from edge.metric_families import METRICS, ROLES
 from tests.node import Node, end, eventually
 from tests.unit.test_enrich import OTTAWA, write_database
 

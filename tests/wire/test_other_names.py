@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from storage.journal.events import Conversion
-from tests.wire.port import CATALOG, Port, serving
+from tests.wire.edge_state import CATALOG
+from tests.wire.port import Port, serving
 
 pytestmark = pytest.mark.both_loops
 

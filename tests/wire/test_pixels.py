@@ -8,7 +8,9 @@ import pytest
 
 from edge.tracking.request import PIXEL_GIF
 from storage.journal.events import Click, Conversion, Impression
-from tests.wire.port import CATALOG, Port, Reply, serving, session_of
+from tests.wire.client import Reply
+from tests.wire.edge_state import CATALOG
+from tests.wire.port import Port, serving, session_of
 
 pytestmark = pytest.mark.both_loops
 

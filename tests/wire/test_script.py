@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edge.http.script import DNT_SCRIPT, SCRIPT, etag_of
-from tests.wire.port import CATALOG, serving
+from tests.wire.edge_state import CATALOG
+from tests.wire.port import serving
 
 pytestmark = pytest.mark.both_loops
 

@@ -1,136 +1,34 @@
-"""The shipper with real journals and a real NATS server that is killed, is full, or does not keep what it acknowledges."""
+"""The shipper with real journals and a real NATS server that is killed, is full, or is asked to send again."""
 
-import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig
 
-from edge.counters import Counters, cell
+from edge.counters import Counters
 from edge.processes import ChildOrders
-from edge.settings import Settings
-from edge.shipper.process import Shipper, run_shipper
-from edge.stream_settings import is_synced
+from edge.shipper.process import run_shipper
 from storage.errors import StorageError
 from storage.files import hold_lock
 from storage.journal.segments import list_segments
-from storage.stream.connection import StreamConnection, connect_stream
-from storage.stream.reading import StreamReader
 from storage.stream.resending import ask_to_resend
-from storage.stream.servers import StreamAway, StreamOptions, StreamUnusable
-from storage.stream.shipments import STREAM, SUBJECT, Beat, Message, Resend, decode_message
-from tests.node import COMMAND, eventually
-from tests.postgres.drains import Scribe, now_ms
+from storage.stream.shipments import Beat, Resend
+from tests.node import COMMAND
+from tests.postgres.drains import Scribe
 from tests.streams import StreamServer
-from tests.unit.test_cutting import PARTITIONS, Taker
-
-SOON_S = 20.0
-
-
-def make_settings(server: StreamServer, data_dir: Path, **changes: object) -> Settings:
-    data_dir.mkdir(exist_ok=True)
-    values = {
-        "data_dir": str(data_dir), "stream_url": server.url, "stream_replicas": 1, "stream_partitions": PARTITIONS,
-        "stream_monitor_port": server.monitor_port, **changes,
-    }  # fmt: skip
-    return Settings(**values)  # type: ignore[arg-type]
-
-
-def make_scribe(data_dir: Path, **fields: int) -> Scribe:
-    return Scribe(data_dir, partitions=PARTITIONS, **fields)
-
-
-class Running:
-    """A shipper at work in this process."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.counters = Counters.private()
-        self.shipper = Shipper(ChildOrders("shipper", 0, settings, -1, []), self.counters)
-        self._task = asyncio.create_task(self.shipper.run())
-
-    async def ends(self) -> None:
-        """Wait until it has."""
-        await self._task
-
-    async def is_told_to_end(self) -> None:
-        """SIGTERM, and its end."""
-        self.shipper._stop.set()
-        await self._task
-
-    async def dies(self) -> None:
-        """At once, with nothing written down."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    def count(self, name: str) -> int:
-        """A metric of it."""
-        return self.counters.cells[cell(name)]
-
-
-@asynccontextmanager
-async def shipping(settings: Settings) -> AsyncIterator[Running]:
-    running = Running(settings)
-    try:
-        yield running
-    finally:
-        await running.dies()
-
-
-async def read_all(server: StreamServer) -> list[Message]:
-    """Everything that the stream holds, in its order."""
-    connection = await server.connect()
-    reader = StreamReader(connection)
-    await reader.open(range(PARTITIONS), 0)
-    found: list[Message] = []
-    while messages := await reader.take(0.3):
-        found += [decode_message(one.data) for one in messages]
-    await reader.close()
-    await connection.close()
-    return found
-
-
-async def take_all(server: StreamServer, journal_id: UUID) -> Taker:
-    taker = Taker()
-    for message in await read_all(server):
-        if message.journal_id == journal_id.bytes:
-            taker.take(message)
-    return taker
-
-
-async def until_shipped(server: StreamServer, scribe: Scribe, *, is_finished: bool = False) -> Taker:
-    """Until the stream has all of a journal's events; put together by the drains' rule."""
-    taker = Taker()
-
-    async def are_there() -> bool:
-        nonlocal taker
-        taker = await take_all(server, scribe.writer.journal_id)
-        return len(taker.all_payloads) >= events_of(scribe) and (not is_finished or len(taker.is_finished) == PARTITIONS)
-
-    await eventually(are_there, SOON_S, lambda: f"{len(taker.all_payloads)} of {events_of(scribe)}, {taker.is_finished}")
-    assert len(taker.all_payloads) == events_of(scribe)
-    return taker
-
-
-def events_of(scribe: Scribe) -> int:
-    return sum(written.kind != "beat" for written in scribe.written)
-
-
-def write_some(scribe: Scribe, count: int) -> None:
-    for _ in range(count):
-        scribe.click()
-    scribe.beat(now_ms())
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async def is_so() -> bool:
-        return check()
-
-    await eventually(is_so, SOON_S)
+from tests.unit.test_cutting import PARTITIONS
+from tests.wire.shippers import (
+    Running,
+    make_scribe,
+    make_settings,
+    read_all,
+    shipping,
+    take_all,
+    until,
+    until_shipped,
+    write_some,
+)
 
 
 async def test_a_journal_that_is_written_meanwhile_reaches_the_stream_and_ends(
@@ -292,38 +190,6 @@ async def test_one_shipper_a_data_dir(stream_server: StreamServer, nats_url: str
     os.close(lock)
 
 
-@asynccontextmanager
-async def unsynced_server(directory: Path) -> AsyncIterator[StreamServer]:
-    """One that acknowledges before it syncs, as by default."""
-    server = StreamServer(directory, syncs=False)
-    server.start()
-    await (await server.connect()).close()
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
-@pytest.mark.reliability(number=17)
-async def test_servers_that_may_lose_what_they_acknowledge_are_refused(short_directory: Path, data_dir: Path) -> None:
-    """With what to change, unless that is allowed; a server that does not say may only be away."""
-    async with unsynced_server(short_directory) as server:
-        settings = make_settings(server, data_dir)
-        with pytest.raises(StreamUnusable, match=r"sync_interval 120 s.*sync_interval: always.*--allow-unsynced-stream"):
-            await is_synced(settings)
-        running = Running(settings)
-        with pytest.raises(StreamUnusable, match="sync_interval"):
-            await running.ends()
-        assert await is_synced(make_settings(server, data_dir, allow_unsynced_stream=True)) is False
-        scribe = make_scribe(data_dir)
-        write_some(scribe, 10)
-        async with shipping(make_settings(server, data_dir, allow_unsynced_stream=True)) as running:
-            await until_shipped(server, scribe)
-            assert running.count("edge_stream_unsynced") == 1
-    with pytest.raises(StreamAway, match="does not say"):
-        await is_synced(settings)
-
-
 def test_a_second_shipper_is_refused_in_one_line(stream_server: StreamServer, data_dir: Path) -> None:
     """By the command, with code 2: an operator starts it beside a `serve` that has its own."""
     settings = make_settings(stream_server, data_dir)
@@ -359,59 +225,3 @@ async def test_a_journal_that_cannot_be_read_does_not_keep_the_others(
         segment.rmdir()
         (data_dir / "aside").rename(segment)
         await until_shipped(stream_server, unreadable)
-
-
-async def test_a_stream_that_would_forget_is_mended(stream_server: StreamServer, nats_url: str) -> None:
-    """Somebody made it before us, with an age or number of messages; what cannot be mended is refused."""
-    connection = await stream_server.connect()
-    jetstream = connection.jetstream
-    for wrong in ({"max_age": 60}, {"max_msgs": 10}, {"max_msgs_per_subject": 1}, {"discard": DiscardPolicy.OLD}):
-        await jetstream.delete_stream(STREAM)
-        await jetstream.add_stream(StreamConfig(name=STREAM, subjects=[f"{SUBJECT}.*"], num_replicas=1, **wrong))
-        await connection.ensure_stream(stream_server.options)
-        config = (await jetstream.stream_info(STREAM)).config
-        assert (config.max_age, config.max_msgs, config.max_msgs_per_subject) == (0, -1, -1)
-        assert config.discard == DiscardPolicy.NEW
-    await jetstream.delete_stream(STREAM)
-    queue = StreamConfig(name=STREAM, subjects=[f"{SUBJECT}.*"], retention=RetentionPolicy.WORK_QUEUE)
-    await jetstream.add_stream(queue)
-    try:
-        with pytest.raises(StreamUnusable, match="retention"):
-            await connection.ensure_stream(stream_server.options)
-    finally:
-        await jetstream.delete_stream(STREAM)
-        await connection.close()
-
-
-async def test_more_replicas_than_servers_is_a_clear_error(
-    stream_server: StreamServer, nats_url: str, data_dir: Path
-) -> None:
-    """It names the setting; what the server said is in it."""
-    connection = await connect_stream(stream_server.options, "test")
-    options: StreamOptions = stream_server.options._replace(replicas=3)
-    with pytest.raises(StreamUnusable, match="EDGE_STREAM_REPLICAS=3"):
-        await connection.ensure_stream(options)
-    await connection.close()
-
-
-async def test_wrong_credentials_are_a_clear_error(short_directory: Path) -> None:
-    """Nobody waits for a server that will never let us in."""
-    server = StreamServer(short_directory, users="users = [{ user: edge, password: right }]")
-    server.start()
-    try:
-
-        async def refuses() -> bool:
-            try:
-                await connect_stream(server.options, "test")
-            except StreamUnusable:
-                return True
-            except StreamAway:
-                return False
-            raise AssertionError("it let us in")
-
-        await eventually(refuses, SOON_S)
-        url = server.url.replace("nats://", "nats://edge:right@")
-        connection: StreamConnection = await connect_stream(server.options._replace(url=url), "test")
-        await connection.close()
-    finally:
-        server.kill()

@@ -22,7 +22,7 @@ from tests.node import eventually
 from tests.postgres.drains import now_ms
 from tests.streams import StreamServer
 from tests.unit.test_cutting import PARTITIONS
-from tests.wire.test_shipper import make_scribe, make_settings
+from tests.wire.shippers import make_scribe, make_settings
 
 
 @pytest.fixture

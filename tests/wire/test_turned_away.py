@@ -7,7 +7,8 @@ import pytest
 from edge.counters import cell
 from tests.node import eventually
 from tests.unit.test_proxy_protocol import proxied
-from tests.wire.port import Wire, serving
+from tests.wire.client import Wire
+from tests.wire.port import serving
 
 FULL, CLIENT = (cell("edge_connections_refused_total", reason) for reason in ("full", "client"))
 

@@ -12,7 +12,7 @@ from edge.tracking.payouts import parse_amount
 from edge.tracking.vendors.row import Row
 from storage.journal.events import Conversion, decode
 from tests.wire.dialect_examples import MOVED
-from tests.wire.port import NOW_MS, build_state, request_of
+from tests.wire.edge_state import NOW_MS, build_state, request_of
 from tests.wire.test_bad_input import HEAD, assert_harmless, fuzzed
 
 MAX_BODY_BYTES = 2000

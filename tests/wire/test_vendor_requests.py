@@ -6,8 +6,9 @@ import pytest
 
 from edge.tracking.request import PIXEL_GIF
 from storage.journal.events import Click, Conversion, Event, Impression
+from tests.wire.client import Reply
 from tests.wire.dialect_examples import EXAMPLES, MOVED, Example
-from tests.wire.port import Port, Reply, serving, session_of
+from tests.wire.port import Port, serving, session_of
 
 pytestmark = pytest.mark.both_loops
 
