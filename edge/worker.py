@@ -179,6 +179,7 @@ class Worker:
                     MAX_SEGMENT_BYTES, max(64 * 1024, settings.journal_max_bytes // (32 * settings.workers))
                 ),
                 partitions=settings.stream_partitions if settings.stream_url else 0,
+                waits_for_room=True,
             )
         except OSError as error:
             raise StorageError(f"cannot begin a journal in {root}: {error.strerror}") from error

@@ -1,5 +1,6 @@
 """The journals of this node as the drain follows them: found, registered, read in turn, marked and at last deleted."""
 
+import math
 import time
 from collections.abc import Iterator
 from uuid import UUID
@@ -112,17 +113,25 @@ class JournalFeeds:
 
     def delete_expired(self) -> None:
         """Give back the disk of what was drained long enough ago."""
-        settings = self._settings
         for feed in self._feeds.values():
             keep_from(feed.journal.path, feed.position.segment, now_s=time.time())
-        # A shipped journal's segments are the shipper's to mark, but who sees none left may take its directory away.
-        ended = self._finished | self._shipped
-        delete_expired(self.root, time.time(), settings.journal_keep_s, settings.journal_max_bytes, ended)
+        self._delete(self._settings.journal_keep_s)
         sweep_unborn(self.root, time.time())
         present = {journal.journal_id for journal in list_journals(self.root)}
         self._finished &= present
         self._others &= present
         self._shipped &= present
+
+    def make_room(self) -> None:
+        """While the database is away: of what it is known to have, only what is too much beside the undrained."""
+        self._delete(math.inf)
+
+    def _delete(self, keep_s: float) -> None:
+        stored_before: dict[UUID, float] = {feed.journal_id: feed.position.segment for feed in self._feeds.values()}
+        stored_before |= dict.fromkeys(self._finished, math.inf)
+        # A shipped journal's segments are the shipper's to mark, but who sees none left may take its directory away.
+        ended = self._finished | self._shipped
+        delete_expired(self.root, time.time(), keep_s, self._settings.journal_max_bytes, ended, stored_before)
 
     def _is_new(self, journal: Journal) -> bool:
         # Whatever node id it was written under: the data dir is ours alone, and its answers were given.

@@ -81,6 +81,7 @@ class Drain:
         """Store until SIGTERM, then what is left of journals whose workers are gone. SIGHUP: that is the next one's."""
         while True:
             try:
+                self._feeds.make_room()
                 conn = await connect(
                     self._orders.resolve_database(),
                     application_name=f"clickedge drain {self._orders.slot}",

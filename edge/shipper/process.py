@@ -5,6 +5,7 @@ Whatever fails, what was not acknowledged is sent again, from the first such pla
 """
 
 import asyncio
+import math
 import os
 import time
 from uuid import UUID
@@ -80,6 +81,7 @@ class Shipper:
                     quietly.warning("shipping_interrupted", error=str(error))
                     self._journals.discover()
                     await self._keep()
+                    await asyncio.to_thread(self._delete, math.inf)
                     await self._stop.within(self._backoff_s)
                     self._backoff_s = min(MAX_BACKOFF_S, self._backoff_s * 2)
         finally:
@@ -208,7 +210,7 @@ class Shipper:
         if self._next.is_due("keep", KEEP_S):
             await self._keep()
         if self._next.is_due("delete", CHORES_S):
-            await asyncio.to_thread(self._delete)
+            await asyncio.to_thread(self._delete, self._settings.journal_keep_s)
 
     async def _keep(self) -> None:
         """Write down how far all came, and how far that is behind."""
@@ -223,10 +225,12 @@ class Shipper:
     def _measure(self) -> int:
         return sum(one.unshipped_bytes() for one in self._journals)
 
-    def _delete(self) -> None:
-        settings, now_s = self._settings, time.time()
-        root = self._journals.root
-        delete_expired(root, now_s, settings.journal_keep_s, settings.journal_max_bytes, set(self._journals.finished))
+    def _delete(self, keep_s: float) -> None:
+        root, now_s = self._journals.root, time.time()
+        finished = set(self._journals.finished)
+        stored_before: dict[UUID, float] = {one.journal.journal_id: one.acknowledged.place[0] for one in self._journals}
+        stored_before |= dict.fromkeys(finished, math.inf)
+        delete_expired(root, now_s, keep_s, self._settings.journal_max_bytes, finished, stored_before)
         sweep_unborn(root, now_s)
 
     def _count(self, events: int, size_bytes: int, duration_us: int) -> None:

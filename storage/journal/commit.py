@@ -178,9 +178,12 @@ class GroupCommit:
                 self._start_sync()
 
     async def _keep_measured(self) -> None:
-        """What the node's other processes append and the drain gives back."""
+        """What the node's other processes append and the drain gives back; and room for a journal that waits for it."""
         while True:
             await asyncio.sleep(CAPACITY_SCAN_S)
+            if not self._writer.has_begun:
+                now_ms = time.time_ns() // 1_000_000
+                await self._loop.run_in_executor(self._thread, self._writer.begin, now_ms)
             appended = self._writer.appended_bytes
             try:
                 scanned_bytes = await self._loop.run_in_executor(None, undrained_bytes, self._root)

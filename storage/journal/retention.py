@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -21,6 +22,8 @@ UNBORN_GRACE_S = 60
 
 class _Kept(NamedTuple):
     drained_s: float
+    journal_id: UUID
+    number: int
     path: Path
     size_bytes: int
 
@@ -50,18 +53,27 @@ def keep_from(directory: Path, segment: int, *, now_s: float) -> None:
                 os.utime(kept.path, (now_s, now_s))
 
 
-def delete_expired(root: Path, now_s: float, keep_s: float, max_total_bytes: int, finished: set[UUID]) -> int:
+def delete_expired(
+    root: Path,
+    now_s: float,
+    keep_s: float,
+    max_total_bytes: int,
+    finished: set[UUID],
+    stored_before: Mapping[UUID, float],
+) -> int:
     """Delete drained segments older than `keep_s`, and the oldest while all segments exceed `max_total_bytes`.
 
-    Removes the directories of `finished` journals that have no segment left. Returns the bytes freed.
+    For want of room only those before the segment that `stored_before` names of their journal: what a restored database
+    lacks is drained no more, whatever its name says. Removes the directories of `finished` journals that have no segment
+    left. Returns the bytes freed.
     """
     total_bytes, kept = _measure_segments(root)
     freed_bytes = 0
     for segment in sorted(kept):
-        if segment.drained_s + keep_s > now_s and total_bytes - freed_bytes <= max_total_bytes:
-            break
-        segment.path.unlink(missing_ok=True)
-        freed_bytes += segment.size_bytes
+        is_stored = segment.number < stored_before.get(segment.journal_id, 0)
+        if segment.drained_s + keep_s <= now_s or (is_stored and total_bytes - freed_bytes > max_total_bytes):
+            segment.path.unlink(missing_ok=True)
+            freed_bytes += segment.size_bytes
     for directory in list_journal_paths(root):
         if UUID(directory.name) in finished:
             _remove_if_empty(directory)
@@ -83,12 +95,13 @@ def _measure_segments(root: Path) -> tuple[int, list[_Kept]]:
     total_bytes = 0
     kept = []
     for directory in list_journal_paths(root):
+        journal_id = UUID(directory.name)
         for segment in list_segments(directory):
             with contextlib.suppress(FileNotFoundError):
                 status = segment.path.stat()
                 total_bytes += status.st_size
                 if segment.is_done:
-                    kept.append(_Kept(status.st_mtime, segment.path, status.st_size))
+                    kept.append(_Kept(status.st_mtime, journal_id, segment.number, segment.path, status.st_size))
     return total_bytes, kept
 
 

@@ -8,6 +8,7 @@ away the pages it could not write, and the next fsync would claim success.
 
 import contextlib
 import errno
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from storage.journal.segments import (
     pack_header,
 )
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 class _Segment:
     """An open segment. `size_bytes` is the end of its last whole frame; `is_spoilt`: a fragment follows it."""
@@ -46,7 +49,7 @@ class JournalWriter:
     """The one writer of one journal; made by `create`."""
 
     def __init__(
-        self, directory: Path, header: Header, lock: int, first: _Segment, max_segment_bytes: int, disk: Filesystem
+        self, directory: Path, header: Header, partitions: int, max_segment_bytes: int, disk: Filesystem
     ) -> None:
         self.journal_id = header.journal_id
         self.directory = directory
@@ -57,14 +60,16 @@ class JournalWriter:
         self.last_error: OSError | None = None
         """Why the last `write` that fell short did, for the log."""
         self._header = header
-        self._lock_descriptor = lock
+        self._partitions = partitions
+        self._lock_descriptor = -1
         self._max_segment_bytes = max_segment_bytes
         self._disk = disk
         self._write = disk.write
         self._refusal = ""
         # `_turn` guards the five names below, only ever for an instant: the loop must not wait for the sync thread's I/O.
         self._turn = threading.Lock()
-        self._segment = first
+        self._segment = _Segment(1, -1, 0)
+        self._segment.is_spoilt = True  # takes nothing until `begin` has made the one on the disk
         self._prepared: _Segment | None = None
         self._retired: list[_Segment] = []
         self._has_new_names = False
@@ -81,34 +86,38 @@ class JournalWriter:
         now_ms: int,
         max_segment_bytes: int,
         partitions: int = 0,
+        waits_for_room: bool = False,
         filesystem: Filesystem = REAL_FILESYSTEM,
     ) -> "JournalWriter":
         """A new journal under `root`, which is made when missing; OSError when the disk does not take it (J4).
 
         `partitions`: over how many of a stream's partitions its events go; 0: no stream, this machine drains it.
+        `waits_for_room`: on a full disk it takes nothing, until a later `begin` finds room.
         """
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        filesystem.sync_directory(root.parent)
-        journal_id = uuid4()
-        header = Header(journal_id, node_id, worker_id, 0, now_ms)
-        unborn, directory = root / f"{UNBORN_PREFIX}{journal_id.hex}", root / journal_id.hex
-        filesystem.make_directory(unborn)
-        with contextlib.ExitStack() as undo:
-            lock = filesystem.create_file(unborn / LOCK_NAME)
-            undo.callback(filesystem.close, lock)
-            filesystem.lock(lock)
-            _write_header(filesystem, lock, header)
-            if partitions:
-                _write_partitions(filesystem, unborn / STREAM_NAME, partitions)
-            first = _create_segment(filesystem, name_segment(unborn, 1), header._replace(segment=1))
-            undo.callback(filesystem.close, first.descriptor)
-            filesystem.sync_data(lock)
-            filesystem.sync_data(first.descriptor)
-            filesystem.sync_directory(unborn)
-            filesystem.rename(unborn, directory)
-            filesystem.sync_directory(root)
-            undo.pop_all()
-        return cls(directory, header, lock, first, max_segment_bytes, filesystem)
+        header = Header(uuid4(), node_id, worker_id, 0, now_ms)
+        writer = cls(root / header.journal_id.hex, header, partitions, max_segment_bytes, filesystem)
+        if not writer.begin(now_ms) and not waits_for_room and writer.last_error:
+            raise writer.last_error
+        return writer
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is on the disk."""
+        return self._lock_descriptor >= 0
+
+    def begin(self, now_ms: int) -> bool:
+        """Put the journal on the disk, in the thread that syncs; False: there is no room now. OSError for another reason."""
+        self._header = self._header._replace(created_ms=now_ms)
+        try:
+            lock, first = self._bear()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self.last_error = error
+            return False
+        with self._turn:
+            self._lock_descriptor, self._segment = lock, first
+        return True
 
     @property
     def appended(self) -> Position:
@@ -163,6 +172,31 @@ class JournalWriter:
                 self._refusal = self._refusal or "this journal is closed"
                 self._release()
 
+    def _bear(self) -> tuple[int, _Segment]:
+        """The lock and the first segment of the journal, which appears on the disk with both (J4)."""
+        disk, root = self._disk, self.directory.parent
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.sync_directory(root.parent)
+        unborn = root / f"{UNBORN_PREFIX}{self.journal_id.hex}"
+        disk.make_directory(unborn)
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, unborn, ignore_errors=True)
+            lock = disk.create_file(unborn / LOCK_NAME)
+            undo.callback(disk.close, lock)
+            disk.lock(lock)
+            _write_header(disk, lock, self._header)
+            if self._partitions:
+                _write_partitions(disk, unborn / STREAM_NAME, self._partitions)
+            first = _create_segment(disk, name_segment(unborn, 1), self._header._replace(segment=1))
+            undo.callback(disk.close, first.descriptor)
+            disk.sync_data(lock)
+            disk.sync_data(first.descriptor)
+            disk.sync_directory(unborn)
+            disk.rename(unborn, self.directory)
+            disk.sync_directory(root)
+            undo.pop_all()
+        return lock, first
+
     def _settle(self, segment: _Segment, payloads: Sequence[bytes], written_bytes: int) -> int:
         count, whole_bytes = count_whole_frames(payloads, written_bytes)
         segment.size_bytes += whole_bytes
@@ -178,6 +212,8 @@ class JournalWriter:
     def _rotate(self) -> _Segment:
         """The next segment, or the old one again when the disk takes no new file: then that one outgrows its limit."""
         with self._turn:
+            if not self.has_begun:
+                return self._segment
             number = self._segment.number + 1
             following, self._prepared = self._prepared, None
             # Another name than the sync thread's, which may be preparing the same number at this moment.

@@ -233,10 +233,10 @@ async def test_a_full_disk_drops_counted_clicks_and_recovers(
 
 @pytest.mark.root
 @pytest.mark.parametrize("small_disk", ["6m"], indirect=True)
-async def test_a_worker_killed_on_a_full_disk_returns_with_the_space(
-    small_disk: Path, make_gated: MakeNode, make_sender: MakeSender, gate: Gate
+async def test_workers_killed_on_a_full_disk_answer_and_record_again_with_the_space(
+    small_disk: Path, make_gated: MakeNode, make_sender: MakeSender, gate: Gate, say: Say
 ) -> None:
-    """It cannot begin a journal and says so in one line; the other one goes on; nothing answered is lost."""
+    """They cannot begin a journal, and answer as those whose disk filled later; with space each begins one, unasked."""
     node = await make_gated(EDGE_WORKERS="2").start()
     sender = make_sender(node)
     await sender.click(100)
@@ -244,20 +244,31 @@ async def test_a_worker_killed_on_a_full_disk_returns_with_the_space(
     ballast = fill(small_disk, 2**20)
     await sender.click_until_dropped()
     sender.close()
-    killed = node.kill("worker")
+    before = journals(node)
+    killed = {node.kill("worker", index) for index in (1, 0)}
 
-    async def says_why() -> bool:
-        return "cannot begin a journal" in node.log_path.read_text()
+    async def are_back() -> bool:
+        return node.log_path.read_text().count("worker_ready") == 4
 
-    await eventually(says_why, SCANNED_S, node.describe)
-    assert "Traceback" not in node.log_path.read_text()
+    await eventually(are_back, SCANNED_S, node.describe)
+    workers = node.pids("worker")
+    assert not killed & set(workers)
+    await sender.click_until_dropped()
+    await sender.convert_until_refused()
+    assert journals(node) == before
     ballast.unlink()
     await sender.recover()
+    assert len(journals(node) - before) == 2
     await gate.open()
     await wait_until_stored(node, gate.behind)
-    await sender.check(gate.behind)
-    assert len(set(node.pids("worker")) - {killed}) == 2
+    say(await sender.check(gate.behind))
+    assert node.pids("worker") == workers
     assert await node.stop() == 0
+
+
+def journals(node: Node) -> set[str]:
+    """Those on the disk, and what there is of others."""
+    return {path.name for path in (node.data_dir / "journal").iterdir()}
 
 
 @pytest.mark.root

@@ -5,6 +5,7 @@ real drain does: it reads from the committed position and may crash before it co
 """
 
 import errno
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -198,13 +199,20 @@ class JournalMachine(RuleBasedStateMachine):
         """Time passes and what is drained is deleted: never a `.log`."""
         self.now_s += 1
         before = undrained_bytes(self.root)
-        finished = {journal.journal_id for journal in list_journals(self.root) if self.is_finished(journal.path)}
-        delete_expired(self.root, self.now_s, keep_s, max_total_bytes, finished)
+        journals = list_journals(self.root)
+        finished = {journal.journal_id for journal in journals if self.is_finished(journal.path)}
+        stored_before = {journal.journal_id: self.committed_segment(journal.path) for journal in journals}
+        delete_expired(self.root, self.now_s, keep_s, max_total_bytes, finished, stored_before)
         assert undrained_bytes(self.root) == before
 
     def is_finished(self, directory: Path) -> bool:
         """Whether the model's drain is through with the journal."""
         return any(expected.finished for expected in self.journals if expected.directory == directory)
+
+    def committed_segment(self, directory: Path) -> float:
+        """Before which segment the journal is drained; of a finished one all is."""
+        [expected] = [expected for expected in self.journals if expected.directory == directory]
+        return math.inf if expected.finished else expected.committed.segment
 
     @invariant()
     def count_step(self) -> None:

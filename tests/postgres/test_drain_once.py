@@ -1,14 +1,17 @@
 """Exactly once: restarts at every point, rivals, power cuts, and what becomes of the files. J and P: journal, positions."""
 
 import asyncio
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import pytest
 
 from storage.journal.segments import Position, name_segment
 from storage.postgres.connection import connect
 from storage.postgres.positions import PositionMoved
-from tests.postgres.drains import Bench, Scribe, Station, compare
+from tests.postgres.drains import Bench, Scribe, Station, compare, until
 from tests.recount import differences
+from tests.wire_proxy import WireProxy
 
 SMALL_SEGMENT = 1200
 """Bytes: room for about four clicks."""
@@ -171,6 +174,52 @@ async def test_segments_are_kept_as_long_as_asked(bench: Bench) -> None:
     before = names(scribe)
     station.drain._feeds.delete_expired()
     assert names(scribe) == before != []
+
+
+async def test_while_the_database_is_away_kept_segments_make_room_for_undrained_ones(bench: Bench) -> None:
+    """As many as must, of those that it was known to have; a drain that has never seen it deletes nothing."""
+    ended, living = (bench.scribe(worker=number, max_segment_bytes=SMALL_SEGMENT) for number in (0, 1))
+    for scribe in (ended, living):
+        write_some(scribe, 8)
+    ended.close()
+    room = sum(sizes(bench, "*").values())
+    async with AsyncExitStack() as way:
+        proxy = await way.enter_async_context(WireProxy(bench.url).listening())
+        async with bench.station(url=proxy.url, journal_max_bytes=room).running():
+            await until(lambda: is_stored(bench, living))
+            kept = sizes(bench, "done")
+            await way.aclose()
+            write_some(living, 12)
+            undrained = sizes(bench, "log")
+            assert sum(sizes(bench, "*").values()) > room
+
+            async def is_room() -> bool:
+                return sum(sizes(bench, "*").values()) <= room
+
+            await until(is_room)
+    left = sizes(bench, "*")
+    assert sizes(bench, "log") == undrained
+    assert sizes(bench, "done").keys() < kept.keys()
+    assert sum(left.values()) > room - 2 * SMALL_SEGMENT
+    bench.station(journal_max_bytes=1).drain._feeds.make_room()
+    assert sizes(bench, "*") == left
+    await bench.drain()
+    await assert_all_stored(bench, ended, living)
+    assert await bench.value("SELECT count(*) FROM quarantine") == 0
+
+
+def sizes(bench: Bench, kind: str) -> dict[Path, int]:
+    """The segments of all journals, `log` or `done` ones, and their sizes."""
+    found = {}
+    for path in (bench.data_dir / "journal").glob(f"*/0*.{kind}"):
+        with suppress(FileNotFoundError):
+            found[path] = path.stat().st_size
+    return found
+
+
+async def is_stored(bench: Bench, scribe: Scribe) -> bool:
+    """Whether all that it has written is, and all that is of others; only what is still written is unmarked."""
+    return len(sizes(bench, "log")) == 1 and await bench.position(scribe) == scribe.writer.appended
 
 
 @pytest.mark.reliability(number=14)

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -56,8 +57,11 @@ def age(*scribes: Scribe) -> None:
 
 
 @pytest.mark.reliability(number=10)
-async def test_what_a_restored_database_lacks_is_kept_however_long_ago_it_was_drained(bench: Bench) -> None:
-    """The machine stood still for longer than EDGE_JOURNAL_KEEP: nothing is deleted before it is stored again."""
+@pytest.mark.parametrize("settings", [{"journal_keep_s": 60}, {"journal_max_bytes": 60}])
+async def test_what_a_restored_database_lacks_is_kept_however_long_ago_it_was_drained(
+    bench: Bench, settings: dict[str, Any]
+) -> None:
+    """Longer ago than EDGE_JOURNAL_KEEP, or there is no room for it: nothing is deleted before it is stored again."""
     scribe = bench.scribe(max_segment_bytes=SMALL_SEGMENT)
     write_some(scribe, 5)
     await bench.drain()
@@ -67,7 +71,7 @@ async def test_what_a_restored_database_lacks_is_kept_however_long_ago_it_was_dr
         await bench.drain()
         segments = names(scribe)
         await restore(bench, url)
-        station, conn = bench.station(batch_rows=2, journal_keep_s=60), await bench.connect()
+        station, conn = bench.station(batch_rows=2, **settings), await bench.connect()
         age(scribe)
         await station.drain._feeds.discover(conn)
         while feeds := list(station.drain._feeds):
@@ -83,7 +87,8 @@ async def test_what_a_restored_database_lacks_is_kept_however_long_ago_it_was_dr
         conn.terminate()
 
 
-async def test_one_drain_deletes_nothing_that_another_has_to_store_again(bench: Bench) -> None:
+@pytest.mark.parametrize("settings", [{"journal_keep_s": 60}, {"journal_max_bytes": 60}])
+async def test_one_drain_deletes_nothing_that_another_has_to_store_again(bench: Bench, settings: dict[str, Any]) -> None:
     """With EDGE_DRAINS = 2 the first is ready, and tidies up, before the second has looked at its journals."""
     mine, other = (bench.scribe(worker=number, max_segment_bytes=SMALL_SEGMENT) for number in (0, 1))
     async with backup_of(bench) as url:
@@ -94,7 +99,7 @@ async def test_one_drain_deletes_nothing_that_another_has_to_store_again(bench: 
         await restore(bench, url)
         age(mine, other)
         for slot in (0, 1):
-            station = bench.station(slot=slot, drains=2, journal_keep_s=60)
+            station = bench.station(slot=slot, drains=2, **settings)
             conn = await bench.connect()
             await station.drain._feeds.discover(conn)
             station.drain._feeds.delete_expired()

@@ -64,7 +64,13 @@ class Journal:
         max_segment_bytes: int = 1 << 20,
     ) -> None:
         self.writer = JournalWriter.create(
-            root, node_id=1, worker_id=1, now_ms=1_000, max_segment_bytes=max_segment_bytes, filesystem=disk
+            root,
+            node_id=1,
+            worker_id=1,
+            now_ms=1_000,
+            max_segment_bytes=max_segment_bytes,
+            waits_for_room=True,
+            filesystem=disk,
         )
         self.told: list[tuple[bytes, bool]] = []
         self.broken: list[BaseException] = []
@@ -324,6 +330,34 @@ async def test_room_that_the_drain_gives_back_is_used_without_a_restart(tmp_path
     await until(lambda: not journal.commit.is_nearly_full)
     journal.append(b"room again", is_droppable=True)
     assert (await journal.heard(2))[1:] == [(b"room again", True)]
+    await journal.commit.close()
+
+
+async def test_a_journal_that_found_no_room_to_begin_begins_when_there_is_some(tmp_path: Path) -> None:
+    """Until then events are refused and counted as failed writes, as by a disk that filled later."""
+    disk = FaultyDisk(failing={"create_file"})
+    journal = Journal(tmp_path, disk)
+    journal.append(b"a click", is_droppable=True)
+    journal.append(b"a conversion", is_durable=True)
+    assert await journal.heard(2) == [(b"a click", False), (b"a conversion", False)]
+    assert journal.writes == [(0, 0, 1)]
+    disk.failing = set()
+    await until(lambda: journal.writer.has_begun)
+    journal.append(b"room", is_durable=True)
+    assert (await journal.heard(3))[2:] == [(b"room", True)]
+    assert journal.stored() == [b"room"]
+    await journal.commit.close()
+    assert not journal.broken
+
+
+async def test_a_journal_that_found_no_room_and_then_another_fault_ends_the_process(tmp_path: Path) -> None:
+    """Its disk fails the fsync of its first segment."""
+    disk = FaultyDisk(failing={"create_file"})
+    journal = Journal(tmp_path, disk)
+    disk.failing = {"sync_data"}
+    await until(lambda: journal.broken)
+    journal.append(b"a click", is_droppable=True)
+    assert await journal.heard(1) == [(b"a click", False)]
     await journal.commit.close()
 
 

@@ -1,5 +1,6 @@
 """Marking, capacity and deletion: J11 of storage/journal/segments.py."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
@@ -55,8 +56,8 @@ def test_drained_segments_are_kept_for_their_time(tmp_path: Path) -> None:
     writer = write_segments(tmp_path, 4)
     mark_drained(writer.directory, 1, now_s=1_000)
     mark_drained(writer.directory, 2, now_s=2_000)
-    assert delete_expired(tmp_path, 1_999, 1_000, UNLIMITED, set()) == 0
-    assert delete_expired(tmp_path, 2_000, 1_000, UNLIMITED, set()) == SEGMENT_BYTES
+    assert delete_expired(tmp_path, 1_999, 1_000, UNLIMITED, set(), {}) == 0
+    assert delete_expired(tmp_path, 2_000, 1_000, UNLIMITED, set(), {}) == SEGMENT_BYTES
     assert list_names(writer) == ["00000002.done", "00000003.log", "00000004.log"]
     writer.close()
 
@@ -67,10 +68,23 @@ def test_the_oldest_go_first_when_room_is_short(tmp_path: Path) -> None:
     mark_drained(one.directory, 1, now_s=1_000)
     mark_drained(two.directory, 2, now_s=1_001)
     mark_drained(one.directory, 2, now_s=1_002)
-    assert delete_expired(tmp_path, 1_003, 3_600, 4 * SEGMENT_BYTES, set()) == 2 * SEGMENT_BYTES
+    stored_before = {one.journal_id: 3.0, two.journal_id: math.inf}
+    assert delete_expired(tmp_path, 1_003, 3_600, 4 * SEGMENT_BYTES, set(), stored_before) == 2 * SEGMENT_BYTES
     left = list_names(one) + list_names(two)
     assert left.count("00000002.done") + left.count("00000001.done") == 2
     assert "00000001.done" not in list_names(one)
+    one.close()
+    two.close()
+
+
+def test_room_is_made_of_what_is_known_to_be_stored(tmp_path: Path) -> None:
+    """A mark may be of a database that was restored to an older state, or of one that nobody can ask now."""
+    one, two = write_segments(tmp_path, 4), write_segments(tmp_path, 2)
+    for writer in (one, two):
+        mark_drained(writer.directory, 3, now_s=1_000)
+    assert delete_expired(tmp_path, 10**12, math.inf, 0, set(), {}) == 0
+    assert delete_expired(tmp_path, 1_001, 3_600, 0, set(), {one.journal_id: 3}) == 2 * SEGMENT_BYTES
+    assert (list_names(one), list_names(two)) == (["00000003.done", "00000004.log"], ["00000001.done", "00000002.log"])
     one.close()
     two.close()
 
@@ -80,7 +94,7 @@ def test_undrained_segments_are_never_deleted(tmp_path: Path, keep_s: float) -> 
     """J11: no age, no shortage and no claim that the journal is finished deletes a `.log`."""
     writer = write_segments(tmp_path, 3)
     writer.close()
-    assert delete_expired(tmp_path, 10**12, keep_s, 0, {writer.journal_id}) == 0
+    assert delete_expired(tmp_path, 10**12, keep_s, 0, {writer.journal_id}, {writer.journal_id: math.inf}) == 0
     assert len(list_names(writer)) == 3
 
 
@@ -90,10 +104,10 @@ def test_a_journal_that_is_finished_and_empty_is_removed(tmp_path: Path) -> None
     (writer.directory / ".next-00000003").write_bytes(b"left behind")
     writer.close()
     mark_drained(writer.directory, 2, now_s=1_000)
-    delete_expired(tmp_path, 5_000, 3_600, UNLIMITED, set())
+    delete_expired(tmp_path, 5_000, 3_600, UNLIMITED, set(), {})
     assert len(list_names(writer)) == 0
     assert writer.directory.exists()
-    delete_expired(tmp_path, 5_000, 3_600, UNLIMITED, {writer.journal_id})
+    delete_expired(tmp_path, 5_000, 3_600, UNLIMITED, {writer.journal_id}, {})
     assert not writer.directory.exists()
 
 
@@ -101,7 +115,7 @@ def test_the_directory_of_a_living_journal_stays(tmp_path: Path) -> None:
     """A writer's directory is not pulled from under it, whatever the caller says."""
     writer = write_segments(tmp_path, 1)
     name_segment(writer.directory, 1).unlink()
-    delete_expired(tmp_path, 5_000, 0, 0, {writer.journal_id})
+    delete_expired(tmp_path, 5_000, 0, 0, {writer.journal_id}, {})
     assert writer.directory.exists()
     writer.close()
 
@@ -113,7 +127,7 @@ def test_a_removal_that_is_cut_short_leaves_no_half_journal(tmp_path: Path) -> N
     (writer.directory / "obstacle").mkdir()
     mark_drained(writer.directory, 1, now_s=1_000)
     with pytest.raises(OSError, match="obstacle"):
-        delete_expired(tmp_path, 5_000, 0, UNLIMITED, {writer.journal_id})
+        delete_expired(tmp_path, 5_000, 0, UNLIMITED, {writer.journal_id}, {})
     assert list_journals(tmp_path) == []
 
 
@@ -125,7 +139,7 @@ def test_two_may_remove_the_same_journals_at_once(tmp_path: Path) -> None:
         mark_drained(writer.directory, 1, now_s=1_000)
     finished = {writer.journal_id for writer in writers}
     with ThreadPoolExecutor(4) as threads:
-        calls = [threads.submit(delete_expired, tmp_path, 5_000, 0, UNLIMITED, finished) for _ in range(4)]
+        calls = [threads.submit(delete_expired, tmp_path, 5_000, 0, UNLIMITED, finished, {}) for _ in range(4)]
     assert sum(call.result() for call in calls) >= 60 * SEGMENT_BYTES
     assert list_journals(tmp_path) == []
 
@@ -152,4 +166,4 @@ def test_journals_that_were_never_born_are_swept(tmp_path: Path) -> None:
 def test_an_absent_root_is_an_empty_one(tmp_path: Path) -> None:
     """Before the first journal nothing is counted, deleted or swept."""
     absent = tmp_path / "absent"
-    assert (undrained_bytes(absent), delete_expired(absent, 1, 1, 1, set()), sweep_unborn(absent, 1)) == (0, 0, 0)
+    assert (undrained_bytes(absent), delete_expired(absent, 1, 1, 1, set(), {}), sweep_unborn(absent, 1)) == (0, 0, 0)

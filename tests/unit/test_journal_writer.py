@@ -10,17 +10,25 @@ import pytest
 
 from storage.errors import JournalBroken
 from storage.journal.reader import Batch, JournalReader
-from storage.journal.segments import HEADER_BYTES, list_segments
+from storage.journal.segments import HEADER_BYTES, list_segments, read_journal
 from storage.journal.writer import JournalWriter
 from tests.journal_disk import FaultyDisk
 
 RECORD = b"x" * 91  # 100 bytes as a frame
 
 
-def create(root: Path, disk: FaultyDisk, max_segment_bytes: int = 1 << 20) -> JournalWriter:
+def create(
+    root: Path, disk: FaultyDisk, max_segment_bytes: int = 1 << 20, *, waits_for_room: bool = False
+) -> JournalWriter:
     """A journal on the faulty disk."""
     return JournalWriter.create(
-        root, node_id=1, worker_id=1, now_ms=1_000, max_segment_bytes=max_segment_bytes, filesystem=disk
+        root,
+        node_id=1,
+        worker_id=1,
+        now_ms=1_000,
+        max_segment_bytes=max_segment_bytes,
+        waits_for_room=waits_for_room,
+        filesystem=disk,
     )
 
 
@@ -214,8 +222,49 @@ def test_a_birth_cut_short_leaves_no_journal(tmp_path: Path) -> None:
             create(tmp_path, FaultyDisk(failing={call}))
     with pytest.raises(OSError, match="no space for a segment"):
         create(tmp_path, FaultyDisk(short_writes=[(1 << 10, 0), (10, 0)]))
-    assert all(path.name.startswith(".new-") for path in tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_journal_may_wait_for_room(tmp_path: Path, code: int) -> None:
+    """Until there is some it takes nothing and leaves nothing on the disk; then it is a journal like any other."""
+    before = len(os.listdir("/proc/self/fd"))
+    disk = FaultyDisk(failing={"create_file"})
+    writer = create(tmp_path, disk, waits_for_room=True)
+    assert [writer.write([RECORD]), writer.sync(), writer.begin(2_000), writer.write([RECORD])] == [0, 0, False, 0]
+    disk.failing, disk.short_writes = set(), [(1 << 10, 0), (10, code)]
+    assert not writer.begin(2_000)
+    assert (writer.has_begun, writer.appended, list(tmp_path.iterdir())) == (False, (1, HEADER_BYTES), [])
+    assert writer.last_error is not None
+    assert writer.last_error.errno == code
+    assert writer.begin(3_000)
+    assert writer.write([RECORD] * 2) == 2
+    assert writer.sync() == 200
+    assert read_journal(writer.directory).created_ms == 3_000
+    assert read_payloads(writer) == [RECORD] * 2
+    writer.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_journal_that_found_no_room_to_its_end_was_none(tmp_path: Path) -> None:
+    """Closed before it began: nothing is left of it."""
+    writer = create(tmp_path, FaultyDisk(failing={"create_file"}), waits_for_room=True)
+    writer.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", ["sync_data", "sync_directory", "rename"])
+def test_a_journal_waits_for_nothing_but_room(tmp_path: Path, call: str) -> None:
+    """A disk that fails in any other way is an error at once, and later too."""
+    disk = FaultyDisk(failing={"create_file"})
+    writer = create(tmp_path, disk, waits_for_room=True)
+    disk.failing = {call}
+    with pytest.raises(OSError, match="Input/output"):
+        writer.begin(2_000)
+    with pytest.raises(OSError, match="Input/output"):
+        create(tmp_path, disk, waits_for_room=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_writes_and_syncs_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -157,12 +157,39 @@ async def test_segments_are_given_back_once_the_stream_has_them(
     async with shipping(settings) as running:
         await until_shipped(stream_server, scribe)
         await until(lambda: len([one for one in list_segments(directory) if not one.is_done]) == 1)
-        running.shipper._delete()
+        running.shipper._delete(0)
         assert len(list_segments(directory)) == 1
         scribe.writer.close()
         await until(lambda: scribe.writer.journal_id in running.shipper._journals.finished)
-        running.shipper._delete()
+        running.shipper._delete(0)
         assert not directory.exists()
+
+
+async def test_while_the_stream_is_away_kept_segments_make_room_for_unshipped_ones(
+    stream_server: StreamServer, nats_url: str, data_dir: Path
+) -> None:
+    """As many as must, of those that it has acknowledged; what it has not is there, and is shipped when it is back."""
+    scribe = make_scribe(data_dir, max_segment_bytes=1000)
+    directory = scribe.writer.directory
+    write_some(scribe, 40)
+    room = size_of(directory)
+    async with shipping(make_settings(stream_server, data_dir, journal_max_bytes=room)):
+        await until(lambda: len([one for one in list_segments(directory) if not one.is_done]) == 1)
+        kept = len(list_segments(directory)) - 1
+        stream_server.kill()
+        write_some(scribe, 20)
+        unshipped = [one for one in list_segments(directory) if not one.is_done]
+        await until(lambda: size_of(directory) <= room)
+        assert size_of(directory) > room - 2000
+        assert [one for one in list_segments(directory) if not one.is_done] == unshipped
+        assert 0 < len([one for one in list_segments(directory) if one.is_done]) < kept
+        stream_server.start()
+        await until_shipped(stream_server, scribe)
+
+
+def size_of(directory: Path) -> int:
+    """Of all segments of a journal."""
+    return sum(one.path.stat().st_size for one in list_segments(directory))
 
 
 async def test_a_shipper_that_is_told_to_end_ships_what_its_workers_left(

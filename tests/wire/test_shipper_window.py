@@ -137,8 +137,9 @@ async def test_who_asks_again_and_again_is_sent_it_once(
     journal.close()
 
 
-def test_what_is_to_be_sent_again_stays_however_long_ago_it_was_shipped(data_dir: Path) -> None:
-    """A restored database, or a lost stream, asks for more than can be sent before it would be deleted."""
+@pytest.mark.parametrize("max_total_bytes", [1 << 30, 0])
+def test_what_is_to_be_sent_again_stays_however_long_ago_it_was_shipped(data_dir: Path, max_total_bytes: int) -> None:
+    """A restored database, or a lost stream, asks for more than can be sent before it would be deleted, or has room."""
     scribe = make_scribe(data_dir, max_segment_bytes=64)
     for _ in range(3):
         scribe.click()
@@ -155,6 +156,7 @@ def test_what_is_to_be_sent_again_stays_however_long_ago_it_was_shipped(data_dir
     assert journal is not None
     journal.resend_from((2, 0))
     journal.keep()
-    delete_expired(root, time.time(), 3600.0, 1 << 30, set())
+    stored_before = {scribe.writer.journal_id: journal.acknowledged.place[0]}
+    delete_expired(root, time.time(), 3600.0, max_total_bytes, set(), stored_before)
     assert [segment.number for segment in list_segments(directory)] == [2, 3]
     journal.close()
