@@ -15,6 +15,7 @@ from edge.errors import UserError
 MAX_COLUMNS = 1000
 MAX_LINE_CHARS = 2**18
 MAX_ROW_CHARS = 2**19
+csv.field_size_limit(MAX_ROW_CHARS)
 _DELIMITERS = ",;\t|"
 _KEPT_CHARS = 4096
 _SNIFFED_BYTES = 4096

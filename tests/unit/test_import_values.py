@@ -224,6 +224,12 @@ def test_rows_that_cannot_be_split_are_refused_one_by_one(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+def test_a_value_may_be_as_long_as_a_line(tmp_path: Path) -> None:
+    """Such as the terms of an offer, in one line or in several."""
+    for text in ("x" * 200_000, "x\n" * 200_000):
+        assert read(tmp_path, f'a,b\n1,"{text}"\n'.encode())[1] == [(2, ["1", text], "")]
+
+
 @pytest.mark.parametrize(("before", "after"), [(0, 300), (3, 30_000), (1, 1)])
 def test_a_quotation_mark_that_is_not_closed_costs_its_own_line_only(before: int, after: int, tmp_path: Path) -> None:
     """However many lines follow, without another mark or with one in the next line: all of them are read."""
