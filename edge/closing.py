@@ -39,13 +39,18 @@ async def span_in_force(conn: Connection, month: date) -> MonthSpan:
 async def close(conn: Connection, month: date, *, now: datetime, actor: str, force: bool = False) -> MonthSpan:
     """Close it; UserError if it is not over, not wholly stored (unless `force`), or closed already."""
     span = await span_in_force(conn, month)
-    may_close_at = span.ends_at + SETTLED_AFTER
-    if now < may_close_at:
-        raise UserError(f"{month:%Y-%m} is not over: it can be closed from {may_close_at.astimezone(UTC)} on")
-    undrained = await undrained_journals(conn, round(span.ends_at.timestamp() * 1000))
+    if now < (may_close_at := closable_at(span)):
+        raise UserError(f"{month:%Y-%m} is not over: it can be closed from {may_close_at} on")
+    undrained = await undrained_journals(conn, round((may_close_at - SETTLED_AFTER).timestamp() * 1000))
     if undrained and not force:
         raise StillComing(f"{undrained} journals may still hold events of {month:%Y-%m}")
     if not await close_month(conn, *span, actor):
         raise UserError(f"{month:%Y-%m} is closed already")
     await keep_lines(conn, month, await recall(conn, "timezone", "UTC"))
     return span
+
+
+def closable_at(span: MonthSpan) -> datetime:
+    """When it can be closed: after the hour of UTC in which it ends, which is the month's to its own end."""
+    hour = span.ends_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return hour + timedelta(hours=hour < span.ends_at) + SETTLED_AFTER

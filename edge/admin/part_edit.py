@@ -12,9 +12,9 @@ import msgspec
 from edge.admin.catalog_cache import CatalogCache
 from edge.admin.catalog_documents import Json, etag_of, to_document
 from edge.admin.catalog_edit import Edited, EditRefused, ItemExists, NoSuchItem, change_item, offer_of
-from edge.tracking.catalog_document import Creative, Goal, Item, LandingPage, Offer, Part, Rule, decode_item
+from edge.tracking.catalog_document import Creative, Goal, Item, LandingPage, Offer, Part, Rule
 from edge.tracking.catalog_fields import MAX_ID
-from storage.postgres.catalog import Connection, load_versions
+from storage.postgres.catalog import Connection, load_highest_part_id
 
 
 class PartKind(NamedTuple):
@@ -86,7 +86,9 @@ async def create_part(
 
     NoSuchItem, ItemExists, EditRefused.
     """
-    free_id = await _free_id(conn, kind, offer_id) if kind.has_ids and "id" not in document else 0
+    # What is booked under an old number stays that one's.
+    has_own = not kind.has_ids or "id" in document
+    free_id = 0 if has_own else await load_highest_part_id(conn, offer_id, kind.field) + 1
     spot = _Spot()
 
     def edit(before: Item | None) -> Json:
@@ -181,9 +183,3 @@ def _new_id(kind: PartKind, offer: Offer, document: Json, free_id: int) -> Any:
     if document["id"] in taken:
         raise ItemExists(f"offers[{offer.id}].{kind.field}[{document['id']}] is there already")
     return document["id"]
-
-
-async def _free_id(conn: Connection, kind: PartKind, offer_id: int) -> int:
-    """A number that no part of the offer ever had: what is booked under an old one stays that one's."""
-    versions = [offer_of(decode_item("offers", body)) for body in await load_versions(conn, "offers", str(offer_id))]
-    return max((part.id for offer in versions for part in getattr(offer, kind.field)), default=0) + 1

@@ -17,8 +17,9 @@ from edge.cli.conversion import user
 from edge.cli.database import database_options, run_connected
 from edge.drain.importing import ClickImporter, Imported
 from edge.errors import UserError
-from edge.imports.click_file import ClickFile, Rejects, Row
+from edge.imports.click_file import Rejects
 from edge.imports.click_rows import Columns, ForeignClick, RowFault, Vendor, find_columns, read_row
+from edge.imports.table_file import Row, TableFile
 from edge.node import claim_lease, with_secrets
 from edge.settings import Settings, load_settings
 from edge.tracking.catalog import Catalog
@@ -115,7 +116,7 @@ async def _import(
     revision, items = await load_current(conn)
     catalog = Catalog.empty().changed(revision, items)
     importer = ClickImporter(settings, catalog, plan.vendor)
-    file = ClickFile(path)
+    file = TableFile(path)
     try:
         columns = find_columns(file.header, plan.vendor, plan.mapped)
         check = _Check(settings, catalog)

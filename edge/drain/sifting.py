@@ -101,7 +101,14 @@ class Sifter:
         place = Place(UUID(bytes=named) if named else None, verdict.goal_id, session.offer_id, session.aff_id)
         if not named:
             from_at, to_at = moment(row.when.from_ms), moment(row.when.to_ms)
-            place = place._replace(from_at=from_at - self._tolerance, to_at=to_at + self._tolerance)
+            place = place._replace(
+                from_at=from_at - self._tolerance,
+                to_at=to_at + self._tolerance,
+                amount=None if row.amount is None else round_money(row.amount),
+                contact_id=row.params.get("contact_id", ""),
+                unique_id=row.unique_id,
+                order_id=row.order_id,
+            )
         claims = tuple(key for key in verdict.claims if not is_replay_claim(key))
         mode = verdict.pricing.terms.duplicates if verdict.pricing else ""
         own = claims if mode in _ONE_EACH or row.unique_id else ()

@@ -156,6 +156,11 @@ def find_columns(
     places = {field: _place_of(field, name, by_header, by_word, header) for field, name in mapped.items() if name}
     taken = set(places.values())
     own = {by_word[word] for word in _OWN_COLUMNS if word in by_word and tuple(map(_word, header[:2])) == _OWN_COLUMNS}
+    if own and kind == "costs":
+        raise UserError(
+            "these are refused rows: correct them in the file that they are of, and import that again."
+            " What a file says of a day and place takes the place of what was said of it before"
+        )
     for field, names in _names(kind, vendor).items():
         if field in mapped or field in constants:
             continue

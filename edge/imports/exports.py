@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import UserError
-from edge.imports.click_file import ClickFile
+from edge.imports.table_file import TableFile
 from edge.tracking.parameters import clean
 
 Record = dict[str, Any]
@@ -39,7 +39,7 @@ def read_json(path: Path) -> Any:
 
 def read_csv(path: Path) -> Iterator[Record]:
     """The rows by header; UserError if it cannot be read."""
-    file = ClickFile(path)
+    file = TableFile(path)
     try:
         for row in file.rows():
             if row.fault:

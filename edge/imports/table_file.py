@@ -5,7 +5,8 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -14,6 +15,7 @@ from edge.errors import UserError
 MAX_COLUMNS = 1000
 MAX_LINE_CHARS = 2**18
 MAX_ROW_CHARS = 2**19
+csv.field_size_limit(MAX_ROW_CHARS)
 _DELIMITERS = ",;\t|"
 _KEPT_CHARS = 4096
 _SNIFFED_BYTES = 4096
@@ -115,12 +117,15 @@ class TableFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(line, [self._kept], _csv_fault(error))
+                # A mark that is not closed makes one row of all that follow.
+                first, *others = self._taken
+                self._give_back(others)
+                yield Row(line, [first[:_KEPT_CHARS]], _csv_fault(error))
                 continue
             except (OSError, EOFError, ValueError) as error:
                 raise UserError(f"{self._name}, line {self._line + 1}: the file is damaged here: {error}") from error
             if self._is_cut:
-                yield Row(line, [self._kept], f"a line is longer than {MAX_LINE_CHARS} characters")
+                yield Row(line, ["".join(self._taken)[:_KEPT_CHARS]], f"a line is longer than {MAX_LINE_CHARS} characters")
             elif any(value.strip() for value in values):
                 yield Row(line, values)
 
@@ -136,11 +141,11 @@ class TableFile:
                 raise UserError(f"{self._name} is {what}")
         self._text = io.TextIOWrapper(stream, encoding=_encoding_of(start), errors=_ERRORS, newline="")
         self._line = 0
+        self._ahead: deque[str] = deque()
         self._begin_row()
         first = self._first_line()
-        delimiter = max(_DELIMITERS, key=first.count)
-        self._reader = csv.reader(self._lines(first), delimiter=delimiter, strict=True)
-        self.delimiter = delimiter
+        self.delimiter = max(_DELIMITERS, key=first.count)
+        self._give_back([first])
         self.header = self._read_header()
 
     def _first_line(self) -> str:
@@ -157,6 +162,7 @@ class TableFile:
         raise UserError(f"{self._name} is empty: a header and a line for each row are needed")
 
     def _read_header(self) -> list[str]:
+        self._begin_row()
         try:
             header = [value.strip() for value in next(self._reader)]
         except csv.Error as error:
@@ -166,32 +172,40 @@ class TableFile:
         return header
 
     def _begin_row(self) -> None:
-        self._kept = ""
+        self._taken: list[str] = []
         self._is_cut = False
         self._row_chars = 0
 
-    def _lines(self, first: str) -> Iterator[str]:
-        line = first
-        while line:
-            yield line
-            line = self._next_line()
+    def _give_back(self, lines: Sequence[str]) -> None:
+        """The next row begins with these lines, which were read last."""
+        self._ahead.extendleft(reversed(lines))
+        self._line -= len(lines)
+        self._reader = csv.reader(iter(self._next_line, ""), delimiter=self.delimiter, strict=True)
 
     def _next_line(self) -> str:
         """The next line without NULs, cut where it is too long; "" at the end."""
-        line = self._text.readline(MAX_LINE_CHARS)
-        rest = line
-        while rest and len(rest) == MAX_LINE_CHARS and rest[-1] not in "\r\n":
-            self._is_cut = True
-            rest = self._text.readline(MAX_LINE_CHARS)
+        line = self._ahead.popleft() if self._ahead else self._read_line()
+        self._is_cut = self._is_cut or _is_too_long(line)
         self._line += bool(line)
         self._row_chars += len(line)
+        if line:
+            self._taken.append(line)
         if self._row_chars > MAX_ROW_CHARS:
             raise csv.Error(f"longer than {MAX_ROW_CHARS} characters: is a quotation mark not closed?")
-        if len(self._kept) < _KEPT_CHARS:
-            self._kept += line[:_KEPT_CHARS]
         if self._is_cut:  # whatever stands there is not read: the row is refused
             return "\n"
         return line.replace("\0", "") if "\0" in line else line
+
+    def _read_line(self) -> str:
+        """A line of the file, or the beginning of one that is too long."""
+        line = rest = self._text.readline(MAX_LINE_CHARS)
+        while _is_too_long(rest):
+            rest = self._text.readline(MAX_LINE_CHARS)
+        return line
+
+
+def _is_too_long(line: str) -> bool:
+    return len(line) == MAX_LINE_CHARS and line[-1] not in "\r\n"
 
 
 def _encoding_of(start: bytes) -> str:

@@ -152,6 +152,19 @@ async def load_highest_id(conn: Connection, kind: str) -> int:
     return int(await conn.fetchval("SELECT coalesce(max(id::bigint), 0) FROM catalog_items WHERE kind = $1", kind))
 
 
+async def load_highest_part_id(conn: Connection, offer_id: int, field: str) -> int:
+    """The highest number that a part of the offer ever had in that list of its; 0: none."""
+    return int(
+        await conn.fetchval(
+            "SELECT coalesce(max((part ->> 'id')::bigint), 0) FROM catalog_items"
+            " CROSS JOIN jsonb_array_elements(convert_from(body, 'UTF8')::jsonb -> $2::text) AS part"
+            " WHERE kind = 'offers' AND id = $1",
+            str(offer_id),
+            field,
+        )
+    )
+
+
 async def load_changes(conn: Connection, after_revision: int, through: int) -> list[Change]:
     """What turns the catalog of one revision into that of a later one."""
     rows = await conn.fetch(_CHANGES, after_revision, through)

@@ -20,7 +20,10 @@ _CANDIDATES_PER_PLACE = 1000
 
 
 class Place(NamedTuple):
-    """Where a conversion was made: a click's goal or, without a click, a partner's, between two moments."""
+    """Where a conversion was made: a click's goal or, without a click, a partner's, between two moments.
+
+    Of a partner's, who may have thousands there, only those are looked for that these values fit; what is empty fits all.
+    """
 
     click_id: UUID | None
     goal_id: int
@@ -28,6 +31,10 @@ class Place(NamedTuple):
     aff_id: int = 0
     from_at: datetime | None = None
     to_at: datetime | None = None
+    amount: Decimal | None = None
+    contact_id: str = ""
+    unique_id: str = ""
+    order_id: str = ""
 
 
 class Heard(NamedTuple):
@@ -58,7 +65,7 @@ _CONVERSION = f"""
              SELECT amount_after FROM conversion_changes AS decided WHERE decided.kind = 'decided'
              AND decided.conversion_id = conversions.conversion_id ORDER BY change_id DESC LIMIT 1), amount),
            status, reason, conversion_unique_id, coalesce(extras ->> 'adv_unique1', ''), contact_id, currency
-    FROM conversions WHERE goal_id = wanted.goal_id AND {_COUNTS} AND %s LIMIT {_CANDIDATES_PER_PLACE}
+    FROM conversions WHERE goal_id = wanted.goal_id AND {_COUNTS} AND %s
 """
 _INCREASE = f"""
     SELECT cause_id, conversions.conversion_id,
@@ -69,7 +76,7 @@ _INCREASE = f"""
     CROSS JOIN LATERAL (SELECT CASE WHEN cause_params ->> 'amount' ~ '^[0-9]{{1,12}}([.][0-9]{{1,6}})?$'
                                THEN (cause_params ->> 'amount')::numeric ELSE 0 END AS sent) AS amounts
     WHERE conversions.goal_id = wanted.goal_id AND cause_id IS NOT NULL AND kind = 'adjusted' AND {_COUNTS}
-    AND %s LIMIT {_CANDIDATES_PER_PLACE}
+    AND %s
 """
 _BY_CLICK = (
     "conversions.conversion_id IN (SELECT conversion_id FROM conversions WHERE click_id = wanted.click_id"
@@ -81,11 +88,36 @@ _BY_PARTNER = (
 )
 _FIND_BY_CLICK = f"""
     SELECT wanted.place, heard.* FROM unnest($1::int[], $2::uuid[], $3::int[]) AS wanted (place, click_id, goal_id)
-    CROSS JOIN LATERAL (({_CONVERSION % _BY_CLICK}) UNION ALL ({_INCREASE % _BY_CLICK})) AS heard
+    CROSS JOIN LATERAL (({_CONVERSION % _BY_CLICK} LIMIT {_CANDIDATES_PER_PLACE})
+        UNION ALL ({_INCREASE % _BY_CLICK} LIMIT {_CANDIDATES_PER_PLACE})) AS heard
 """
+_FIELDS = ", ".join(Heard._fields)
+_SAME_PLACE = " AND ".join(f"near.{name} = wanted.{name}" for name in ("offer_id", "goal_id", "aff_id", "day"))
+# Each day's conversions are read once for all rows of it. Whatever of them cannot be the row (`_rank` of
+# edge/drain/sifting.py) would take the place of one that is.
 _FIND_BY_PARTNER = f"""
-    SELECT wanted.place, heard.* FROM unnest($1::int[], $2::int[], $3::int[], $5::int[], $6::timestamptz[], $7::timestamptz[])
-    AS wanted (place, offer_id, goal_id, aff_id, from_at, to_at) CROSS JOIN LATERAL ({_CONVERSION % _BY_PARTNER}) AS heard
+    WITH rows AS MATERIALIZED (SELECT *, from_at::date AS day FROM unnest($1::int[], $2::int[], $3::int[], $5::int[],
+        $6::timestamptz[], $7::timestamptz[], $8::numeric[], $9::text[], $10::text[], $11::text[])
+        AS wanted (place, offer_id, goal_id, {", ".join(Place._fields[3:])})
+    ), days AS MATERIALIZED (
+        SELECT wanted.offer_id, wanted.goal_id, wanted.aff_id, wanted.day, near.* FROM (
+            SELECT offer_id, goal_id, aff_id, day, min(from_at) AS from_at, max(to_at) AS to_at FROM rows GROUP BY 1, 2, 3, 4
+        ) AS wanted CROSS JOIN LATERAL ({_CONVERSION % _BY_PARTNER}) AS near ({_FIELDS})
+        WHERE NOT EXISTS (SELECT FROM pg_temp.import_taken AS taken WHERE taken.event_id = near.event_id)
+    )
+    SELECT wanted.place, heard.* FROM rows AS wanted CROSS JOIN LATERAL (
+        SELECT {_FIELDS} FROM days AS near WHERE {_SAME_PLACE}
+          AND heard_at BETWEEN wanted.from_at AND wanted.to_at
+          AND (nullif(wanted.contact_id, '') = nullif(near.contact_id, '')) IS NOT FALSE
+          AND (nullif(wanted.unique_id, '') IN (near.unique_id, near.order_id)
+               OR nullif(wanted.order_id, '') IN (near.unique_id, near.order_id)
+               OR (nullif(wanted.unique_id, '') = nullif(near.unique_id, '')) IS NOT FALSE
+                  AND (nullif(wanted.order_id, '') = nullif(near.order_id, '')) IS NOT FALSE
+                  AND ((wanted.amount IN (near.amount, near.first_amount)) IS NOT FALSE
+                       OR (near.amount, near.first_amount) = (0, 0)))
+        ORDER BY abs(extract(epoch FROM (heard_at - wanted.from_at) - (wanted.to_at - heard_at))), event_id
+        LIMIT {_CANDIDATES_PER_PLACE}
+    ) AS heard
 """
 
 
@@ -113,7 +145,7 @@ async def find_heard(conn: asyncpg.Connection, places: Sequence[Place], later_co
         for number, *heard in rows:
             found[by_click[number]].append(Heard(*heard))
     if by_partner:
-        columns = ([getattr(one, name) for one in by_partner] for name in ("aff_id", "from_at", "to_at"))
+        columns = ([getattr(one, name) for one in by_partner] for name in Place._fields[3:])
         rows = await conn.fetch(
             _FIND_BY_PARTNER,
             range(len(by_partner)),

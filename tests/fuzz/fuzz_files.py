@@ -10,7 +10,6 @@ from pathlib import Path
 from edge.datacentres import read_ranges
 from edge.enrich import Enricher
 from edge.errors import UserError
-from edge.imports.click_file import ClickFile
 from edge.imports.click_rows import RowFault, find_columns, read_row
 from edge.imports.exports import read_csv, read_json
 from edge.imports.table_file import TableFile
@@ -75,7 +74,7 @@ def tables(data: bytes) -> None:
 def click_files(data: bytes) -> None:
     """Clicks, faults of rows, or one UserError."""
     try:
-        file = ClickFile(write(data, "clicks.csv"))
+        file = TableFile(write(data, "clicks.csv"))
     except UserError:
         return
     try:

@@ -83,6 +83,14 @@ async def test_what_is_refused_leaves_neither_a_change_nor_an_entry(api: Client,
     assert await entries(conn) == []
 
 
+@pytest.mark.parametrize("said", ["true", "1", "True"])
+async def test_a_dry_run_is_not_written_down_however_it_is_said(api: Client, conn: Connection, said: str) -> None:
+    """Nobody did anything."""
+    status, answer = await ask(api, "POST", f"/partners?dry_run={said}", json={"name": "P"})
+    assert (status, answer["diff"] != []) == (200, True)
+    assert await entries(conn) == []
+
+
 async def test_contacts_are_not_named_in_the_log(api: Client, conn: Connection) -> None:
     """Not in the subject either."""
     await conn.execute("INSERT INTO contacts (contact_id) VALUES ('anna@example.com')")

@@ -332,6 +332,22 @@ async def test_costs_are_summed_by_key_and_said_again_replace_what_the_feed_said
     assert await bench.rows(query) == [(*stored[0][:6], 8.0, 0, feed) for feed in ("mail", "other")] + [stored[1]]
 
 
+async def test_refused_costs_do_not_replace_what_was_stored_beside_them(embedded_bench: Bench, tmp_path: Path) -> None:
+    """A file of rejects knows a part of a day's costs: it is not taken for all of them; the file itself, corrected, is."""
+    bench = embedded_bench
+    text = "Day,Offer,Cost\n2026-11-01,17,30\n2026-11-01,17,{}\n"
+    path = write(tmp_path / "ads.csv", text.format('"1,234"'))
+    report = await take_in(bench, path, "costs")
+    assert report.counts == {"stored": 1, "known": 0, "rejected": 1}
+    rejects = Path(report.rejects)
+    write(rejects, rejects.read_text().replace("1,234", "1234"))
+    with pytest.raises(UserError, match="correct them in the file that they are of"):
+        await take_in(bench, rejects, "costs")
+    assert await bench.value("SELECT sum(amount)::int FROM costs") == 30
+    await take_in(bench, write(path, text.format(1234)), "costs")
+    assert await bench.value("SELECT sum(amount)::int FROM costs") == 1264
+
+
 async def test_contacts_are_added_completed_and_left_deleted(embedded_bench: Bench, tmp_path: Path) -> None:
     """List, sign-up and other columns; scripts are text; what is said again wins; a deleted contact stays as it is."""
     bench = embedded_bench

@@ -149,6 +149,21 @@ async def test_an_advertiser_sees_its_own_rows_and_no_payout(client: Client, dat
     assert (await get(client, f"{_PERIOD}&advertiser=1", "other", 404))["detail"] == "there is no such advertiser"
 
 
+async def test_what_an_archived_offer_cost_stays_its_advertisers(client: Client) -> None:
+    """In rows and filters alike, as its clicks and conversions do."""
+    root = bearer("root")
+    row = {"day": "2026-10-15", "offer_id": 17, "currency": "USD", "amount": 120}
+    assert (await client.put("/api/v1/costs", json={"data": [row]}, headers=root)).status == 200
+    asked = f"{_PERIOD}&metrics=revenue,cost,roas"
+    expected = {"revenue": 14400, "cost": 120, "roas": 120}
+    for _ in range(2):
+        found = await get(client, f"{asked}&dimensions=advertiser")
+        assert [(row["dimensions"]["advertiser"], row["metrics"]) for row in found["data"]] == [(1, expected)]
+        assert (await get(client, f"{asked}&advertiser=1"))["totals"]["metrics"] == expected
+        await client.delete("/api/v1/offers/17", headers={**root, "If-Match": "*"})
+    assert (await client.get("/api/v1/offers/17", headers=root)).status == 404
+
+
 async def test_bad_parameters_are_a_problem_that_names_each(client: Client) -> None:
     """SQL in a filter is a value that nothing has."""
     refused = await get(client, "from=2026-02-30&dimensions=nope&limit=1000000&what=1", status=422)

@@ -117,6 +117,22 @@ async def test_what_a_postback_brought_is_not_brought_again(embedded_bench: Benc
     assert await differences(bench.conn) == []
 
 
+async def test_a_partners_sale_is_found_among_thousands_of_others(embedded_bench: Bench) -> None:
+    """Without a click or an id, by amount and contact: what others bought that day hides nothing."""
+    bench = embedded_bench
+    await bench.apply(NEW + 'tracking = "partner_id"\n')
+    at = now_ms() // 1000 * 1000 - HOUR_MS
+    for amount, contact_id, count in ((6, "", 1100), (5, "c-9", 1100), (5, "c-1", 1)):
+        await bench.conn.execute(
+            "INSERT INTO conversions (conversion_id, offer_id, aff_id, converted_at, received_at, amount, currency, revenue,"
+            " payout, status, via, contact_id) SELECT gen_random_uuid(), 19, 2, moment, moment, $1, 'USD', 1, 1, 'approved',"
+            " 'postback', $2 FROM generate_series(1, $3), to_timestamp($4::float8) AS t (moment)",
+            amount, contact_id, count, at / 1000,
+        )  # fmt: skip
+    rows = sales("offer_id,aff_id,amount,date,contact_id", *(f"19,2,{amount},{when(at)},c-1" for amount in (5, 7)))
+    assert await take_in(bench, rows) == {"known": 1, "fresh": 1}
+
+
 async def test_what_adds_up_is_added_once(embedded_bench: Bench) -> None:
     """An offer with `increment`: each postback's amount is known for itself, a new row is added, a second run adds nothing."""
     bench = embedded_bench

@@ -310,6 +310,22 @@ async def test_a_month_is_closed_once_and_only_when_all_of_it_is_stored(past: tu
         await close(bench.conn, month, now=NOW, actor="a test", force=True)
 
 
+async def test_a_month_that_ends_within_an_hour_has_all_of_that_hour(past: tuple[Bench, date]) -> None:
+    """In India it is over at 18:30 UTC, and what comes until 19:00 is booked in its last hour: it is closed after that."""
+    bench, month = past
+    await remember(bench.conn, "timezone", "Asia/Kolkata")
+    ends_at = (await span_in_force(bench.conn, month)).ends_at
+    assert (ends_at.hour, ends_at.minute) == (18, 30)
+    with pytest.raises(UserError, match=r"can be closed from .* 19:10:00"):
+        await close(bench.conn, month, now=ends_at + timedelta(minutes=39), actor="a test")
+    read_ms = round((ends_at + timedelta(minutes=20)).timestamp() * 1000)
+    await bench.conn.execute("UPDATE journal_positions SET watermark_ms = $1", read_ms)
+    with pytest.raises(UserError, match="may still hold events"):
+        await close(bench.conn, month, now=ends_at + timedelta(minutes=40), actor="a test")
+    await bench.conn.execute("UPDATE journal_positions SET watermark_ms = $1", read_ms + 600_000)
+    await close(bench.conn, month, now=ends_at + timedelta(minutes=40), actor="a test")
+
+
 async def test_what_cannot_be_stated_is_said(past: tuple[Bench, date]) -> None:
     """A month that has not begun, a partner that the catalog never had; a partner without anything has a statement."""
     bench, month = past

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import UserError
-from edge.imports.click_file import ClickFile, Rejects, Row
+from edge.imports.click_file import Rejects
 from edge.imports.click_rows import RowFault, find_columns, parse_time, read_row
+from edge.imports.table_file import Row, TableFile
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "imports"
 HEADER = ["click_id", "datetime", "offer_id", "aff_id", "ip", "colour"]
@@ -25,7 +26,7 @@ def moment_ms(text: str) -> int:
 
 def test_tunes_report_is_read_by_its_field_names() -> None:
     """`Stat.ad_id` is the transaction id, `affiliate_info1` the first sub id; what is not known is named."""
-    file = ClickFile(FIXTURES / "tune_clicks.csv")
+    file = TableFile(FIXTURES / "tune_clicks.csv")
     columns = find_columns(file.header, "tune", {})
     assert columns.unused == ("Offer.name",)
     first = read_row(next(file.rows()).values, columns, UTC, "")
@@ -38,7 +39,7 @@ def test_tunes_report_is_read_by_its_field_names() -> None:
 
 def test_everflows_report_is_read_by_its_headings() -> None:
     """Semicolons, ids in brackets behind the name, Unix seconds with a fraction, `is_unique`."""
-    file = ClickFile(FIXTURES / "everflow_clicks.csv")
+    file = TableFile(FIXTURES / "everflow_clicks.csv")
     columns = find_columns(file.header, "everflow", {})
     assert columns.unused == ("ISP Name",)
     first, second = (read_row(row.values, columns, UTC, "") for row in file.rows())
@@ -131,9 +132,9 @@ def test_a_file_is_read_in_the_forms_that_exports_come_in(tmp_path: Path, form: 
     text = 'click_id\tnote\r\n1\t"two\r\nlines"\r\n\r\n2\tü\r\n'
     path = tmp_path / "clicks.csv"
     path.write_bytes(gzip.compress(text.encode()) if form == "gzip" else text.encode(form))
-    file = ClickFile(path)
+    file = TableFile(path)
     assert file.header == ["click_id", "note"]
-    assert [(row.line, row.values) for row in file.rows()] == [(3, ["1", "two\r\nlines"]), (5, ["2", "ü"])]
+    assert [(row.line, row.values) for row in file.rows()] == [(2, ["1", "two\r\nlines"]), (5, ["2", "ü"])]
     assert file.read_bytes == file.size_bytes
     file.close()
 
@@ -146,16 +147,16 @@ def test_a_file_that_is_none_is_one_clear_line(tmp_path: Path, content: bytes, t
     path = tmp_path / "clicks.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=told):
-        ClickFile(path)
+        TableFile(path)
     with pytest.raises(UserError, match="cannot read"):
-        ClickFile(tmp_path / "missing.csv")
+        TableFile(tmp_path / "missing.csv")
 
 
 def test_a_field_that_never_ends_costs_its_row_only(tmp_path: Path) -> None:
     """A lost quotation mark is reported with its line."""
     path = tmp_path / "clicks.csv"
     path.write_text("a,b\n1," + "x" * (2**20 + 10) + "\n2,fine\n")
-    file = ClickFile(path)
+    file = TableFile(path)
     faults = [(row.line, bool(row.fault), row.values) for row in file.rows()]
     file.close()
     assert faults[0][:2] == (2, True)

@@ -224,6 +224,26 @@ def test_rows_that_cannot_be_split_are_refused_one_by_one(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+def test_a_value_may_be_as_long_as_a_line(tmp_path: Path) -> None:
+    """Such as the terms of an offer, in one line or in several."""
+    for text in ("x" * 200_000, "x\n" * 200_000):
+        assert read(tmp_path, f'a,b\n1,"{text}"\n'.encode())[1] == [(2, ["1", text], "")]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 300), (3, 30_000), (1, 1)])
+def test_a_quotation_mark_that_is_not_closed_costs_its_own_line_only(before: int, after: int, tmp_path: Path) -> None:
+    """However many lines follow, without another mark or with one in the next line: all of them are read."""
+    good = [f"{n},some shop" for n in range(before + after)]
+    good[-1] = f'{before + after - 1},"some shop"'
+    lines = ["a,b", *good[:before], 'x,"Best shop', *good[before:]]
+    _, rows = read(tmp_path, "\n".join(lines).encode())
+    assert [row[:2] for row in rows if row[2]] == [(before + 2, ['x,"Best shop\n'])]
+    numbers = [n for n in range(2, before + after + 3) if n != before + 2]
+    assert [row[:2] for row in rows if not row[2]] == [
+        (number, [str(place), "some shop"]) for place, number in enumerate(numbers)
+    ]
+
+
 def test_a_packed_file_that_breaks_off_is_told_with_its_line(tmp_path: Path) -> None:
     """Rows before that are read."""
     packed = gzip.compress(b"a,b\n" + b"".join(b"%d,x\n" % n for n in range(100_000)))

@@ -94,6 +94,18 @@ def test_a_file_goes_in_once_and_its_bad_rows_come_back(node: Node, tmp_path: Pa
     assert asyncio.run(_differences(node)) == []
 
 
+def test_a_quotation_mark_that_is_not_closed_costs_one_click_only(node: Node, tmp_path: Path) -> None:
+    """What follows is no part of that row: it is imported."""
+    row = f"quoted-%d,{ago(days=2)},17,2,%s"
+    path = tmp_path / "clicks.csv"
+    lines = [row % (number, '"mail' if number == 1 else "mail") for number in range(40)]
+    path.write_text("\n".join(["transaction_id,datetime,offer_id,aff_id,source", *lines]) + "\n")
+    assert "39 clicks imported, 0 known already, 1 rejected" in clicks(node, path, code=1)
+    with (tmp_path / "clicks.csv.rejects.csv").open(newline="") as file:
+        [rejected] = list(csv.reader(file))[1:]
+    assert (rejected[0], "quotation marks" in rejected[1], rejected[2]) == ("3", True, f"{lines[1]}\n")
+
+
 def test_minted_ids_are_this_nodes_and_their_postbacks_count(node: Node, tmp_path: Path) -> None:
     """Signed with the node's generated secret: a postback with the minted id finds the imported click."""
     old = f"old-{uuid.uuid4().hex[:8]}"

@@ -18,7 +18,7 @@ async def perform(
     operation: Operation, call: Call, respond: Callable[[Any], web.StreamResponse]
 ) -> web.StreamResponse:
     """The operation's answer, once the log knows of it. What only looks is not written down, nor a dry run."""
-    is_rehearsal = call.request.query.get("dry_run") == "true"
+    is_rehearsal = getattr(call.query, "dry_run", False)
     if operation.name in _NOT_WRITTEN or is_rehearsal or not is_written(operation.method, operation.name, operation.media):
         return respond(await operation.handle(call))
     if operation.method == "GET":  # a file, which is under way before it is whole

@@ -9,7 +9,7 @@ from edge.admin.api.operation import ADMIN, EVERYBODY
 from edge.admin.api.problems import Problem
 from edge.admin.api.statements import is_theirs, whose_statements
 from edge.admin.console.page import Page, Refusal, Route, Visit, not_found
-from edge.closing import SETTLED_AFTER, StillComing, close, span_in_force
+from edge.closing import StillComing, closable_at, close, span_in_force
 from edge.errors import UserError
 from edge.statements.building import summarise
 from edge.statements.finding import Whose, find_statement, find_statements
@@ -87,7 +87,7 @@ async def _page(
         catalog = await visit.shared.catalog.current(conn)
         found = await _find(conn, month, _wanted(visit))
         closed = {one.month: one for one in await closed_months(conn, to_change=False)}
-        may_close_at = (await span_in_force(conn, month)).ends_at + SETTLED_AFTER
+        may_close_at = closable_at(await span_in_force(conn, month))
     lines = [line for one in found for line in summarise(one)]
     return visit.render(
         "statements.html",

@@ -281,8 +281,9 @@ COST_ROWS = Source(
     },
     components={"cost": Component(SPENDS, "sum(spend.amount)"), "sends": Component(SPENDS, "sum(spend.sends)")},
     joins={
-        "owner": " LEFT JOIN (SELECT id::int AS offer_id, (convert_from(body, 'UTF8')::json ->> 'advertiser_id')::int"
-        " AS advertiser_id FROM catalog_items WHERE kind = 'offers' AND revision_to IS NULL) AS owner"
-        " ON owner.offer_id = spend.offer_id"
+        # An offer's last one: what is archived has cost what it did.
+        "owner": " LEFT JOIN (SELECT offer_id, (convert_from(body, 'UTF8')::json ->> 'advertiser_id')::int AS advertiser_id"
+        " FROM (SELECT DISTINCT ON (id) id::int AS offer_id, body FROM catalog_items WHERE kind = 'offers'"
+        " ORDER BY id, revision_from DESC) AS latest) AS owner ON owner.offer_id = spend.offer_id"
     },
 )
