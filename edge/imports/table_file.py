@@ -5,6 +5,7 @@ import csv
 import gzip
 import hashlib
 import io
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ _KEPT_CHARS = 4096
 _SNIFFED_BYTES = 4096
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _GZIP = b"\x1f\x8b"
+_DAMAGED = (OSError, EOFError, zlib.error)
 _NO_CSV = (
     (b"PK\x03\x04", "an Excel workbook or a zip archive: save the sheet as CSV, unpack the archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook: save the sheet as CSV"),
@@ -87,7 +89,7 @@ class TableFile:
             self.size_bytes = path.stat().st_size
             self._counted = _Counted(cast("IO[bytes]", self._raw))
             self._begin()
-        except (OSError, EOFError, UserError) as error:
+        except (*_DAMAGED, UserError) as error:
             self._raw.close()
             if isinstance(error, UserError):
                 raise
@@ -122,7 +124,7 @@ class TableFile:
                 self._give_back(others)
                 yield Row(line, [first[:_KEPT_CHARS]], _csv_fault(error))
                 continue
-            except (OSError, EOFError, ValueError) as error:
+            except (*_DAMAGED, ValueError) as error:
                 raise UserError(f"{self._name}, line {self._line + 1}: the file is damaged here: {error}") from error
             if self._is_cut:
                 yield Row(line, ["".join(self._taken)[:_KEPT_CHARS]], f"a line is longer than {MAX_LINE_CHARS} characters")

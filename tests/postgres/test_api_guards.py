@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
 import pytest
@@ -320,3 +321,12 @@ async def test_costs_are_stored_replaced_found_and_deleted(client: Client, datab
     which = "/api/v1/costs?day=2026-11-01&currency=USD&list=news"
     assert [(await client.delete(which, headers=ROOT)).status for _ in range(2)] == [204, 404]
     assert await fetch(database, "SELECT count(*) FROM costs") == [(2,)]
+
+
+async def test_imported_sends_without_a_currency_are_deleted_by_their_key(client: Client, database: str) -> None:
+    """The key is as the list shows it."""
+    await fetch(database, "INSERT INTO costs (day, list, currency, feed, sends) VALUES ('2026-11-01', 'news', '', 'sends.csv', 10)")
+    [row] = (await (await client.get("/api/v1/costs", headers=ROOT)).json())["data"]
+    key = {name: str(row[name]) for name in row if name not in ("amount", "sends")}
+    assert (await client.delete(f"/api/v1/costs?{urlencode(key)}", headers=ROOT)).status == 204
+    assert await fetch(database, "SELECT count(*) FROM costs") == [(0,)]

@@ -249,3 +249,12 @@ def test_a_packed_file_that_breaks_off_is_told_with_its_line(tmp_path: Path) -> 
     packed = gzip.compress(b"a,b\n" + b"".join(b"%d,x\n" % n for n in range(100_000)))
     with pytest.raises(UserError, match=r"line \d+: the file is damaged here"):
         read(tmp_path, packed[: len(packed) // 2])
+
+
+@pytest.mark.parametrize("place", [10, 200, 20_000])
+def test_a_packed_file_with_a_damaged_byte_is_refused_in_one_line(place: int, tmp_path: Path) -> None:
+    """At its first block or later."""
+    packed = bytearray(gzip.compress(b"a,b\n" + b"".join(b"%d,x\n" % n for n in range(100_000))))
+    packed[place : place + 8] = b"\xff" * 8
+    with pytest.raises(UserError, match=r"damaged here|cannot read"):
+        read(tmp_path, bytes(packed))

@@ -20,6 +20,7 @@ MAX_SENDS = 10**12
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]
 _Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+_AnyCurrency = Annotated[str, msgspec.Meta(pattern="^([A-Z]{3})?$")]
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)]
 _Sends = Annotated[int, msgspec.Meta(ge=0, le=MAX_SENDS)]
 
@@ -73,10 +74,10 @@ class FindCosts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WhichCost(msgspec.Struct, frozen=True, kw_only=True):
-    """The key of the row that is to go."""
+    """The key of the row that is to go. An imported row of sends alone has no currency."""
 
     day: date
-    currency: _Currency
+    currency: _AnyCurrency = ""
     offer_id: _Id = 0
     aff_id: _Id = 0
     creative_id: _Id = 0
