@@ -69,9 +69,10 @@ async def _while_in_force(backend: Backend, key_id: int) -> AsyncIterator[None]:
     """Ends the block, whatever it waits for, soon after the key was revoked or is over; Problem."""
 
     async def watch() -> None:
-        while await _is_in_force(backend, key_id):
+        while True:
+            if not await _is_in_force(backend, key_id):
+                return until.reschedule(0)
             await asyncio.sleep(BELIEVED_S)
-        until.reschedule(0)
 
     try:
         async with asyncio.timeout(None) as until:
