@@ -15,7 +15,8 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 _SECRET_NAMES = re.compile(r"secret|token|passw|authorization|cookie|database_url|api_key", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(\w://[^\s/:@]*):[^\s/@]+@")
+# Up to the last @ before the path: a user or a password may have one, too. Without a password NATS takes a token.
+_URL_PASSWORD = re.compile(r"(\b(?:nats|tls)://|\w://[^\s/:]*:)[^\s/]+@")
 
 
 def configure_logs(role: str, *, fd: int = 2, level: int = logging.INFO, **bound: object) -> None:
@@ -53,7 +54,7 @@ def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
         if _SECRET_NAMES.search(name):
             event[name] = "…"
         elif isinstance(value, str) and "://" in value:
-            event[name] = _URL_PASSWORD.sub(r"\1:…@", value)
+            event[name] = _URL_PASSWORD.sub(r"\1…@", value)
     return event
 
 

@@ -22,9 +22,9 @@ from storage.postgres.live import (
     Mark,
     Row,
     changes_after,
-    last_change,
     newest_clicks,
     read_marks,
+    recent_changes,
 )
 
 POLL_S = 0.5
@@ -37,6 +37,8 @@ MAX_CHANGES = 5000
 """At one look. Of more clicks only the newest are told, of changes the others at the next look."""
 GAP_S = 10.0
 """A number that nobody has used by then was given up by its transaction."""
+LOOK_BACK = 1000
+"""So many numbers below the highest are watched from the start: those under way then come later than it did."""
 MAX_OWNERS = 100_000
 """Of offers, each at a revision, that are remembered."""
 
@@ -53,6 +55,11 @@ class Happened(NamedTuple):
     kind: str
     row: Row
     mark: str
+
+    @property
+    def key(self) -> object:
+        """The same each time this is found."""
+        return self.row["change_id" if self.kind == "conversion" else "click_id"]
 
 
 class Since(NamedTuple):
@@ -102,13 +109,25 @@ class Interest(NamedTuple):
 class Listener:
     """One who listens."""
 
-    def __init__(self, interest: Interest) -> None:
+    def __init__(self, interest: Interest, since: Since | None = None) -> None:
         self.interest = interest
+        self.since = since
         self.is_lagging = False
+        self.has_joined = asyncio.get_running_loop().create_future()
+        """Done: whatever is stored from now on is told."""
+        self._missed: set[object] = set()
         self._queue: asyncio.Queue[Happened | None] = asyncio.Queue(MAX_QUEUED)
 
+    def catch_up(self, events: Iterable[Happened]) -> None:
+        """Tell what was missed; the look-out may come upon some of it again."""
+        for event in events:
+            self.tell(event)
+            self._missed.add(event.key)
+
     def tell(self, event: Happened | None) -> None:
-        """Queue an event (None: it is over), unless too many are queued already."""
+        """Queue an event (None: it is over), unless too many are queued already, or it was among those missed."""
+        if event is not None and (not self.interest.wants(event) or (self._missed and event.key in self._missed)):
+            return
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
@@ -122,10 +141,15 @@ class Listener:
 class Changes:
     """Which change numbers were seen: each is told once, whatever the order in which they become visible (L2)."""
 
-    def __init__(self, last_id: int) -> None:
-        self.floor = last_id
+    def __init__(self, floor: int, seen: Iterable[int] = (), now_s: float = 0.0) -> None:
+        self.floor = floor
         """All up to here are told or given up."""
-        self._seen: dict[int, float] = {}
+        self._seen = dict.fromkeys(seen, now_s)
+
+    @property
+    def highest(self) -> int:
+        """Of all that were seen."""
+        return max(self._seen, default=self.floor)
 
     def take(self, rows: Iterable[Row], now_s: float) -> list[Row]:
         """Those that are new."""
@@ -160,13 +184,12 @@ class LiveFeed:
         if len(self._places) >= MAX_LISTENERS or own >= MAX_OF_A_KEY or self._is_closed:
             raise TooManyListeners
         self._places.append(interest.key_id)
-        listener = Listener(interest)
+        listener = Listener(interest, since)
         try:
-            if since is not None:
-                await self._catch_up(listener, since)
             self._listeners.add(listener)
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look())
+            await listener.has_joined
             yield listener
         finally:
             self._places.remove(interest.key_id)
@@ -178,6 +201,7 @@ class LiveFeed:
     async def close(self) -> None:
         """Let everybody go."""
         self._is_closed = True
+        self._refuse(TooManyListeners())
         for listener in list(self._listeners):
             listener.tell(None)
         if self._looking is not None:
@@ -186,7 +210,10 @@ class LiveFeed:
                 await self._looking
 
     async def _look(self) -> None:
-        """Look and tell until nobody listens; while the database is away, less often."""
+        """Look and tell until nobody listens; while the database is away, less often.
+
+        Here too, between two looks, those who come are told what they missed: so nothing is stored in between.
+        """
         look: _Look | None = None
         while self._listeners:
             try:
@@ -195,31 +222,44 @@ class LiveFeed:
                         look = await _Look.begin(conn)
                     events = await look.again(conn)
                     await self._know_offers(conn, events)
+                    self._tell(events)
+                    await self._let_join(conn)
             except Exception as error:
+                self._refuse(error)
                 if not (isinstance(error, DatabaseAway) or is_retryable(error)):
                     quietly.error("live_failed", error=str(error), kind=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
                 continue
             self.looks += 1
-            self._tell(events)
             await asyncio.sleep(POLL_S)
 
     def _tell(self, events: Iterable[Happened]) -> None:
         for event in events:
             for listener in self._listeners:
-                if listener.interest.wants(event):
+                if listener.has_joined.done():
                     listener.tell(event)
 
-    async def _catch_up(self, listener: Listener, since: Since) -> None:
-        async with self._backend.connection() as conn:
-            now_ms = time.time_ns() // 1_000_000
-            clicks = await newest_clicks(conn, since.click_ms, now_ms, MAX_ROWS)
-            changes = await changes_after(conn, since.change_id, MAX_ROWS)
-            events = _events(clicks, changes, since)
-            await self._know_offers(conn, events)
-        for event in events:
-            if listener.interest.wants(event):
-                listener.tell(event)
+    def _coming(self) -> list[Listener]:
+        return [one for one in self._listeners if not one.has_joined.done()]
+
+    def _refuse(self, error: Exception) -> None:
+        for listener in self._coming():
+            listener.has_joined.set_exception(error)
+
+    async def _let_join(self, conn: Connection) -> None:
+        for listener in self._coming():
+            if listener.since is not None:
+                listener.catch_up(await self._missed(conn, listener.since))
+            if not listener.has_joined.done():  # it may have gone meanwhile
+                listener.has_joined.set_result(None)
+
+    async def _missed(self, conn: Connection, since: Since) -> list[Happened]:
+        now_ms = time.time_ns() // 1_000_000
+        clicks = await newest_clicks(conn, since.click_ms, now_ms, MAX_ROWS)
+        changes = await changes_after(conn, since.change_id, MAX_ROWS)
+        events = _events(clicks, changes, since)
+        await self._know_offers(conn, events)
+        return events
 
     async def _know_offers(self, conn: Connection, events: Iterable[Happened]) -> None:
         """Say whose the offers of clicks were, by the catalog of each click; their rows do not."""
@@ -236,15 +276,17 @@ class LiveFeed:
 class _Look:
     """Where the look-out is."""
 
-    def __init__(self, marks: dict[Any, Mark], last_id: int) -> None:
+    def __init__(self, marks: dict[Any, Mark], changes: Changes) -> None:
         self._marks = marks
-        self._changes = Changes(last_id)
+        self._changes = changes
+        self._started_id = changes.highest
         self._started_ms = time.time_ns() // 1_000_000
 
     @classmethod
     async def begin(cls, conn: Connection) -> "_Look":
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            return cls(await read_marks(conn), await last_change(conn))
+            floor, seen = await recent_changes(conn, LOOK_BACK)
+            return cls(await read_marks(conn), Changes(floor, seen, time.monotonic()))
 
     async def again(self, conn: Connection) -> list[Happened]:
         """What is new, in the order of its time."""
@@ -254,7 +296,8 @@ class _Look:
             changes = await changes_after(conn, self._changes.floor, MAX_CHANGES)
         self._marks |= marks
         through_ms = max((mark.watermark_ms for mark in marks.values()), default=self._started_ms)
-        return _events(clicks, self._changes.take(changes, time.monotonic()), Since(self._changes.floor, through_ms))
+        new = self._changes.take(changes, time.monotonic())
+        return _events(clicks, new, Since(max(self._started_id, self._changes.floor), through_ms))
 
     async def _clicks(self, conn: Connection, marks: dict[Any, Mark]) -> list[Row]:
         """Those which the journals' marks passed since the last look (L1)."""

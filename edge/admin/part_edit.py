@@ -4,7 +4,8 @@ It is a change of its offer, checked with it and stored with it. A rule is known
 place depends on the others, a rule's ETag is that of all rules of its offer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,7 @@ from edge.admin.catalog_documents import Json, etag_of, to_document
 from edge.admin.catalog_edit import Edited, EditRefused, ItemExists, NoSuchItem, change_item, offer_of
 from edge.tracking.catalog_document import Creative, Goal, Item, LandingPage, Offer, Part, Rule
 from edge.tracking.catalog_fields import MAX_ID
-from storage.postgres.catalog import Connection, load_highest_part_id
+from storage.postgres.catalog import Connection, load_part_ids
 
 
 class PartKind(NamedTuple):
@@ -86,15 +87,13 @@ async def create_part(
 
     NoSuchItem, ItemExists, EditRefused.
     """
-    # What is booked under an old number stays that one's.
-    has_own = not kind.has_ids or "id" in document
-    free_id = 0 if has_own else await load_highest_part_id(conn, offer_id, kind.field) + 1
+    used = await load_part_ids(conn, offer_id, kind.field) if kind.has_ids and "id" not in document else set()
     spot = _Spot()
 
     def edit(before: Item | None) -> Json:
         offer = offer_of(before)
         rows = _documents(kind, offer)
-        spot.index, spot.part_id = len(rows), _new_id(kind, offer, document, free_id)
+        spot.index, spot.part_id = len(rows), _new_id(kind, offer, document, used)
         return {**to_document(offer), kind.field: [*rows, _own(kind, document, offer_id, spot.part_id)]}
 
     changing = change_item(conn, catalogs, "offers", str(offer_id), edit, actor=actor, note=note, dry_run=dry_run)
@@ -173,13 +172,19 @@ def _documents(kind: PartKind, offer: Offer) -> list[Json]:
     return [to_document(part) for part in getattr(offer, kind.field)]
 
 
-def _new_id(kind: PartKind, offer: Offer, document: Json, free_id: int) -> Any:
+def _new_id(kind: PartKind, offer: Offer, document: Json, used: Collection[int]) -> Any:
     parts = getattr(offer, kind.field)
     if not kind.has_ids:
         return len(parts) + 1
-    taken = [part.id for part in parts]
+    taken = {part.id for part in parts}
     if "id" not in document:
-        return min(MAX_ID, max(free_id, *(one + 1 for one in taken), 1))
+        return _free_id({*used, *taken})
     if document["id"] in taken:
         raise ItemExists(f"offers[{offer.id}].{kind.field}[{document['id']}] is there already")
     return document["id"]
+
+
+def _free_id(used: Collection[int]) -> int:
+    """A number that no part of the offer ever had: what is booked under an old one stays that one's."""
+    highest = max(used, default=0)
+    return highest + 1 if highest < MAX_ID else next(one for one in count(1) if one not in used)

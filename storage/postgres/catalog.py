@@ -147,22 +147,21 @@ async def load_versions(conn: Connection, kind: str, item_id: str, limit: int = 
     return [row[0] for row in rows]
 
 
+async def load_part_ids(conn: Connection, offer_id: int, field: str) -> set[int]:
+    """The ids that goals, pages or creatives of the offer ever had: what is listed in that field of its versions."""
+    rows = await conn.fetch(
+        "SELECT DISTINCT (part ->> 'id')::int FROM catalog_items"
+        " CROSS JOIN LATERAL jsonb_array_elements(convert_from(body, 'UTF8')::jsonb -> $2) AS part"
+        " WHERE kind = 'offers' AND id = $1",
+        str(offer_id),
+        field,
+    )
+    return {row[0] for row in rows}
+
+
 async def load_highest_id(conn: Connection, kind: str) -> int:
     """The highest number that an item of that table ever had; 0: none."""
     return int(await conn.fetchval("SELECT coalesce(max(id::bigint), 0) FROM catalog_items WHERE kind = $1", kind))
-
-
-async def load_highest_part_id(conn: Connection, offer_id: int, field: str) -> int:
-    """The highest number that a part of the offer ever had in that list of its; 0: none."""
-    return int(
-        await conn.fetchval(
-            "SELECT coalesce(max((part ->> 'id')::bigint), 0) FROM catalog_items"
-            " CROSS JOIN jsonb_array_elements(convert_from(body, 'UTF8')::jsonb -> $2::text) AS part"
-            " WHERE kind = 'offers' AND id = $1",
-            str(offer_id),
-            field,
-        )
-    )
 
 
 async def load_changes(conn: Connection, after_revision: int, through: int) -> list[Change]:

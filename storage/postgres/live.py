@@ -62,10 +62,15 @@ async def changes_after(conn: Connection, change_id: int, limit: int) -> list[Ro
     return [dict(row) for row in rows]
 
 
-async def last_change(conn: Connection) -> int:
-    """The highest number by now; 0: there is none."""
-    found: int = await conn.fetchval("SELECT coalesce(max(change_id), 0) FROM conversion_changes")
-    return found
+async def recent_changes(conn: Connection, look_back: int) -> tuple[int, list[int]]:
+    """The highest number by now less `look_back`, and the numbers above that."""
+    rows = await conn.fetch(
+        "SELECT change_id FROM conversion_changes"
+        " WHERE change_id > (SELECT max(change_id) FROM conversion_changes) - $1 ORDER BY change_id",
+        look_back,
+    )
+    seen = [row[0] for row in rows]
+    return (max(0, seen[-1] - look_back) if seen else 0), seen
 
 
 def _first_id(ms: int) -> UUID:

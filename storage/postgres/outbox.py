@@ -5,6 +5,9 @@ O2  A row in state `pending` is due at `next_attempt_at`. A sender that takes it
     attempt: a row whose sender died comes back by itself.
 O3  An attempt's line in `postback_log` and the row's new state are one transaction. A row that is `delivered` stays it.
 O4  A failure is believed only of the attempt counted last; a 2xx always.
+O5  What became of a conversion is told to a host in its order: a row is not taken while one of an earlier event waits to
+    be sent there, or is being sent. It is put off instead, at no attempt. `outbox_id`s of a conversion have that order,
+    as whoever queues holds the conversion's row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,10 +118,22 @@ _TAKE = f"""
             WHERE state = 'pending' AND host = room.host AND next_attempt_at <= now()
             ORDER BY next_attempt_at LIMIT room.free FOR UPDATE SKIP LOCKED
         ) AS picked ORDER BY picked.next_attempt_at LIMIT $4
+    ), early AS (
+        SELECT outbox_id, max(CASE WHEN earlier.leased_by IS NULL THEN earlier.next_attempt_at END) AS retried_at
+        FROM taken JOIN postback_outbox AS later USING (outbox_id) JOIN LATERAL (
+            SELECT leased_by, next_attempt_at FROM postback_outbox AS earlier
+            WHERE conversion_id = later.conversion_id AND host = later.host AND state = 'pending'
+              AND earlier.outbox_id < later.outbox_id AND (event, status) <> (later.event, later.status)
+        ) AS earlier ON true GROUP BY outbox_id
+    ), put_off AS (
+        UPDATE postback_outbox AS outbox
+        SET next_attempt_at = greatest(early.retried_at, now()) + interval '1 s'
+        FROM early WHERE outbox.outbox_id = early.outbox_id
     )
     UPDATE postback_outbox AS outbox
     SET attempts = attempts + 1, leased_by = $5, next_attempt_at = now() + make_interval(secs => $6)
     FROM taken WHERE outbox.outbox_id = taken.outbox_id
+      AND NOT EXISTS (SELECT FROM early WHERE early.outbox_id = taken.outbox_id)
     RETURNING {", ".join(f"outbox.{name}" for name in Due._fields)}
 """
 _LOG = """

@@ -219,16 +219,22 @@ async def test_parts_of_offers_are_items_of_their_own(client: Client) -> None:
     assert [goal["id"] for goal in (await send(client, "GET", "/offers/17/goals"))[1]["data"]] == [1, 3]
 
 
-async def test_a_part_s_number_is_nobody_else_s_however_long_ago_it_was_taken(client: Client, database: str) -> None:
-    """Also when the offer was changed hundreds of times since: what is booked under the number is its first goal's."""
+@pytest.mark.parametrize(("versions_ago", "had", "free"), [(500, 7, 8), (100, 2**31 - 1, 2)])
+async def test_a_parts_number_is_new_however_long_the_offers_history_is(
+    client: Client, database: str, versions_ago: int, had: int, free: int
+) -> None:
+    """What was booked under a goal of hundreds of versions ago is not another's; the highest number is no end."""
     conn = await connect(database)
     await conn.execute(
-        "INSERT INTO catalog_items (kind, id, revision_from, revision_to, body) SELECT kind, id, n - 1000, n - 999,"
-        " CASE n WHEN 0 THEN convert_to(jsonb_set(convert_from(body, 'UTF8')::jsonb, '{goals,0,id}', '7')::text, 'UTF8')"
-        " ELSE body END FROM catalog_items, generate_series(0, 300) AS n WHERE (kind, id) = ('offers', '17')"
+        "INSERT INTO catalog_items (kind, id, revision_from, revision_to, body)"
+        " SELECT kind, id, -number, 1 - number, convert_to(jsonb_set(convert_from(body, 'UTF8')::jsonb, '{goals,0,id}',"
+        "  to_jsonb(CASE number WHEN $1 THEN $2::bigint ELSE 1 END))::text, 'UTF8')"
+        " FROM catalog_items, generate_series(1, 500) AS number WHERE kind = 'offers' AND id = '17'",
+        versions_ago,
+        had,
     )
     await conn.close()
-    assert (await send(client, "POST", "/offers/17/goals", {"name": "new"}))[1]["id"] == 8
+    assert (await send(client, "POST", "/offers/17/goals", {"name": "new"}))[1]["id"] == free
 
 
 async def test_a_part_s_fault_is_told_from_the_part_on(client: Client) -> None:

@@ -17,6 +17,8 @@ from edge.admin.api.server import make_api
 from edge.admin.backend import Backend
 from edge.admin.live import Changes, Happened, Interest, Listener, Since, feed_of
 from edge.settings import Settings
+from storage.postgres.connection import Connection, connect
+from storage.postgres.live import Row, changes_after
 from tests.node import eventually
 from tests.postgres.api import Client, add_key, bearer
 from tests.postgres.drains import Bench, Scribe, now_ms, open_bench
@@ -136,6 +138,45 @@ async def test_a_stream_goes_on_where_it_was_broken_off(studio: Studio) -> None:
     again.close()
 
 
+async def test_what_is_stored_while_one_catches_up_is_told_once(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even just after what was missed has been looked up."""
+    missed = await studio.happen(2, converts=True)
+    late: list[bytes] = []
+
+    async def find_and_store(conn: Connection, change_id: int, limit: int) -> list[Row]:
+        rows = await changes_after(conn, change_id, limit)
+        if limit == live.MAX_ROWS:
+            late.extend(await studio.happen(3, converts=True))
+        return rows
+
+    monkeypatch.setattr(live, "changes_after", find_and_store)
+    stream = await studio.listen(**{"Last-Event-ID": f"0-{now_ms() - 60_000}"})
+    await studio.happen(5, converts=True)
+    events = await heard(stream, 6)
+    assert [event["aff_id"] for event in events] == [2, 2, 3, 3, 5, 5]
+    assert {event["click_id"].replace("-", "") for event in events[:4]} == {missed[0].hex(), late[0].hex()}
+
+
+async def test_a_change_under_way_when_the_look_out_begins_is_told(studio: Studio, database: str) -> None:
+    """Its number is below one that is stored already."""
+    await studio.happen(2, converts=True)
+    other = await connect(database)
+    try:
+        async with other.transaction():
+            await other.execute(
+                "INSERT INTO conversion_changes (conversion_id, booked_hour, actor, kind, status_after)"
+                " SELECT conversion_id, now(), 'x', 'approved', 'approved' FROM conversions"
+            )
+            await studio.happen(3, converts=True)
+            stream = await studio.listen(query="?kind=conversion")
+    finally:
+        await other.close()
+    await studio.happen(5, converts=True)
+    assert [(event["aff_id"], event["kind"]) for event in await heard(stream, 2)] == [(2, "approved"), (5, "decided")]
+
+
 async def test_a_key_that_is_revoked_hears_nothing_more(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even what happens before the next sign of life; the stream ends."""
     monkeypatch.setattr(streaming, "HEARTBEAT_S", 60.0)
@@ -175,16 +216,17 @@ async def test_who_is_still_told_what_it_missed_has_a_place(studio: Studio, monk
     monkeypatch.setattr(live, "MAX_OF_A_KEY", 1)
     begun, missed = asyncio.Event(), asyncio.Event()
 
-    async def catch_up(listener: Listener, since: Since) -> None:
+    async def find_missed(conn: Connection, since: Since) -> list[Happened]:
         begun.set()
         await missed.wait()
+        return []
 
-    monkeypatch.setattr(studio.feed, "_catch_up", catch_up)
+    monkeypatch.setattr(studio.feed, "_missed", find_missed)
     first = asyncio.create_task(studio.client.get("/api/v1/events", headers={**bearer("p2"), "Last-Event-ID": "1-1"}))
     await begun.wait()
     second = await studio.client.get("/api/v1/events", headers=bearer("p2"))
-    other = await studio.client.get("/api/v1/events", headers=bearer("a1"))
     missed.set()
+    other = await studio.client.get("/api/v1/events", headers=bearer("a1"))
     answers = [await first, second, other]
     assert [one.status for one in answers] == [200, 429, 200]
     for one in answers:

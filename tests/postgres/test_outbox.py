@@ -73,6 +73,31 @@ async def test_a_host_gets_only_the_room_it_has(bench: Bench) -> None:
     assert len(await take(bench, limit=3)) == 3
 
 
+@pytest.mark.parametrize("outcome", ["delivered", "dead"])
+async def test_a_later_event_waits_until_the_earlier_has_ended(bench: Bench, outcome: Outcome) -> None:
+    """While that is sent, and while it is to be tried again; what is due at once is put off, and counts no attempt."""
+    await queue_for(bench, NOBODY, 1)
+    await bench.conn.execute(
+        "INSERT INTO postback_outbox (conversion_id, event, status, target, aff_id, offer_id, url, host)"
+        " SELECT conversion_id, 'change 7', 'reversed', target + more, aff_id, offer_id, url, host"
+        " FROM postback_outbox, generate_series(0, 1) AS more"
+    )
+    [first] = await take(bench)
+    assert await take_due_now(bench, "reversed") == []
+    await finish(bench.conn, [ended(first, "failed", 3600)])
+    assert await take_due_now(bench, "reversed") == []
+    assert await bench.value("SELECT min(next_attempt_at) > now() + interval '59 min' FROM postback_outbox")
+    [again] = await take_due_now(bench, "approved")
+    await finish(bench.conn, [ended(again, outcome)])
+    assert [(one.status, one.attempts) for one in await take_due_now(bench, "reversed")] == [("reversed", 1)] * 2
+
+
+async def take_due_now(bench: Bench, status: str) -> list[Due]:
+    """What is taken once the time of the rows of that status has come."""
+    await bench.conn.execute("UPDATE postback_outbox SET next_attempt_at = now() WHERE status = $1", status)
+    return await take(bench)
+
+
 async def test_a_delivered_row_stays_delivered(bench: Bench) -> None:
     """A failure that comes late, of an attempt that was given up for lost, changes nothing; nor does the line repeated."""
     await queue_for(bench, NOBODY, 1)

@@ -19,6 +19,7 @@ from edge.admin.api import exports
 from edge.cli import main
 from edge.exports.asking import Shape
 from edge.exports.running import Write, export_table
+from storage.postgres.api_keys import hash_token
 from storage.postgres.connection import Connection, connect
 from storage.postgres.exports.selecting import Selection
 from tests.conftest import _TEMPLATE, Server, _fresh_database
@@ -177,6 +178,37 @@ async def test_an_export_that_fails_in_the_middle_is_cut(
         await ask(client, f"/exports/clicks?{DAYS}")
     monkeypatch.undo()
     assert (await ask(client, f"/exports/clicks?{DAYS}"))[0] == 200
+
+
+@pytest.mark.parametrize("head", [b"", b"half a file"])
+async def test_an_export_ends_with_its_key(
+    client: Client, filled: str, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    """Revoked under way: refused as long as nothing was sent, else cut, so that it does not look whole."""
+    token = f"leaver {len(head)}"
+    await add_key(filled, token, "partner", aff_id=2)
+    monkeypatch.setattr(exports, "BELIEVED_S", 0.01)
+    has_begun = asyncio.Event()
+
+    async def never_end(conn: Connection, selection: Selection, shape: Shape, write: Write) -> int:
+        if head:
+            await write(head)
+        has_begun.set()
+        await conn.execute("SELECT pg_sleep(30)")
+        return 0
+
+    monkeypatch.setattr(exports, "export_table", never_end)
+    asked = asyncio.create_task(ask(client, f"/exports/clicks?{DAYS}", token))
+    await has_begun.wait()
+    conn = await connect(filled)
+    await conn.execute("UPDATE api_keys SET revoked_at = now() WHERE key_hash = $1", hash_token(token))
+    await conn.close()
+    async with asyncio.timeout(20):
+        if head:
+            with pytest.raises(ClientPayloadError):
+                await asked
+        else:
+            assert (await asked)[0] == 401
 
 
 async def test_too_many_exports_at_once_are_put_off(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,6 +254,32 @@ async def test_a_later_change_is_told_once_with_what_it_changed(bench: Bench) ->
     assert {one.target for one in partner.heard if "/back" in one.target} == {"/back?p=-5.00&s=reversed"}
 
 
+async def queue_reversal(bench: Bench, conversion_id: bytes) -> None:
+    """As whoever reverses that conversion does."""
+    catalog = Catalog.empty().changed(*await load_current(bench.conn))
+    told = Announcement(
+        Uuid(conversion_id), "change 7", "reversed", 2, 17, 0, Decimal(0), Decimal(0), Decimal(0), "USD"
+    )
+    await queue(bench.conn, list(outbox_rows(catalog, told)))
+
+
+async def test_a_partners_last_word_is_the_last_that_happened(bench: Bench) -> None:
+    """A reversal waits for an approval that is still being tried, at its host; another host hears of it meanwhile."""
+    async with PartnerServer().listening() as partner, PartnerServer("127.0.0.2").listening() as other:
+        text = "".join(
+            f'[[partners.postbacks]]\nurl = "{origin}/back?s={{status}}"\nstatuses = ["reversed"]\n'
+            for origin in (partner.origin, other.origin)
+        )
+        partner.reply = in_turn(say(500), say(500), say(200))
+        [conversion_id] = await tell(bench, partner, text)
+        await queue_reversal(bench, conversion_id)
+        async with sending(bench, retries_at_once=True):
+            await until(lambda: has(bench, delivered=3))
+    assert [one.target.partition("?")[0] for one in partner.heard] == ["/pb", "/pb", "/pb", "/back"]
+    assert [one.target for one in other.heard] == ["/back?s=reversed"]
+    assert [one["attempt"] for one in await log_of(bench) if "/back" in one["url"]] == [1, 1]
+
+
 async def test_a_host_that_hangs_delays_nobody_else(bench: Bench) -> None:
     """Fifty rows for one that never answers, and first in the queue: fifty for another are delivered meanwhile."""
     async with PartnerServer().listening() as hanging, PartnerServer("127.0.0.2").listening() as quick:

@@ -74,6 +74,22 @@ def test_values_named_like_secrets_are_hidden(log_file: Path, name: str) -> None
     assert "hunter22" not in log_file.read_text()
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:hun@ter22@db:5432/x", "postgresql://me:…@db:5432/x"),
+        ("postgresql://me@corp:hun@:ter22@db/x?a=b@c", "postgresql://me@corp:…@db/x?a=b@c"),
+        ("nats://me:hun@ter22@n1:4222,nats://me:hun@ter22@n2 is away", "nats://…@n1:4222,nats://…@n2 is away"),
+        ("tls://ter22@n1", "tls://…@n1"),
+        ("https://shop.example/@me:22", "https://shop.example/@me:22"),
+    ],
+)
+def test_a_password_in_a_url_is_hidden_whole(log_file: Path, url: str, shown: str) -> None:
+    """Whatever stands in it, and in the user's name; host and path are left."""
+    structlog.get_logger().info(url)
+    assert lines(log_file)[0]["event"] == shown
+
+
 def test_passwords_in_urls_are_hidden(log_file: Path) -> None:
     """A database URL shows its host, not its password, wherever it stands."""
     structlog.get_logger().info("cannot reach postgresql://me:hunter22@db:5432/x", url="redis://:hunter22@cache/0")

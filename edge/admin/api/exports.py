@@ -1,7 +1,8 @@
 """Rows as files: streamed as they are read, never held; a file that could not be finished ends without its end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -13,11 +14,12 @@ from msgspec import Meta
 from edge.admin.api.operation import EVERYBODY, Call, Caller, Operation, Scope
 from edge.admin.api.problems import Problem, bad_fields, not_found
 from edge.admin.api.reports import ReportParameters, viewer_of
-from edge.admin.backend import Backend
+from edge.admin.backend import Backend, DatabaseAway
 from edge.exports.asking import MEDIA, Format, Shape, parse_selection, take_shape
 from edge.exports.reports import export_report, parse_report
 from edge.exports.running import Write, export_table
-from storage.postgres.connection import Connection
+from storage.postgres.api_keys import load_key
+from storage.postgres.connection import Connection, is_retryable
 from storage.postgres.exports.tables import TABLES, Table
 from storage.postgres.installation import recall
 from storage.postgres.reports.dimensions import DIMENSIONS
@@ -28,6 +30,8 @@ MAX_RUNNING = 3
 """Each holds one of the API's connections for as long as its reader takes."""
 READER_TIMEOUT_S = 30.0
 """A reader that takes nothing for so long is gone. (The database would end the transaction after a minute.)"""
+BELIEVED_S = 1.0
+"""After so long it is asked whether the key is still in force."""
 _log = structlog.get_logger()
 Job = Callable[[Connection, Write], Awaitable[int]]
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -52,7 +56,46 @@ async def send_export(
         async with backend.slow_connection() as conn:
             zone = await recall(conn, "timezone", backend.settings.timezone)
             shape, job = _read(caller, what, parameters, zone)
-            return await _Stream(request, what, shape).run(lambda write: job(conn, write))
+
+            async def watched(write: Write) -> int:
+                async with _while_in_force(backend, caller.key_id):
+                    return await job(conn, write)
+
+            return await _Stream(request, what, shape).run(watched)
+
+
+@asynccontextmanager
+async def _while_in_force(backend: Backend, key_id: int) -> AsyncIterator[None]:
+    """Ends the block, whatever it waits for, soon after the key was revoked or is over; Problem."""
+
+    async def watch() -> None:
+        while True:
+            if not await _is_in_force(backend, key_id):
+                return until.reschedule(0)
+            await asyncio.sleep(BELIEVED_S)
+
+    try:
+        async with asyncio.timeout(None) as until:
+            watching = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
+    except TimeoutError as error:
+        if not until.expired():
+            raise
+        raise Problem(401, "the key is not in force any more") from error
+
+
+async def _is_in_force(backend: Backend, key_id: int) -> bool:
+    try:
+        async with backend.connection() as conn:  # not the export's: in its snapshot the key stays what it was
+            key = await load_key(conn, key_id)
+    except Exception as error:
+        if not (isinstance(error, DatabaseAway) or is_retryable(error)):
+            raise
+        return True  # the export's own connection says so if it is away too
+    return key is not None and key.is_in_force
 
 
 def _read(caller: Caller, what: str, parameters: Parameters, zone: str) -> tuple[Shape, Job]:
