@@ -253,7 +253,7 @@ async def test_a_stop_is_quick_with_sessions_open(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     connection = await connect(await server.start())
     await connection.execute("BEGIN")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         await server.stop(30)
     assert server.pid is None
     connection.terminate()

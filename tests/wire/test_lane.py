@@ -267,7 +267,7 @@ async def test_a_closed_connection_waits_for_no_collector(tmp_path: Path) -> Non
         try:
             for target in ("/aff_c?offer_id=17&aff_id=2", "/livez", "/aff_c?%"):
                 await port.get(target)
-            await eventually(is_gone, 5)
+            await eventually(is_gone, 20)
         finally:
             gc.enable()
 
