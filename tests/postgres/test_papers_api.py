@@ -97,32 +97,32 @@ async def test_a_statement_comes_as_json_csv_and_a_page(client: Client) -> None:
 @pytest.mark.parametrize(
     ("token", "path", "status"),
     [
-        ("partner", f"/statements/partner/2/{MONTH}", 200),
-        ("partner", f"/statements/partner/3/{MONTH}", 404),
-        ("partner", f"/statements/advertiser/1/{MONTH}", 404),
-        ("partner", f"/statements?month={MONTH}&partner=3", 404),
-        ("advertiser", f"/statements/advertiser/1/{MONTH}", 200),
-        ("advertiser", f"/statements/partner/2/{MONTH}", 404),
-        ("other", f"/statements/advertiser/1/{MONTH}", 404),
-        ("root", f"/statements/partner/99/{MONTH}", 404),
+        ("partner", "/statements/partner/2/{MONTH}", 200),
+        ("partner", "/statements/partner/3/{MONTH}", 404),
+        ("partner", "/statements/advertiser/1/{MONTH}", 404),
+        ("partner", "/statements?month={MONTH}&partner=3", 404),
+        ("advertiser", "/statements/advertiser/1/{MONTH}", 200),
+        ("advertiser", "/statements/partner/2/{MONTH}", 404),
+        ("other", "/statements/advertiser/1/{MONTH}", 404),
+        ("root", "/statements/partner/99/{MONTH}", 404),
         ("root", "/statements/partner/2/2099-01", 404),
         ("root", "/statements/partner/2/2026-13", 422),
         ("root", "/statements?month=soon", 422),
-        ("root", f"/statements?month={MONTH}&cursor=!!!", 422),
-        ("partner", f"/exports/costs?{DAYS}", 403),
+        ("root", "/statements?month={MONTH}&cursor=!!!", 422),
+        ("partner", "/exports/costs?{DAYS}", 403),
         ("root", "/exports/nothing", 404),
-        ("partner", f"/exports/clicks?{DAYS}&partner=3", 404),
+        ("partner", "/exports/clicks?{DAYS}&partner=3", 404),
         ("root", "/exports/clicks", 422),
-        ("root", f"/exports/clicks?{DAYS}&format=xls", 422),
-        ("partner", f"/exports/conversions?{DAYS}&columns=revenue", 422),
-        ("partner", f"/exports/reports?{DAYS}&metrics=revenue", 422),
+        ("root", "/exports/clicks?{DAYS}&format=xls", 422),
+        ("partner", "/exports/conversions?{DAYS}&columns=revenue", 422),
+        ("partner", "/exports/reports?{DAYS}&metrics=revenue", 422),
     ],
 )
 async def test_each_key_gets_its_own_and_every_refusal_is_a_problem(
     client: Client, token: str, path: str, status: int
 ) -> None:
     """Others' statements are not there; wrong parameters are named."""
-    answered, media, _ = await ask(client, path, token)
+    answered, media, _ = await ask(client, path.format(MONTH=MONTH, DAYS=DAYS), token)
     assert answered == status
     assert media == ("application/json" if status == 200 else "application/problem+json")
 
