@@ -120,7 +120,7 @@ def test_data_survives_a_stop_and_a_kill(data_dir: Path, new_loop: Callable[[], 
 
 async def test_a_long_recovery_is_waited_for_and_announced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a crash the start lasts as long as the replay, says so, and everything committed is there."""
-    monkeypatch.setattr(embedded, "_REPORT_EVERY_S", 0.2)
+    monkeypatch.setattr(embedded, "_REPORT_EVERY_S", 0.0)
     async with serving(data_dir) as (server, url):
         await run_sql(url, "CREATE TABLE kept AS SELECT n FROM generate_series(1, 2000000) n")
         assert server.pid is not None
