@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from storage.postgres.connection import connect
 from storage.postgres.embedded import EmbeddedPostgres
 from storage.postgres.migrations import migrate
+
+# How long an example takes, and how long it takes to think of one, says how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("any machine")
 
 pytest_plugins = ["tests.loops", "tests.node", "tests.streams"]
 

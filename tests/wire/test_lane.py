@@ -104,7 +104,7 @@ async def test_lane_and_aiohttp_answer_and_record_alike(
     assert lane == aiohttp
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(query=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=80))
 def test_any_query_is_read_alike(tmp_path_factory: pytest.TempPathFactory, query: str) -> None:
     """What a client writes behind the question mark."""
