@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -139,7 +138,10 @@ class ShipperLink:
 
     async def _follow(self) -> None:
         self._end = end = _WorkerEnd(self._journal_id, self._replicas)
-        await asyncio.get_running_loop().create_unix_connection(lambda: end, sock=reach_out(self._data_dir))
+        with way_to_shipper(self._data_dir) as path:
+            # No socket made here: uvloop 0.22 forgets to detach it when `connection_made` already finds the other end gone,
+            # and its object then closes, later, whoever's descriptor has its number.
+            await asyncio.get_running_loop().create_unix_connection(lambda: end, path)
         await end.lost.wait()
 
     def _poke(self) -> None:
@@ -149,19 +151,14 @@ class ShipperLink:
             end.say(b"poke")
 
 
-def reach_out(data_dir: Path) -> socket.socket:
-    """A socket connected to the shipper; OSError when there is none. The data dir's path may be of any length."""
+@contextlib.contextmanager
+def way_to_shipper(data_dir: Path) -> Iterator[str]:
+    """A short path to the shipper's socket, while it is needed: the data dir's own may be of any length."""
     directory = os.open(data_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.setblocking(False)
-        connection.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
-    except OSError:
-        connection.close()
-        raise
+        yield f"/proc/self/fd/{directory}/{SOCKET_NAME}"
     finally:
         os.close(directory)
-    return connection
 
 
 class ReplicationCounts(ReplicationWatch):

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from storage.postgres.connection import connect
 from storage.postgres.embedded import EmbeddedPostgres
 from storage.postgres.migrations import migrate
+
+# How long an example takes, and how long it takes to think of one, says how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("any machine")
 
 pytest_plugins = ["tests.loops", "tests.node", "tests.streams"]
 
@@ -34,6 +40,7 @@ DEBIAN_PACKAGES = {
     "prometheus": PROMTOOL,
     "systemd": SYSTEMD_ANALYZE,
 }
+LONG_TEST_S = 20
 _TEMPLATE = "migrated_template"
 _left_out: dict[str, int] = {}
 
@@ -62,6 +69,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             _left_out[want] = _left_out.get(want, 0) + 1
             items.remove(item)
             config.hook.pytest_deselected(items=[item])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """No test begins in the last seconds of half an hour: what it makes would be of another hour, day or month than what it
+    asks for. Half an hour, since days begin there too, in India.
+    """
+    left_s = 1800 - time.time() % 1800
+    if left_s < LONG_TEST_S:
+        time.sleep(left_s)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

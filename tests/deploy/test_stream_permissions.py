@@ -64,7 +64,7 @@ async def test_an_edge_may_do_what_a_shipper_does(server: StreamServer) -> None:
         await edge.client.flush()
         drain = await connect_stream(server.options("drain"), "drain", inboxes="drain")
         await ask_to_resend(drain, Resend(bytes(16), 3, (1, 0)))
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(heard.wait(), 20)
         await drain.close()
         assert [request.partition for request in requests.take()] == [3]
         assert not edge.closed.is_set()
@@ -130,7 +130,7 @@ async def test_nobody_may_publish_what_is_not_theirs(server: StreamServer, user:
         async def is_refused() -> bool:
             return len(refused) == 1
 
-        await eventually(is_refused, 5.0)
+        await eventually(is_refused, 20.0)
         assert f'permissions violation for publish to "{subject.lower()}"' in refused[0].lower()
     async with server.connected("edge", []) as edge:
         assert (await edge.jetstream().stream_info(STREAM)).state.messages == 1
@@ -158,7 +158,7 @@ async def test_nobody_may_listen_to_what_is_not_theirs(server: StreamServer, use
         async def is_refused() -> bool:
             return len(refused) == 1
 
-        await eventually(is_refused, 5.0)
+        await eventually(is_refused, 20.0)
         assert "permissions violation for subscription" in refused[0].lower()
 
 

@@ -232,7 +232,7 @@ class JournalMachine(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.reliability(number=10)
 def test_the_journal_behaves_like_its_model() -> None:
     """At least 10,000 steps of append, rotate, crash, power cut, drain, mark and delete."""

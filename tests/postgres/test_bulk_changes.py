@@ -54,7 +54,7 @@ async def test_a_drain_that_holds_one_of_them_never_waits_for_the_others(embedde
         return bool(await bench.value("SELECT true FROM pg_locks WHERE NOT granted LIMIT 1"))
 
     await eventually(is_waiting, 20)
-    await asyncio.wait_for(_add_as_a_drain(drain, bench, first), 10)
+    await asyncio.wait_for(_add_as_a_drain(drain, bench, first), 20)
     await batch.rollback()
     await changing
     assert await differences(bench.conn) == []

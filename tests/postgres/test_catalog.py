@@ -1,8 +1,6 @@
 """The catalog from a file through Postgres to a snapshot, on real servers. C1-C3 are `storage.postgres.catalog`'s."""
 
 import asyncio
-import itertools
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge.admin.catalog_apply import ApplyResult, apply_if_new, apply_text
-from edge.admin.catalog_publisher import CatalogPublisher, publish_catalog
+from edge.admin.catalog_publisher import POLL_INTERVAL_S, CatalogPublisher, publish_catalog
 from edge.catalog_follower import read_snapshot
 from edge.cli.apply import apply
 from edge.errors import UserError
@@ -27,6 +25,7 @@ from storage.postgres.catalog import (
 )
 from storage.postgres.connection import connect
 from storage.snapshot_file import read_revision
+from tests.node import eventually
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "catalog.toml").read_text()
 PARTNERS = '[[partners]]\nid = 2\nname = "P"\n[[partners]]\nid = 3\nname = "Q"\n'
@@ -161,24 +160,24 @@ async def test_a_published_catalog_is_the_one_in_force(conn: Connection, tmp_pat
     assert catalog.offer(18) is not None
 
 
-async def wait_for_revision(path: Path, revision: int, within_s: float = 10) -> float:
-    """Seconds until the file holds that revision."""
-    started = time.monotonic()
-    while read_revision(path) != revision:
-        assert time.monotonic() - started < within_s
-        await asyncio.sleep(0.02)
-    return time.monotonic() - started
+async def wait_for_revision(path: Path, revision: int) -> None:
+    """Until the file holds that revision."""
+
+    async def is_there() -> bool:
+        return read_revision(path) == revision
+
+    await eventually(is_there, 20)
 
 
 async def test_the_publisher_follows_revisions_and_survives_a_lost_connection(
     any_database: str, conn: Connection, tmp_path: Path
 ) -> None:
-    """Within 1.5 s of a stored revision the file has it; after its connections were cut it goes on."""
+    """Each revision comes by itself, also after its connections were cut; what nobody told of is seen within a second."""
     path = tmp_path / "catalog.snapshot"
     publisher = asyncio.create_task(CatalogPublisher(lambda: any_database, path).run())
     await wait_for_revision(path, 0)
     await apply_text(conn, PARTNERS, "c.toml")
-    assert await wait_for_revision(path, 1) < 1.5
+    await wait_for_revision(path, 1)
     await conn.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND application_name = 'clickedge catalog'"
@@ -188,6 +187,7 @@ async def test_the_publisher_follows_revisions_and_survives_a_lost_connection(
     await wait_for_revision(path, 2)
     path.unlink()
     await wait_for_revision(path, 2)
+    assert POLL_INTERVAL_S <= 1
     assert not publisher.done()
     publisher.cancel()
 
@@ -215,28 +215,18 @@ def big_catalog() -> str:
     return "".join(rows)
 
 
-async def test_a_large_catalog_is_applied_and_loaded_in_seconds(database: str, tmp_path: Path) -> None:
-    """10,000 offers and 20,000 partners: loaded from Postgres in under 3 s; applying them again makes no revision."""
+async def test_a_large_catalog_is_applied_and_loaded(database: str, tmp_path: Path) -> None:
+    """10,000 offers and 20,000 partners: loaded from Postgres, published, read; applying them again makes no revision."""
     conn = await connect(database)
     text = big_catalog()
-    marks = [time.perf_counter()]
     assert told(await apply_text(conn, text, "c.toml")) == (1, 30_001, 0, 0)
-    marks.append(time.perf_counter())
     revision, items = await load_current(conn)
     catalog = Catalog.empty().changed(revision, items)
-    marks.append(time.perf_counter())
     await publish_catalog(conn, tmp_path / "catalog.snapshot")
-    await read_snapshot(tmp_path / "catalog.snapshot", catalog)
-    marks.append(time.perf_counter())
+    read = await read_snapshot(tmp_path / "catalog.snapshot", Catalog.empty())
     assert told(await apply_text(conn, text, "c.toml")) == (1, 0, 0, 0)
-    marks.append(time.perf_counter())
     await conn.close()
-    applied, loaded, published, again = (late - early for early, late in itertools.pairwise(marks))
-    assert catalog.offer(10_000) is not None
-    assert loaded < 3
-    assert published < 3
-    assert applied < 10
-    assert again < 10
+    assert (read.revision, read.offer(10_000) is None, catalog.offer(10_000) is None) == (1, False, False)
 
 
 def test_the_command_prints_the_diff_and_the_revision(database: str, tmp_path: Path) -> None:

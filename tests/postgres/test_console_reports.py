@@ -16,8 +16,15 @@ from tests.conftest import _TEMPLATE, Server, _fresh_database
 from tests.postgres.api import bearer, open_api
 from tests.postgres.consoles import KEYS, Client, Filled, add_hour, fill, log_in, open_console, read, send
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-SPAN = f"from={TODAY - timedelta(days=2):%Y-%m-%d}&to={TODAY:%Y-%m-%d}"
+
+def today() -> datetime:
+    """Its beginning."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def span() -> str:
+    """The last three days, as a report's parameters."""
+    return f"from={today() - timedelta(days=2):%Y-%m-%d}&to={today():%Y-%m-%d}"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def filled(embedded_server: Server) -> Iterator[Filled]:
 
 
 async def _add_figures(url: str) -> None:
-    hour = TODAY - timedelta(hours=5)
+    hour = today() - timedelta(hours=5)
     counts = {"gross_clicks": 40, "unique_clicks": 38, "conversions": 4, "revenue": 30, "payout": 20, "amount": 160}
     await add_hour(url, hour, **counts)
     await add_hour(url, hour - timedelta(days=1), **counts | {"gross_clicks": 32, "payout": 10})
@@ -47,10 +54,10 @@ async def test_a_report_is_its_url_and_the_urls_fields_are_the_apis(filled: Fill
     """What a form without JavaScript sends becomes the API's parameters; that URL shows names, figures, real totals."""
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "reports")
-        sent = f"dimensions=partner&dimensions=&dimensions=offer&metrics=clicks&metrics=epc&{SPAN}&by=conversion&timezone="
+        sent = f"dimensions=partner&dimensions=&dimensions=offer&metrics=clicks&metrics=epc&{span()}&by=conversion&timezone="
         answer = await client.get(f"/reports?{sent}&filter_by=offer&filter_value=17", allow_redirects=False)
         url = answer.headers["Location"]
-        assert url == f"/reports?dimensions=partner,offer&metrics=clicks,epc&{SPAN}&offer=17"
+        assert url == f"/reports?dimensions=partner,offer&metrics=clicks,epc&{span()}&offer=17"
         page = await read(client, url)
         [head, row, total] = rows_of(page)
         assert head.startswith("Partner : the partner's id (aff_id) Offer")
@@ -58,16 +65,16 @@ async def test_a_report_is_its_url_and_the_urls_fields_are_the_apis(filled: Fill
         assert row == "Deal Blog 2 Holiday decor 17 72 0.8333 USD Open by…"
         assert total == "Total 72 0.8333 USD"
         answer = await client.get(f"{url}&period=yesterday", headers={"HX-Request": "true"})
-        yesterday = f"{TODAY - timedelta(days=1):%Y-%m-%d}"
+        yesterday = f"{today() - timedelta(days=1):%Y-%m-%d}"
         assert f"from={yesterday}&to={yesterday}&offer=17" in answer.headers["HX-Push-Url"]
         text = await answer.text()
         assert "<html" not in text
-        assert f"{TODAY - timedelta(days=1):%d %b %Y} (UTC) · conversions by conversion date · " in text
+        assert f"{today() - timedelta(days=1):%d %b %Y} (UTC) · conversions by conversion date · " in text
 
 
 async def test_the_api_answers_the_same_parameters(filled: Filled, data_dir: Path) -> None:
     """The page's query at the API gives the same figures, and the page's export is the API's export."""
-    query = f"dimensions=partner&metrics=clicks,conversions,revenue,epc&{SPAN}&sort=-clicks&compare=previous"
+    query = f"dimensions=partner&metrics=clicks,conversions,revenue,epc&{span()}&sort=-clicks&compare=previous"
     async with open_console(filled.url, data_dir) as client, open_api(filled.url, data_dir) as api:
         await log_in(client, "admin")
         page = rows_of(await read(client, f"/reports?{query}"))
@@ -111,7 +118,7 @@ async def test_a_partner_gets_no_revenue_cost_or_foreign_rows_by_any_url(filled:
     """Not in the pickers, not by parameters, not in files, charts or rows; its own figures are what the network sees of it."""
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "partner")
-        page = await read(client, f"/reports?dimensions=partner&{SPAN}")
+        page = await read(client, f"/reports?dimensions=partner&{span()}")
         pickers = re.findall(r'name="metrics" value="(\w+)"', page)
         assert {"payout", "epc", "conversions"} <= set(pickers)
         assert not {"revenue", "profit", "cost", "roi", "rpc", "margin"} & set(pickers)
@@ -121,45 +128,45 @@ async def test_a_partner_gets_no_revenue_cost_or_foreign_rows_by_any_url(filled:
         assert "Deal Blog 2 72 72 8" in rows_of(page)[1]
         for metric in ("revenue", "profit", "cost", "roas"):
             for path in ("/reports", "/reports/chart.json", "/reports/export"):
-                text = await read(client, f"{path}?dimensions=date&metrics={metric}&{SPAN}", 422)
+                text = await read(client, f"{path}?dimensions=date&metrics={metric}&{span()}", 422)
                 assert f"no metric &#39;{metric}&#39;" in text, path
-        await read(client, f"/reports?dimensions=advertiser&{SPAN}", 422)
+        await read(client, f"/reports?dimensions=advertiser&{span()}", 422)
         for path in ("/reports", "/reports/clicks", "/reports/conversions", "/reports/export", "/reports/chart.json"):
-            await read(client, f"{path}?{SPAN}&partner=3", 404)
-        await read(client, f"/reports/contacts?{SPAN}", 404)
-        rows = await read(client, f"/reports/conversions?{SPAN}&metric=payout")
+            await read(client, f"{path}?{span()}&partner=3", 404)
+        await read(client, f"/reports/contacts?{span()}", 404)
+        rows = await read(client, f"/reports/conversions?{span()}&metric=payout")
         assert "5.55" in rows
         assert "7.77" not in rows
-        await read(client, f"/reports/conversions?{SPAN}&metric=revenue", 422)
+        await read(client, f"/reports/conversions?{span()}&metric=revenue", 422)
 
 
 async def test_each_figure_leads_to_its_rows_and_they_to_the_clicks(filled: Filled, data_dir: Path) -> None:
     """A row's link has the report's parameters, the row's values and the metric; a ratio's leads to what is above its line."""
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "reports")
-        page = unescape(await read(client, f"/reports?dimensions=offer,partner&metrics=clicks,conversions,cr,epc&{SPAN}"))
+        page = unescape(await read(client, f"/reports?dimensions=offer,partner&metrics=clicks,conversions,cr,epc&{span()}"))
         links = re.findall(r'class="figure-link" href="([^"]+)"', page)
-        assert f"/reports/clicks?dimensions=offer,partner&metrics=clicks,conversions,cr,epc&{SPAN}&offer=17&partner=2&metric=clicks" in links
+        assert f"/reports/clicks?dimensions=offer,partner&metrics=clicks,conversions,cr,epc&{span()}&offer=17&partner=2&metric=clicks" in links
         assert any(link.startswith("/reports/conversions") and link.endswith("offer=17&partner=2&metric=revenue") for link in links)
         wanted = next(link for link in links if link.endswith("offer=17&partner=2&metric=conversions"))
         rows = await read(client, wanted)
         assert f"/clicks/{filled.ids[2].hex}" in rows
         assert filled.ids[3].hex not in rows
-        clicks = await read(client, f"/reports/clicks?{SPAN}&partner=3&metric=clicks&limit=1")
+        clicks = await read(client, f"/reports/clicks?{span()}&partner=3&metric=clicks&limit=1")
         assert f"/clicks/{filled.ids[3].hex}" in clicks
         for bad in ("metric=epc", "limit=0", "cursor=zzz", "offer=x"):
-            await read(client, f"/reports/clicks?{SPAN}&{bad}", 422)
+            await read(client, f"/reports/clicks?{span()}&{bad}", 422)
 
 
 async def test_a_row_opens_by_the_next_dimension(filled: Filled, data_dir: Path) -> None:
     """The row's values become filters; from one UTM source the other four parameters are one link away."""
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "admin")
-        page = unescape(await read(client, f"/reports?dimensions=utm_source&metrics=clicks&{SPAN}"))
+        page = unescape(await read(client, f"/reports?dimensions=utm_source&metrics=clicks&{span()}"))
         [opens] = set(re.findall(r'href="(/reports/open\?[^"]+)"', page))
         assert opens.endswith("&utm_source=")
         choices = unescape(await read(client, opens))
-        others = f"/reports?dimensions=utm_medium,utm_campaign,utm_content,utm_term&metrics=clicks&{SPAN}&utm_source="
+        others = f"/reports?dimensions=utm_medium,utm_campaign,utm_content,utm_term&metrics=clicks&{span()}&utm_source="
         assert f'href="{others}"' in choices
         assert "UTM source</a>" not in choices
         await read(client, others)
@@ -167,9 +174,9 @@ async def test_a_row_opens_by_the_next_dimension(filled: Filled, data_dir: Path)
 
 async def test_money_of_two_currencies_has_totals_of_each(filled: Filled, data_dir: Path) -> None:
     """The one total has no money, and a line for each currency has."""
-    await add_hour(filled.url, TODAY - timedelta(days=40), offer_id=18, aff_id=3, currency="EUR", revenue=3, gross_clicks=5)
-    await add_hour(filled.url, TODAY - timedelta(days=40), revenue=4, gross_clicks=5)
-    day = f"{TODAY - timedelta(days=40):%Y-%m-%d}"
+    await add_hour(filled.url, today() - timedelta(days=40), offer_id=18, aff_id=3, currency="EUR", revenue=3, gross_clicks=5)
+    await add_hour(filled.url, today() - timedelta(days=40), revenue=4, gross_clicks=5)
+    day = f"{today() - timedelta(days=40):%Y-%m-%d}"
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "admin")
         rows = rows_of(await read(client, f"/reports?dimensions=offer&metrics=clicks,revenue&from={day}&to={day}"))
@@ -180,7 +187,7 @@ async def test_money_of_two_currencies_has_totals_of_each(filled: Filled, data_d
 
 async def test_reports_are_saved_opened_renamed_and_deleted_by_their_owner(filled: Filled, data_dir: Path) -> None:
     """A moving period is today's when it is opened; shared ones are for the network alone; others change nothing."""
-    week = f"from={TODAY - timedelta(days=6):%Y-%m-%d}&to={TODAY:%Y-%m-%d}"
+    week = f"from={today() - timedelta(days=6):%Y-%m-%d}&to={today():%Y-%m-%d}"
     query = f"dimensions=offer&metrics=cr&{week}"
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "admin")
@@ -226,7 +233,7 @@ async def test_long_results_come_in_pages(filled: Filled, data_dir: Path) -> Non
     """`limit` and `cursor` as in the API, forth and back; more than a thousand rows stand on no page."""
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "admin")
-        query = f"dimensions=hour,partner&metrics=clicks&{SPAN}&limit=1"
+        query = f"dimensions=hour,partner&metrics=clicks&{span()}&limit=1"
         seen: list[str] = []
         url = f"/reports?{query}"
         while url:
@@ -238,8 +245,8 @@ async def test_long_results_come_in_pages(filled: Filled, data_dir: Path) -> Non
         back = re.search(r'href="([^"]+)" id="previous-page"', page)
         assert back
         assert rows_of(await read(client, unescape(back[1])))[1] == seen[-2]
-        assert "limit=100000" in await page_of(client, f"/reports?{SPAN}&limit=100000")
-        await read(client, f"/reports?{SPAN}&limit=100001", 422)
+        assert "limit=100000" in await page_of(client, f"/reports?{span()}&limit=100000")
+        await read(client, f"/reports?{span()}&limit=100001", 422)
 
 
 async def page_of(client: Client, path: str) -> str:
@@ -250,7 +257,7 @@ async def page_of(client: Client, path: str) -> str:
 
 async def test_the_chart_has_every_day_and_the_time_before(filled: Filled, data_dir: Path) -> None:
     """Days without anything are nought, not left out; the other dimensions do not split it."""
-    span = f"from={TODAY - timedelta(days=3):%Y-%m-%d}&to={TODAY - timedelta(days=1):%Y-%m-%d}"
+    span = f"from={today() - timedelta(days=3):%Y-%m-%d}&to={today() - timedelta(days=1):%Y-%m-%d}"
     async with open_console(filled.url, data_dir) as client:
         await log_in(client, "admin")
         answer = await client.get(f"/reports/chart.json?dimensions=offer,date&metrics=clicks,cr&{span}&compare=previous&offer=17")
@@ -260,8 +267,8 @@ async def test_the_chart_has_every_day_and_the_time_before(filled: Filled, data_
         assert series["now"] == {"clicks": [0, 32, 40], "cr": [None, 12.5, 10]}
         assert series["before"]["clicks"] == [0, 0, 0]
         assert await (await client.get(f"/reports/chart.json?dimensions=offer&{span}")).json() is None
-        tomorrow = TODAY + timedelta(days=1)  # as it is there in the evening
-        days = f"from={TODAY - timedelta(days=4):%Y-%m-%d}&to={tomorrow:%Y-%m-%d}&timezone=Asia/Kolkata"
+        tomorrow = today() + timedelta(days=1)  # as it is there in the evening
+        days = f"from={today() - timedelta(days=4):%Y-%m-%d}&to={tomorrow:%Y-%m-%d}&timezone=Asia/Kolkata"
         found = await (await client.get(f"/reports/chart.json?dimensions=hour&metrics=gross_clicks&offer=17&{days}")).json()
         total = await (await client.get(f"/reports/chart.json?dimensions=date&metrics=gross_clicks&offer=17&{days}")).json()
         counts = [sum(chart["series"][0]["now"]["gross_clicks"]) for chart in (found, total)]

@@ -89,7 +89,7 @@ async def test_a_second_drain_waits_for_no_journal_of_the_first(bench: Bench) ->
     assert await bench.position(other) == (1, 0)
     async with bench.conn.transaction():
         await bench.conn.execute("UPDATE journal_positions SET updated_at = now()")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             conn = await bench.connect()
             await station.drain._feeds.discover(conn)
             await conn.close()

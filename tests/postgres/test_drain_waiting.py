@@ -17,7 +17,7 @@ class Late:
     def __init__(self, bench: Bench) -> None:
         self.clicker, self.other = bench.scribe(worker=0), bench.scribe(worker=1)
         self.session = self.clicker.session(aff_id=3)
-        self.ms = now_ms()
+        self.id_ms = int.from_bytes(self.session.click_id[:6], "big")
         self.conversion = self.other.convert(self.session.click_id, offer_id=17)
         self.station: Station = bench.station()
 
@@ -38,11 +38,10 @@ async def test_a_conversion_waits_for_the_click_of_another_workers_journal(bench
 async def test_the_watermark_ends_the_wait(bench: Bench) -> None:
     """Through the millisecond before the id's is not enough; through the id's it is, and the click is unknown."""
     late = Late(bench)
-    id_ms = int.from_bytes(late.session.click_id[:6], "big")
-    late.clicker.beat(id_ms)
+    late.clicker.beat(late.id_ms)
     await bench.drain(late.station)
     assert await bench.value(WAITING) == 1
-    late.clicker.beat(id_ms + 1)
+    late.clicker.beat(late.id_ms + 1)
     await bench.drain(late.station)
     assert await bench.verdict(late.conversion) == ("rejected", "unknown_click")
     assert await bench.value(WAITING) == 0
@@ -99,7 +98,7 @@ async def test_a_click_that_comes_late_decides_again(bench: Bench, is_duplicate:
 async def test_a_finished_journal_vouches_only_through_its_last_record(bench: Bench) -> None:
     """A worker killed after it minted an id may have a successor whose journal nobody has seen: no verdict yet."""
     late = Late(bench)
-    late.clicker.beat(now_ms() - 1000)
+    late.clicker.beat(late.id_ms - 1000)
     late.clicker.close()
     await bench.drain(late.station)
     assert await bench.value("SELECT count(*) FROM journal_positions WHERE finished_at IS NOT NULL") == 1
@@ -115,7 +114,7 @@ async def test_a_finished_journal_vouches_only_through_its_last_record(bench: Be
 async def test_a_journal_discovered_late_still_brings_the_click_in_time(bench: Bench) -> None:
     """The journals known so far are finished; the click lies in one that is found after the conversion is drained."""
     late = Late(bench)
-    late.clicker.beat(now_ms() - 1000)
+    late.clicker.beat(late.id_ms - 1000)
     late.clicker.close()
     await bench.drain(late.station)
     bench.scribe(worker=0).click(late.session)

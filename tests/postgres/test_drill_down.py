@@ -17,7 +17,6 @@ from storage.postgres.reports.report import run_report
 from storage.postgres.reports.viewer import ADMIN, Viewer
 from tests.postgres.people import Row, Tables
 
-NOW = datetime.now(UTC)
 Parameters = list[tuple[str, str]]
 DIMENSIONS = (
     "date", "hour", "week", "month", "advertiser", "offer", "partner", "utm_source", "utm_campaign", "contact", "list",
@@ -37,7 +36,7 @@ async def walk(conn: Connection, kind: Kind, parameters: Parameters, viewer: Vie
     cursor = ""
     while True:
         asked = [*parameters, ("limit", str(limit)), ("cursor", cursor)]
-        drill = parse_drill(asked, viewer, NOW, "UTC", kind)
+        drill = parse_drill(asked, viewer, datetime.now(UTC), "UTC", kind)
         page = await (list_conversions(conn, drill) if kind == "conversions" else list_touches(conn, kind, drill))
         rows += page.rows
         assert len(page.rows) <= limit
@@ -51,7 +50,7 @@ def random_report(random: Random, viewer: Viewer) -> Parameters:
     hidden = {"list", "extra.list", "advertiser" if viewer.scope == "partner" else ""} if viewer != ADMIN else set()
     allowed = [name for name in DIMENSIONS if name not in hidden]
     names = random.sample(allowed, random.randrange(1, 4))
-    since = (NOW - timedelta(days=random.randrange(5, 60))).date()
+    since = (datetime.now(UTC) - timedelta(days=random.randrange(5, 60))).date()
     parameters = [
         ("dimensions", ",".join(names)),
         ("from", str(since)),
@@ -99,7 +98,7 @@ async def test_the_rows_behind_a_figure_add_up_to_it(conn: Connection, viewer: V
     for _ in range(rounds):
         parameters = random_report(random, viewer)
         asked = [*parameters, ("metrics", ",".join(name for _, name in counts))]
-        report = await run_report(conn, parse_query(asked, viewer, NOW), viewer, NOW)
+        report = await run_report(conn, parse_query(asked, viewer, datetime.now(UTC)), viewer, datetime.now(UTC))
         for row in random.sample(report.rows, min(2, len(report.rows))):
             for kind, metric in counts:
                 figure = row.metrics[metric]
@@ -114,9 +113,9 @@ async def test_the_rows_behind_a_figure_add_up_to_it(conn: Connection, viewer: V
 async def test_money_is_reached_through_the_rows_that_earned_it(conn: Connection) -> None:
     """What conversions add, and what clicks and views earned, together are the report's figure."""
     for by in ("conversion", "click"):
-        parameters = [("from", str((NOW - timedelta(days=70)).date())), ("by", by), ("dimensions", "currency")]
+        parameters = [("from", str((datetime.now(UTC) - timedelta(days=70)).date())), ("by", by), ("dimensions", "currency")]
         asked = [*parameters, ("metrics", "amount,payout,revenue")]
-        report = await run_report(conn, parse_query(asked, ADMIN, NOW), ADMIN, NOW)
+        report = await run_report(conn, parse_query(asked, ADMIN, datetime.now(UTC)), ADMIN, datetime.now(UTC))
         assert len(report.rows) == 2
         for row in report.rows:
             for metric in ("amount", "payout", "revenue"):
@@ -131,7 +130,7 @@ async def test_money_is_reached_through_the_rows_that_earned_it(conn: Connection
 
 async def test_rows_come_newest_first_and_each_once(conn: Connection, town: tuple[str, Tables]) -> None:
     """In pages of any size; without a metric all that the period and the filters let through."""
-    everything = [("from", str((NOW - timedelta(days=90)).date()))]
+    everything = [("from", str((datetime.now(UTC) - timedelta(days=90)).date()))]
     tables = town[1]
     for limit in (7, 1000):
         for kind, rows, key in (
@@ -149,7 +148,7 @@ async def test_a_deleted_contacts_rows_are_listed_without_its_name(conn: Connect
     """They count as before; who it was is not said."""
     tables = town[1]
     deleted = {row["contact_id"] for row in tables.contacts if row["deleted_at"]}
-    parameters = [("from", str((NOW - timedelta(days=90)).date()))]
+    parameters = [("from", str((datetime.now(UTC) - timedelta(days=90)).date()))]
     kinds: tuple[Kind, ...] = ("clicks", "conversions")
     for kind in kinds:
         found = await walk(conn, kind, parameters, ADMIN, 1000)
@@ -162,7 +161,7 @@ async def test_a_deleted_contacts_rows_are_listed_without_its_name(conn: Connect
 async def test_each_sees_its_own_rows_and_no_others_money(conn: Connection, town: tuple[str, Tables]) -> None:
     """A partner neither revenue nor address nor another's rows, an advertiser no payout; asking for them changes nothing."""
     tables = town[1]
-    ever = ("from", str((NOW - timedelta(days=90)).date()))
+    ever = ("from", str((datetime.now(UTC) - timedelta(days=90)).date()))
     partner, advertiser = Viewer("partner", aff_id=2), Viewer("advertiser", advertiser_id=1)
     kinds: tuple[Kind, ...] = ("clicks", "conversions")
     for kind in kinds:
@@ -200,7 +199,7 @@ async def test_each_sees_its_own_rows_and_no_others_money(conn: Connection, town
 def test_every_fault_is_named(viewer: Viewer, kind: Kind, parameters: Parameters, fields: set[str]) -> None:
     """The report's parameters and the list's own, all together."""
     with pytest.raises(QueryRefused) as refused:
-        parse_drill(parameters, viewer, NOW, "UTC", kind)
+        parse_drill(parameters, viewer, datetime.now(UTC), "UTC", kind)
     assert {fault.field for fault in refused.value.faults} == fields
 
 

@@ -206,7 +206,7 @@ async def test_streams_are_bounded_and_end_with_the_process(studio: Studio, monk
     kinds = {(await heard(one, 1))[0]["event"] for one in (first, second)}
     assert kinds == {"lagged", "click"}
     await studio.feed.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await first.read()
         await second.read()
 

@@ -47,12 +47,12 @@ async def test_a_month_is_closed_once_listed_and_opened_again(client: Client) ->
 @pytest.mark.parametrize(
     ("path", "token", "status"),
     [
-        (f"{NOW:%Y-%m}/close", "root", 409),
+        pytest.param(f"{NOW + timedelta(days=31):%Y-%m}/close", "root", 409, id="not over"),
         ("2026-13/close", "root", 422),
         ("soon/reopen", "root", 422),
-        (f"{MONTH}/close", "reader", 403),
-        (f"{MONTH}/reopen", "partner", 403),
-        (f"{MONTH}/close?force=maybe", "root", 422),
+        pytest.param(f"{MONTH}/close", "reader", 403, id="a reader"),
+        pytest.param(f"{MONTH}/reopen", "partner", 403, id="a partner"),
+        pytest.param(f"{MONTH}/close?force=maybe", "root", 422, id="maybe"),
     ],
 )
 async def test_what_cannot_be_closed_stays_open(client: Client, path: str, token: str, status: int) -> None:

@@ -26,9 +26,9 @@ from tests.conftest import _TEMPLATE, Server, _fresh_database
 from tests.node import COMMAND
 from tests.postgres.api import Client, add_key, bearer, open_api
 from tests.postgres.drains import CATALOG, open_bench
+from tests.postgres.tenants import month
 
 NOW = datetime.now(UTC)
-MONTH = f"{NOW:%Y-%m}"
 DAYS = f"from={NOW - timedelta(days=1):%Y-%m-%d}&to={NOW + timedelta(days=1):%Y-%m-%d}"
 
 
@@ -70,7 +70,7 @@ async def test_a_months_statements_are_listed_page_by_page(client: Client) -> No
     """Partners, then advertisers; the cursor of each page leads to the next."""
     found, cursor = [], ""
     while True:
-        page = json.loads((await ask(client, f"/statements?month={MONTH}&limit=1&cursor={cursor}", "reader"))[2])
+        page = json.loads((await ask(client, f"/statements?month={month()}&limit=1&cursor={cursor}", "reader"))[2])
         found += page["data"]
         if not (cursor := page["next_cursor"] or ""):
             break
@@ -82,7 +82,7 @@ async def test_a_months_statements_are_listed_page_by_page(client: Client) -> No
 
 async def test_a_statement_comes_as_json_csv_and_a_page(client: Client) -> None:
     """The same figures; the page lets nothing in but its own style."""
-    path = f"/statements/partner/2/{MONTH}"
+    path = f"/statements/partner/2/{month()}"
     statement = json.loads((await ask(client, path))[2], parse_float=Decimal)
     assert statement["parts"][0]["total"] == Decimal("15.00")
     assert statement["parts"][0]["lines"][0]["conversions"] == 3
@@ -98,39 +98,39 @@ async def test_a_statement_comes_as_json_csv_and_a_page(client: Client) -> None:
 @pytest.mark.parametrize(
     ("token", "path", "status"),
     [
-        ("partner", f"/statements/partner/2/{MONTH}", 200),
-        ("partner", f"/statements/partner/3/{MONTH}", 404),
-        ("partner", f"/statements/advertiser/1/{MONTH}", 404),
-        ("partner", f"/statements?month={MONTH}&partner=3", 404),
-        ("advertiser", f"/statements/advertiser/1/{MONTH}", 200),
-        ("advertiser", f"/statements/partner/2/{MONTH}", 404),
-        ("other", f"/statements/advertiser/1/{MONTH}", 404),
-        ("root", f"/statements/partner/99/{MONTH}", 404),
+        ("partner", "/statements/partner/2/{MONTH}", 200),
+        ("partner", "/statements/partner/3/{MONTH}", 404),
+        ("partner", "/statements/advertiser/1/{MONTH}", 404),
+        ("partner", "/statements?month={MONTH}&partner=3", 404),
+        ("advertiser", "/statements/advertiser/1/{MONTH}", 200),
+        ("advertiser", "/statements/partner/2/{MONTH}", 404),
+        ("other", "/statements/advertiser/1/{MONTH}", 404),
+        ("root", "/statements/partner/99/{MONTH}", 404),
         ("root", "/statements/partner/2/2099-01", 404),
         ("root", "/statements/partner/2/2026-13", 422),
         ("root", "/statements?month=soon", 422),
-        ("root", f"/statements?month={MONTH}&cursor=!!!", 422),
-        ("partner", f"/exports/costs?{DAYS}", 403),
+        ("root", "/statements?month={MONTH}&cursor=!!!", 422),
+        ("partner", "/exports/costs?{DAYS}", 403),
         ("root", "/exports/nothing", 404),
-        ("partner", f"/exports/clicks?{DAYS}&partner=3", 404),
+        ("partner", "/exports/clicks?{DAYS}&partner=3", 404),
         ("root", "/exports/clicks", 422),
-        ("root", f"/exports/clicks?{DAYS}&format=xls", 422),
-        ("partner", f"/exports/conversions?{DAYS}&columns=revenue", 422),
-        ("partner", f"/exports/reports?{DAYS}&metrics=revenue", 422),
+        ("root", "/exports/clicks?{DAYS}&format=xls", 422),
+        ("partner", "/exports/conversions?{DAYS}&columns=revenue", 422),
+        ("partner", "/exports/reports?{DAYS}&metrics=revenue", 422),
     ],
 )
 async def test_each_key_gets_its_own_and_every_refusal_is_a_problem(
     client: Client, token: str, path: str, status: int
 ) -> None:
     """Others' statements are not there; wrong parameters are named."""
-    answered, media, _ = await ask(client, path, token)
+    answered, media, _ = await ask(client, path.format(MONTH=month(), DAYS=DAYS), token)
     assert answered == status
     assert media == ("application/json" if status == 200 else "application/problem+json")
 
 
 async def test_a_partners_list_has_itself_alone(client: Client) -> None:
     """And nothing of revenue."""
-    status, _, body = await ask(client, f"/statements?month={MONTH}", "partner")
+    status, _, body = await ask(client, f"/statements?month={month()}", "partner")
     assert (status, [one["id"] for one in json.loads(body)["data"]]) == (200, [2])
     assert b"revenue" not in body
 
@@ -244,20 +244,20 @@ def run(filled: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 def test_the_statement_command_prints_and_writes(run: Command, tmp_path: Path) -> None:
     """An overview of all, one in words, a file for each; and says what it cannot do."""
-    overview = run("statement", "--month", MONTH)
+    overview = run("statement", "--month", month())
     assert all(text in overview for text in ("Deal Blog", "Coupon Corner", "15.00 USD", "45.00 USD", "preliminary"))
-    assert "PRELIMINARY" in run("statement", "--month", MONTH, "--partner", "2")
-    run("statement", "--month", MONTH, "--html", "--out", tmp_path)
+    assert "PRELIMINARY" in run("statement", "--month", month(), "--partner", "2")
+    run("statement", "--month", month(), "--html", "--out", tmp_path)
     assert sorted(one.name for one in tmp_path.iterdir()) == [
-        f"statement-{MONTH}-advertiser-1.html", f"statement-{MONTH}-partner-2.html", f"statement-{MONTH}-partner-3.html"
+        f"statement-{month()}-advertiser-1.html", f"statement-{month()}-partner-2.html", f"statement-{month()}-partner-3.html"
     ]  # fmt: skip
     assert "closed already" in run("statement", "--month", "2024-02", "--close") + run(
         "statement", "--month", "2024-02", "--close", code=2
     )
     assert "2024-02" in run("month", "list")
-    assert "is not over" in run("statement", "--month", MONTH, "--close", code=2)
-    assert "say --out DIR" in run("statement", "--month", MONTH, "--csv", code=2)
-    assert "there is no partner 9" in run("statement", "--month", MONTH, "--partner", "9", code=2)
+    assert "is not over" in run("statement", "--month", month(), "--close", code=2)
+    assert "say --out DIR" in run("statement", "--month", month(), "--csv", code=2)
+    assert "there is no partner 9" in run("statement", "--month", month(), "--partner", "9", code=2)
 
 
 def test_the_export_command_writes_what_the_api_streams(run: Command, tmp_path: Path) -> None:

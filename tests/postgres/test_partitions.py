@@ -92,7 +92,7 @@ async def test_attaching_waits_for_no_reader_nor_writer(any_database: str) -> No
     async with busy.transaction():
         await insert_click(busy, datetime(2026, 11, 21, tzinfo=UTC))
         await busy.fetchval("SELECT count(*) FROM clicks")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await Partitions().ensure(connection, [DAY + timedelta(days=1)])
     await asyncio.gather(busy.close(), connection.close())
 

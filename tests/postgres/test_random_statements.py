@@ -20,10 +20,13 @@ from storage.postgres.stats import StatsKey
 from tests.postgres.drains import Bench
 from tests.recount import differences
 
-NOW = datetime.now(UTC) + timedelta(days=1)
-"""Late enough to close last month on its successor's first day."""
 STEPS = 40
 Sums = dict[tuple[int, str], Decimal]
+
+
+def tomorrow() -> datetime:
+    """Late enough to close last month on its successor's first day."""
+    return datetime.now(UTC) + timedelta(days=1)
 
 
 async def spread_over_months(bench: Bench) -> list[date]:
@@ -51,7 +54,7 @@ async def spread_over_months(bench: Bench) -> list[date]:
 async def printed(bench: Bench, month: date) -> bytes:
     """All that a month's statements say."""
     return msgspec.json.encode(
-        [await find_statements(bench.conn, month, party, now=NOW) for party in ("partner", "advertiser")]
+        [await find_statements(bench.conn, month, party, now=tomorrow()) for party in ("partner", "advertiser")]
     )
 
 
@@ -59,7 +62,7 @@ async def stated(bench: Bench, months: list[date]) -> Sums:
     """The payouts of all statements together, by partner and currency."""
     sums: Sums = {}
     for month in months:
-        for one in await find_statements(bench.conn, month, "partner", now=NOW):
+        for one in await find_statements(bench.conn, month, "partner", now=tomorrow()):
             for part in one.parts:
                 sums[one.id, part.currency] = sums.get((one.id, part.currency), Decimal(0)) + part.total_exact
     return {key: value for key, value in sums.items() if value}
@@ -106,7 +109,7 @@ class Player:
     async def _close(self) -> None:
         closed = {one.month for one in await closed_months(self._bench.conn, to_change=False)}
         if still_open := [month for month in self._months[:-1] if month not in closed]:
-            await close(self._bench.conn, self._chance.choice(still_open[:2]), now=NOW, actor="x", force=True)
+            await close(self._bench.conn, self._chance.choice(still_open[:2]), now=tomorrow(), actor="x", force=True)
 
     async def _reopen(self) -> None:
         if closed := await closed_months(self._bench.conn, to_change=False):
@@ -130,6 +133,6 @@ async def test_statements_state_each_thing_once_whatever_happens(embedded_bench:
         assert final == {month: await printed(embedded_bench, month) for month in closed}
     for month in months[:-1]:
         if month not in final:
-            await close(embedded_bench.conn, month, now=NOW, actor="x", force=True)
+            await close(embedded_bench.conn, month, now=tomorrow(), actor="x", force=True)
     assert await stated(embedded_bench, months) == await rolled_up(embedded_bench) != {}
     assert [line for line in await differences(embedded_bench.conn) if "click" not in line and "payout" not in line] == []

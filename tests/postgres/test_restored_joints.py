@@ -139,7 +139,7 @@ async def test_workers_get_a_revision_that_was_lost_and_given_away_again(bench: 
             return offer is not None and offer.terms(0, 2).payout == 9
 
         try:
-            await until(is_published, 5)
+            await until(is_published)
         finally:
             publisher.cancel()
             with suppress(asyncio.CancelledError):

@@ -91,8 +91,8 @@ async def test_a_transaction_that_reads_holds_up_only_the_drop(bench: Bench, mon
     assert await reader.fetchval("SELECT count(*) FROM clicks") == 9
     job = retention()
     round_ = asyncio.create_task(job.retain(conn, datetime.now(UTC)))
-    await eventually(lambda: bench.value("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"), 10)
-    async with asyncio.timeout(5):
+    await eventually(lambda: bench.value("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"), 20)
+    async with asyncio.timeout(20):
         more = await store_days(bench, 0.01, 0)
         assert await bench.value("SELECT count(*) FROM clicks WHERE offer_id = 17") >= 9
     assert not await round_, "the reader is still there"
@@ -111,7 +111,7 @@ async def _cut_while_waiting(bench: Bench) -> None:
         await reader.fetchval("SELECT count(*) FROM clicks")
         pid = await doomed.fetchval("SELECT pg_backend_pid()")
         round_ = asyncio.create_task(retention().retain(doomed, datetime.now(UTC)))
-        await eventually(lambda: bench.value("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"), 10)
+        await eventually(lambda: bench.value("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"), 20)
         await bench.conn.execute("SELECT pg_terminate_backend($1)", pid)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
             await round_
@@ -171,7 +171,7 @@ async def test_one_node_at_a_time(bench: Bench) -> None:
     assert await bench.ids() == sorted(stored[9])
     busy.terminate()
     conn = await bench.connect()
-    await eventually(lambda: retention().retain(conn, datetime.now(UTC)), 10)
+    await eventually(lambda: retention().retain(conn, datetime.now(UTC)), 20)
     assert await bench.ids() == []
 
 
@@ -257,7 +257,7 @@ async def test_rows_that_somebody_holds_wait_for_the_next_round(embedded_bench: 
     busy, conn = await embedded_bench.connect(), await embedded_bench.connect()
     async with busy.transaction():
         await busy.execute("SELECT FROM conversions FOR UPDATE; SELECT FROM quarantine FOR UPDATE")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await retention().retain(conn, datetime.now(UTC))
     assert await embedded_bench.value("SELECT count(ip) FROM conversions") == 1
     await retention().retain(conn, datetime.now(UTC))

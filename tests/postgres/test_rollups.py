@@ -125,7 +125,7 @@ async def test_a_writer_of_this_hour_waits_for_nobody(conn: Connection, rival: C
     passing = conn.transaction()
     await passing.start()
     await pass_hours(conn, FIRST + timedelta(hours=6))
-    await asyncio.wait_for(_store(rival, _deltas(random.Random(5), 60, range(6, 8))), 10)
+    await asyncio.wait_for(_store(rival, _deltas(random.Random(5), 60, range(6, 8))), 20)
     late = asyncio.create_task(_store(rival, _deltas(random.Random(6), 60, range(8))))
     await _until_waits(conn)
     await passing.commit()

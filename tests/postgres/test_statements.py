@@ -62,7 +62,6 @@ payout = "10.5"
 revenue = "11.5"
 currency = "JPY"
 """
-NOW = datetime.now(UTC)
 DECIDED_DAYS_AGO = 70
 
 
@@ -94,7 +93,7 @@ async def _move_clicks(bench: Bench) -> None:
 
 async def stated(bench: Bench, month: date, partner: int = 2) -> Statement:
     """That partner's statement, which must be there."""
-    found = await find_statement(bench.conn, month, Whose("partner", partner), now=NOW)
+    found = await find_statement(bench.conn, month, Whose("partner", partner), now=datetime.now(UTC))
     assert found is not None
     return found
 
@@ -129,7 +128,7 @@ async def everything(bench: Bench, month: date) -> str:
     """All statements of a month in all forms."""
     text = ""
     for party in ("partner", "advertiser"):
-        found = await find_statements(bench.conn, month, party, now=NOW)
+        found = await find_statements(bench.conn, month, party, now=datetime.now(UTC))
         text += "".join([to_csv(found), *map(to_page, found), *map(to_text, found)])
     return text
 
@@ -142,7 +141,7 @@ async def test_an_open_months_statements_equal_the_rollups(past: tuple[Bench, da
         ("advertiser", "advertiser_id", "revenue"),
     )
     for party, column, measure in cases:
-        found = await find_statements(bench.conn, month, party, now=NOW)
+        found = await find_statements(bench.conn, month, party, now=datetime.now(UTC))
         assert len(found) == 2
         for one in found:
             assert not one.is_final
@@ -158,8 +157,8 @@ async def test_a_statements_lines_are_the_reports_rows(past: tuple[Bench, date])
     bench, month = past
     days = [("from", f"{month}"), ("to", f"{(month + timedelta(days=31)).replace(day=1) - timedelta(days=1)}")]
     asked = [("dimensions", "offer,currency"), ("metrics", "clicks,conversions,amount,payout"), ("partner", "2")]
-    query = parse_query([*days, *asked], ADMIN, NOW)
-    rows = (await run_report(bench.conn, query, ADMIN, NOW)).rows
+    query = parse_query([*days, *asked], ADMIN, datetime.now(UTC))
+    rows = (await run_report(bench.conn, query, ADMIN, datetime.now(UTC))).rows
     lines: dict[tuple[int, str], list[Decimal]] = {}
     for part in (await stated(bench, month)).parts:
         for line in part.lines:
@@ -191,7 +190,7 @@ async def test_a_closed_months_statements_never_change_again(past: tuple[Bench, 
     """Reversals, adjustments, late conversions, late clicks, other names: byte for byte the same; the next has the rest."""
     bench, month = past
     before = [await stated(bench, month, partner) for partner in (2, 3)]
-    await close(bench.conn, month, now=NOW, actor="a test", force=True)
+    await close(bench.conn, month, now=datetime.now(UTC), actor="a test", force=True)
     printed = await everything(bench, month)
     assert [sums(one) for one in before] == [sums(await stated(bench, month, partner)) for partner in (2, 3)]
     ids = await conversions_of(bench, PERCENT)
@@ -226,7 +225,7 @@ async def test_the_next_statement_has_what_a_closed_month_missed(past: tuple[Ben
     await change(bench, reversed_id, "reversed")
     await change(bench, adjusted_id, payout="1.00")
     await bench.conn.execute("UPDATE stats_hourly SET payout = payout + 5 WHERE offer_id = $1 AND node_id = 9", CLICKS)
-    this_month = NOW.date().replace(day=1)
+    this_month = datetime.now(UTC).date().replace(day=1)
     found = await stated(bench, this_month)
     parts = {part.currency: part for part in found.parts}
     [correction] = parts["EUR"].corrections
@@ -248,30 +247,30 @@ async def test_the_next_statement_has_what_a_closed_month_missed(past: tuple[Ben
 
 async def _months_from(bench: Bench, month: date) -> list[date]:
     found = [month]
-    while found[-1] < NOW.date().replace(day=1):
+    while found[-1] < datetime.now(UTC).date().replace(day=1):
         found.append((found[-1] + timedelta(days=31)).replace(day=1))
     return found
 
 
 async def _close_through_last_month(bench: Bench, month: date) -> None:
     for each in (await _months_from(bench, month))[:-1]:
-        await close(bench.conn, each, now=NOW + timedelta(days=1), actor="a test", force=True)
+        await close(bench.conn, each, now=datetime.now(UTC) + timedelta(days=1), actor="a test", force=True)
 
 
 async def test_a_reopened_month_states_each_thing_once(past: tuple[Bench, date]) -> None:
     """What a later statement had of it by then stays there; closed again, nothing is in both."""
     bench, month = past
-    await close(bench.conn, month, now=NOW, actor="a test", force=True)
+    await close(bench.conn, month, now=datetime.now(UTC), actor="a test", force=True)
     late = "UPDATE stats_hourly SET payout = payout + 5 WHERE offer_id = $1 AND node_id = 9"
     await bench.conn.execute(late, CLICKS)
     following = (month + timedelta(days=31)).replace(day=1)
-    await close(bench.conn, following, now=NOW + timedelta(days=1), actor="a test", force=True)
+    await close(bench.conn, following, now=datetime.now(UTC) + timedelta(days=1), actor="a test", force=True)
     assert sums(await stated(bench, following))["USD"] == (5, 5)
     await reopen_month(bench.conn, month)
     await bench.conn.execute(late, CLICKS)
     for is_closed in (False, True):
         if is_closed:
-            await close(bench.conn, month, now=NOW, actor="a test", force=True)
+            await close(bench.conn, month, now=datetime.now(UTC), actor="a test", force=True)
         exact = sums(await stated(bench, month))["USD"][0]
         assert exact + 5 == (await rolled_up(bench, month, "payout", "aff_id = 2"))["USD"][1]
         assert sums(await stated(bench, following))["USD"] == (5, 5)
@@ -290,7 +289,7 @@ async def test_a_month_closed_without_lines_keeps_them_when_it_is_first_read(pas
 async def test_months_of_another_time_zone_neither_overlap_nor_leave_a_gap(past: tuple[Bench, date]) -> None:
     """EDGE_TIMEZONE changes after a month was closed: the next begins where that ended."""
     bench, month = past
-    await close(bench.conn, month, now=NOW, actor="a test", force=True)
+    await close(bench.conn, month, now=datetime.now(UTC), actor="a test", force=True)
     await remember(bench.conn, "timezone", "Pacific/Auckland")
     closed = await span_in_force(bench.conn, month)
     following = await span_in_force(bench.conn, (month + timedelta(days=31)).replace(day=1))
@@ -304,10 +303,10 @@ async def test_a_month_is_closed_once_and_only_when_all_of_it_is_stored(past: tu
     bench, month = past
     await bench.conn.execute("UPDATE journal_positions SET watermark_ms = 0")
     with pytest.raises(UserError, match=f"1 journals may still hold events of {month:%Y-%m}: wait, or say --force"):
-        await close(bench.conn, month, now=NOW, actor="a test")
-    assert await close(bench.conn, month, now=NOW, actor="a test", force=True) == await span_in_force(bench.conn, month)
+        await close(bench.conn, month, now=datetime.now(UTC), actor="a test")
+    assert await close(bench.conn, month, now=datetime.now(UTC), actor="a test", force=True) == await span_in_force(bench.conn, month)
     with pytest.raises(UserError, match="is closed already"):
-        await close(bench.conn, month, now=NOW, actor="a test", force=True)
+        await close(bench.conn, month, now=datetime.now(UTC), actor="a test", force=True)
 
 
 async def test_a_month_that_ends_within_an_hour_has_all_of_that_hour(past: tuple[Bench, date]) -> None:
@@ -330,8 +329,8 @@ async def test_what_cannot_be_stated_is_said(past: tuple[Bench, date]) -> None:
     """A month that has not begun, a partner that the catalog never had; a partner without anything has a statement."""
     bench, month = past
     with pytest.raises(UserError, match="has not begun"):
-        await find_statements(bench.conn, date(NOW.year + 1, 1, 1), "partner", now=NOW)
-    assert await find_statement(bench.conn, month, Whose("partner", 99), now=NOW) is None
+        await find_statements(bench.conn, date(datetime.now(UTC).year + 1, 1, 1), "partner", now=datetime.now(UTC))
+    assert await find_statement(bench.conn, month, Whose("partner", 99), now=datetime.now(UTC)) is None
     await bench.apply(OFFERS + '[[partners]]\nid = 4\nname = "Idle"\n')
     assert (await stated(bench, month, 4)).parts == []
     assert "nothing in this month" in to_text(await stated(bench, month, 4))
@@ -340,8 +339,8 @@ async def test_what_cannot_be_stated_is_said(past: tuple[Bench, date]) -> None:
 async def test_what_advertisers_owe_stands_in_no_column_of_payouts(past: tuple[Bench, date]) -> None:
     """In a table of both the column says what both have in common; of one kind it says what it is."""
     bench, month = past
-    of_partners = await find_statements(bench.conn, month, "partner", now=NOW)
-    of_advertisers = await find_statements(bench.conn, month, "advertiser", now=NOW)
+    of_partners = await find_statements(bench.conn, month, "partner", now=datetime.now(UTC))
+    of_advertisers = await find_statements(bench.conn, month, "advertiser", now=datetime.now(UTC))
     for found, column in ((of_partners, "payout"), (of_advertisers, "revenue"), ([*of_partners, *of_advertisers], "due")):
         rows = list(csv.DictReader(io.StringIO(to_csv(found))))
         columns = {name for name in rows[0] if "payout" in name or "revenue" in name or "due" in name}

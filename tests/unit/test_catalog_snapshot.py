@@ -125,7 +125,7 @@ async def test_a_running_follower_hands_over_each_new_catalog(path: Path) -> Non
     kept = follower.catalog.partner(1)
     task = asyncio.create_task(follower.run())
     write_snapshot(path, 4, ITEMS[:1])
-    await asyncio.wait_for(arrived.wait(), 2)
+    await asyncio.wait_for(arrived.wait(), 20)
     task.cancel()
     assert follower.catalog.revision == 4
     assert follower.catalog.partner(1) is kept

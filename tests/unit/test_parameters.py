@@ -1,6 +1,5 @@
 """edge/tracking/parameters.py: a query string into clean parameters, whatever it holds."""
 
-import time
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 import pytest
@@ -16,6 +15,7 @@ from edge.tracking.parameters import (
     split_form,
     to_id,
 )
+from tests.steps import count_steps
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Lone surrogates too."""
@@ -148,9 +148,8 @@ def test_a_form_is_read_as_the_library_reads_it(pairs: list[str]) -> None:
 
 
 def test_a_body_of_percent_signs_holds_nobody_up() -> None:
-    """It took 27 ms, in which no click was answered."""
-    started_ns = time.process_time_ns()
-    for _ in range(10):
-        assert len(split_form("a=" + "%" * 65_000)[0][1]) == 65_000  # type: ignore[arg-type]
-        assert len(parse_query("a=" + "%" * 8000)["a"]) == 8000
-    assert time.process_time_ns() - started_ns < 10 * 10_000_000
+    """Each of them was a step of its own: 27 ms, in which no click was answered."""
+    assert len(split_form("a=" + "%" * 65_000)[0][1]) == 65_000  # type: ignore[arg-type]
+    assert len(parse_query("a=" + "%" * 8000)["a"]) == 8000
+    assert count_steps(lambda: split_form("a=" + "%" * 65_000)) < 100
+    assert count_steps(lambda: parse_query("a=" + "%" * 8000)) < 100

@@ -16,9 +16,15 @@ from storage.journal.reader import JournalReader
 from storage.journal.replicas import UNLINKED
 from storage.journal.segments import Position
 from tests.replicating import Replicating
-from tests.unit.test_group_commit import RECORD, SlowDisk, until
+from tests.unit.test_group_commit import LIMIT_S, RECORD, SlowDisk, until
 
 pytestmark = pytest.mark.both_loops
+
+
+@pytest.fixture(autouse=True)
+def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No acknowledgement counts as late because the machine is busy."""
+    monkeypatch.setattr(storage.journal.replicas, "PATIENCE_S", LIMIT_S)
 
 
 async def test_the_answer_leaves_with_the_acknowledgement_and_not_before(tmp_path: Path) -> None:

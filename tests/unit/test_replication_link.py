@@ -1,16 +1,18 @@
 """The socket between workers and shipper: who may connect, what is told when, and what strangers can do: nothing."""
 
 import asyncio
+import gc
+import os
 import socket
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 from uuid import UUID, uuid4
 
 import pytest
 
-from edge.replication import MAX_LINE_BYTES, SOCKET_NAME, reach_out
+from edge.replication import MAX_LINE_BYTES, SOCKET_NAME, way_to_shipper
 from edge.shipper.link import MAX_JOURNALS, MAX_LINKS, WorkerLinks
 from storage.journal.segments import Position
 from tests.replicating import Replicating
@@ -19,6 +21,12 @@ from tests.unit.test_group_commit import SlowDisk, until
 pytestmark = pytest.mark.both_loops
 
 LIMIT_S = 20
+
+
+@pytest.fixture(autouse=True)
+def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No acknowledgement counts as late because the machine is busy."""
+    monkeypatch.setattr("storage.journal.replicas.PATIENCE_S", LIMIT_S)
 
 
 class Peer:
@@ -65,7 +73,8 @@ class Shipper:
 
     async def peer(self, *lines: bytes) -> Peer:
         """One that is connected, and has said so much."""
-        peer = Peer(*await asyncio.open_unix_connection(sock=reach_out(self._data_dir)))
+        with way_to_shipper(self._data_dir) as path:
+            peer = Peer(*await asyncio.open_unix_connection(path))
         self._peers.append(peer)
         peer.say(*lines)
         return peer
@@ -174,7 +183,9 @@ async def test_who_does_not_read_is_hung_up_on(tmp_path: Path) -> None:
     journal_id = uuid4()
     async with Shipper(tmp_path) as shipper:
         links = shipper.links
-        with reach_out(tmp_path) as still:
+        with socket.socket(socket.AF_UNIX) as still, way_to_shipper(tmp_path) as path:
+            still.connect(path)
+            still.setblocking(False)
             still.sendall(introduce(journal_id) + b"\n")
             await until(links.poked.is_set)
             number = 0
@@ -226,6 +237,22 @@ async def test_answers_that_wait_while_the_link_is_made_anew_are_confirmed_by_a_
         await until(lambda: journal.told == [b"waits"])
         assert (journal.watch.confirmations, journal.watch.reasons) == (1, [])
         disk.allow()
+
+
+async def test_a_shipper_that_is_gone_while_a_worker_connects_costs_nobody_a_descriptor(tmp_path: Path) -> None:
+    """The worker's socket is closed once: a second time it would be whoever's has its number by then, the journal's say."""
+    async with Replicating(tmp_path) as journal:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / SOCKET_NAME))
+            listener.listen()
+            journal.follow()
+            await asyncio.sleep(0)  # it has connected, and is not told so yet
+        await journal.shipper()
+        with ExitStack() as stack:
+            others = [stack.enter_context(open(os.devnull)) for _ in range(9)]
+            await until(lambda: journal.watch.returns)
+            gc.collect()
+            assert all(os.fstat(other.fileno()) for other in others)
 
 
 async def test_a_shipper_that_lies_is_hung_up_on_and_confirms_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.worker import BROKEN_EXIT
+from edge.worker import BROKEN_EXIT, FINISH_S
 
 # The port of the tests on a disk that breaks on a signal; what happens then is the worker's own doing.
 PROCESS = """
@@ -50,7 +50,7 @@ async def test_a_failed_fsync_ends_the_process_within_a_second_and_confirms_noth
         writer.write(b"GET /aff_lsr?transaction_id=%s HTTP/1.1\r\nHost: x\r\n\r\n" % click_id)
     said = await asyncio.gather(*(reader.read() for reader, _ in wires), return_exceptions=True)
     assert await process.wait() == BROKEN_EXIT
-    assert time.monotonic() - began_s <= 1
+    assert time.monotonic() - began_s < FINISH_S / 2, "it waits for nobody; on a quiet machine it takes a twentieth of a second"
     assert {one for one in said if isinstance(one, bytes)} <= {b""}
     for _, writer in wires:
         writer.close()

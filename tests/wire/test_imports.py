@@ -202,7 +202,7 @@ def test_on_a_terminal_there_is_a_progress_bar(node: Node, tmp_path: Path) -> No
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [COMMAND, "import", "clicks", path, "--from", "csv", "--data-dir", node.data_dir],
-        stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm"},
+        stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
     )  # fmt: skip
     os.close(slave)
     shown = b""

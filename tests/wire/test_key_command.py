@@ -114,4 +114,4 @@ async def test_serve_says_where_its_first_key_is_and_never_what(make_node: Calla
             async with session.get("/api/v1/whoami") as answer:
                 return answer.status == 401
 
-        await eventually(is_out, 5, node.describe)
+        await eventually(is_out, 20, node.describe)

@@ -106,7 +106,7 @@ async def test_lane_and_aiohttp_answer_and_record_alike(
     assert lane == aiohttp
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(query=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=80))
 def test_any_query_is_read_alike(tmp_path_factory: pytest.TempPathFactory, query: str) -> None:
     """What a client writes behind the question mark."""
@@ -269,7 +269,7 @@ async def test_a_closed_connection_waits_for_no_collector(tmp_path: Path) -> Non
         try:
             for target in ("/aff_c?offer_id=17&aff_id=2", "/livez", "/aff_c?%"):
                 await port.get(target)
-            await eventually(is_gone, 5)
+            await eventually(is_gone, 20)
         finally:
             gc.enable()
 

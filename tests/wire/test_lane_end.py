@@ -57,5 +57,5 @@ async def test_who_does_not_shake_hands_is_closed(tmp_path: Path, monkeypatch: p
     """Ten seconds by default, as for a head: the deadlines of connections begin only after the handshake."""
     assert public_port.HANDSHAKE_S == 10
     monkeypatch.setattr(public_port, "HANDSHAKE_S", 0.3)
-    async with serving(tmp_path, tls=server()) as port, port.wire() as silent, asyncio.timeout(5):
+    async with serving(tmp_path, tls=server()) as port, port.wire() as silent:
         assert await silent.is_closed()

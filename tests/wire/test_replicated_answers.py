@@ -13,6 +13,12 @@ from tests.wire.port import serving
 SILENCE_S = 0.1
 
 
+@pytest.fixture(autouse=True)
+def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No acknowledgement counts as late because the machine is busy."""
+    monkeypatch.setattr("storage.journal.replicas.PATIENCE_S", 20.0)
+
+
 def end_of(data_dir: Path) -> Position:
     """How far a shipper can read the one journal that there is."""
     [path] = list_journal_paths(data_dir / "journal")

@@ -78,7 +78,7 @@ async def test_what_is_sent_again_does_not_take_up_room_for_ever(
             return "not acknowledged" in str(error)
         return False
 
-    await eventually(is_noticed, 3.0)
+    await eventually(is_noticed, 20.0)
     journal.close()
 
 
@@ -109,7 +109,7 @@ async def test_a_place_that_cannot_be_written_down_does_not_end_the_shipping(
     async def is_acknowledged() -> bool:
         return journal.collect()
 
-    await eventually(is_acknowledged, 10.0)
+    await eventually(is_acknowledged, 20.0)
     journal.keep()
     assert [segment.is_done for segment in list_segments(scribe.writer.directory)] == [True, False]
     journal.close()
