@@ -97,6 +97,8 @@ def figures_of(one: Compared) -> Iterator[tuple[Any, ...]]:
             counts = [getattr(side, name)[kind] for side in sides]
             if any(counts):
                 yield (name, *kind, *counts)
+    if one.before.erased:
+        yield ("erased_conversions", "", "", *(side.erased for side in sides))
     for name in _MONEY:
         yield (name, "", "", *(f"{getattr(side, name):f}" for side in sides))
 
@@ -116,6 +118,7 @@ def _figures(figures: Figures) -> dict[str, Any]:
             ]
             for name in ("clicks", "conversions")
         },
+        "erased_conversions": figures.erased,
         **{name: f"{getattr(figures, name):f}" for name in _MONEY},
     }
 
@@ -131,6 +134,8 @@ def _print(replayed: Replay) -> None:
         console.print(_table(f"offer {one.place.offer_id}, partner {one.place.aff_id}", one))
     for one in replayed.total:
         console.print(_table("all that was asked for", one))
+    if erased := sum(one.before.erased for one in replayed.total):
+        console.print(f"{erased} conversions of erased people are left as they were: too little is known to decide them")
     same = len(replayed.compared) - len(changed)
     console.print(f"{same} of {len(replayed.compared)} offers and partners are the same; nothing was written")
 

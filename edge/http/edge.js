@@ -10,7 +10,8 @@
   // Where EDGE_HONOUR_DNT is on, the comment below is code.
   var isPrivate = navigator.globalPrivacyControl/*dnt*/, mayKeep;
   // waiting: who waits for the id; null: consent was withdrawn, and nobody waits any more.
-  var page = {}, offer, aff, waiting = [], begun, isKnown, turn = 0;
+  // turn: another from each withdrawal on; what began in an earlier one goes no further. views: aborts impressions.
+  var page = {}, offer, aff, waiting = [], begun, isKnown, turn = 0, views;
 
   function setting(name) {
     return tag.getAttribute("data-" + name) || "";
@@ -58,11 +59,13 @@
     if (mayKeep && days > 0) write(value, days);
   }
 
+  // Any of those who waited may withdraw the consent.
   function settle(id) {
+    var mine = turn;
     api.transaction_id = id;
     isKnown = true;
     waiting.splice(0).forEach(function (then) {
-      then(id);
+      if (mine === turn) then(id);
     });
   }
 
@@ -101,6 +104,7 @@
   // In this order: what the URL brings, what an earlier page kept, a session of this page's own if a partner sent it.
   function start() {
     if (begun) return;
+    var mine = turn;
     begun = true;
     location.search.slice(1).split("&").forEach(readPair);
     offer = number(setting("offer-id"), page["?offer_id"]);
@@ -109,7 +113,7 @@
       return page["?" + name.trim()] || "";
     }).filter(ID.test, ID)[0];
     if (sent) settle(sent);
-    ask(function () {
+    if (mine === turn) ask(function () {
       if (sent) return keep(sent);
       var kept = /(^|; )_clickedge=([A-Za-z0-9-]{1,64})(\.\d*)?(\.\d*)?(;|$)/.exec(read());
       if (kept && !(NUMBER.test(page["?aff_id"]) && kept[3] + kept[4] !== "." + offer + "." + aff)) settle(kept[2]);
@@ -119,8 +123,8 @@
   }
 
   // keepalive: it goes on when the page is left, which an image does not.
-  function fire(path, fields) {
-    var how = {mode: "no-cors", credentials: "include", keepalive: true};
+  function fire(path, fields, signal) {
+    var how = {mode: "no-cors", credentials: "include", keepalive: true, signal: signal};
     fetch(server + path + query(fields), how).catch(function () {});
   }
 
@@ -142,7 +146,8 @@
     },
     impression: function () {
       api.ready(function () {
-        fire("/aff_i?", {offer_id: offer, aff_id: aff});
+        views = views || new AbortController();
+        fire("/aff_i?", {offer_id: offer, aff_id: aff}, views.signal);
       });
     },
     consent: function (isGiven) {
@@ -151,7 +156,9 @@
         return start();
       }
       turn++;
-      waiting = null;
+      // Its answer brings a cookie of the server's; a conversion's does not.
+      if (views) views.abort();
+      waiting = views = null;
       begun = isKnown = false;
       api.transaction_id = "";
       write("", 0);

@@ -47,7 +47,8 @@ _MEASURE = f"""
     JOIN conversions USING (conversion_id) WHERE {_IN_WINDOW} AND {_OF_OFFERS}
 """
 _CHANGE = (
-    "change_id, kind, booked_hour, status_before, status_after, amount_after, payout_after, revenue_after, cause_id, cause_params"
+    "change_id, kind, booked_hour, status_before, status_after, amount_after, payout_after, revenue_after, cause_id, cause_params,"
+    " conversions_delta"
 )
 # What may still meet this row: a change of its conversion, or another conversion that a place is shared with.
 _IS_LAST = """NOT EXISTS (
@@ -76,7 +77,7 @@ _STREAM = f"""
         SELECT amount_after AS amount_before, payout_after AS payout_before, revenue_after AS revenue_before
         FROM conversion_changes AS one
         WHERE one.conversion_id = decided.conversion_id AND one.change_id < change.change_id
-          AND change.kind <> 'decided' AND change.cause_id IS NULL ORDER BY one.change_id DESC LIMIT 1
+          AND change.kind <> 'decided' AND (change.cause_id IS NULL OR erased_at IS NOT NULL) ORDER BY one.change_id DESC LIMIT 1
     ) AS earlier ON true
     WHERE change.change_id >= decided_id
     ORDER BY change_id
@@ -120,18 +121,25 @@ async def changes_outside(conn: Connection, window: Window) -> AsyncIterator[Row
 
 
 async def find_earlier_holders(conn: Connection, window: Window, keys: Sequence[str]) -> dict[str, Uuid]:
-    """Which of these keys were held when the window began, or by a conversion that is not replayed."""
+    """Which of these keys were held when the window began, or by a conversion that is not decided again."""
     if not keys:
         return {}
     rows = await conn.fetch(
         "SELECT key, conversion_id FROM conversion_keys AS held JOIN conversions USING (conversion_id)"
         f" CROSS JOIN LATERAL (SELECT booked_hour AS decided_hour FROM conversion_changes AS decided"
         "  WHERE decided.conversion_id = held.conversion_id AND kind = 'decided' ORDER BY change_id DESC LIMIT 1) AS decided"
-        f" WHERE key = ANY($4) AND decided_hour < $2 AND (decided_hour < $1 OR NOT {_OF_OFFERS})",
+        f" WHERE key = ANY($4) AND decided_hour < $2 AND (decided_hour < $1 OR erased_at IS NOT NULL OR NOT {_OF_OFFERS})",
         *window[:3],
         keys,
     )
     return {row["key"]: row["conversion_id"] for row in rows}
+
+
+async def find_held(conn: Connection, keys: Iterable[str]) -> set[str]:
+    """Which of these keys anybody holds."""
+    if not (wanted := list(keys)):
+        return set()
+    return {row["key"] for row in await conn.fetch("SELECT key FROM conversion_keys WHERE key = ANY($1)", wanted)}
 
 
 async def count_approved_before(

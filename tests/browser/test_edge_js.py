@@ -127,6 +127,44 @@ async def test_consent_withdrawn_while_the_id_is_on_its_way_is_heeded(
     assert visitor.asked_for("/aff_l") == []
 
 
+@pytest.mark.parametrize("attributes", ['data-offer-id="17"', 'data-param="transaction_id"'])
+async def test_consent_withdrawn_by_whoever_waits_for_the_id_is_heeded(
+    site: Site, pages: Pages, visitor: Visitor, attributes: str
+) -> None:
+    """Nothing is kept afterwards, and what waited behind is not sent; whether or not the offer is asked about."""
+    pages.attributes = attributes
+    early = "['ready', function () { clickedge.consent(false) }], ['conversion', {}]"
+    pages.html["/"] = f"<script>clickedge = [{early}]</script>" + pages.script(f'{attributes} data-consent="required"')
+    await visitor.page.goto(f"{site.home}/?transaction_id=abc", wait_until="networkidle")
+    await visitor.calls("clickedge.consent(true)")
+    await visitor.page.wait_for_load_state("networkidle")
+    assert await visitor.page.evaluate("[document.cookie, clickedge.transaction_id]") == ["", ""]
+    assert {url.split("?")[0] for url in visitor.asked} == {"/edge.js"}
+
+
+async def test_an_impression_under_way_when_consent_is_withdrawn_is_broken_off(
+    site: Site, pages: Pages, visitor: Visitor
+) -> None:
+    """Its answer would bring a cookie of the tracking host's."""
+    pages.attributes = 'data-offer-id="18" data-aff-id="2"'
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    await visitor.page.route("**/aff_i?*", hold)
+    await visitor.page.goto(f"{site.home}/")
+    await visitor.known_id()
+    await visitor.calls("clickedge.impression()")
+
+    async def is_held() -> bool:
+        return bool(held)
+
+    await eventually(is_held, 10)
+    async with visitor.page.expect_event("requestfailed", lambda request: "/aff_i" in request.url):
+        await visitor.calls("clickedge.consent(false)")
+
+
 async def test_an_ad_blocker_breaks_nothing_on_the_page(site: Site, pages: Pages, visitor: Visitor) -> None:
     """Whether the script, the session or the pixel is blocked: no error, and callbacks still come, without an id."""
     pages.attributes = 'data-offer-id="17" data-aff-id="2"'

@@ -17,11 +17,13 @@ from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import change_conversion
 from edge.drain.replay.figures import Tally
 from edge.drain.replay.run import Asked, Replay, replay
+from edge.erasing import Order, erase
 from edge.tracking.changes import ChangeReason, ChangeRefused, Wanted
 from edge.tracking.months import span_of
 from edge.tracking.status_codes import Status
+from edge.tracking.tombstones import Target, contact_target
 from storage.postgres.months import close_month
-from tests.postgres.drains import CATALOG, Bench, Scribe, open_bench
+from tests.postgres.drains import CATALOG, SECRET, Bench, Scribe, open_bench
 
 MODES = ("reject", "new", "new_repeated", "update", "increment", "by_event_id")
 OFFER = """
@@ -219,3 +221,16 @@ async def test_a_month_decided_again_by_its_own_rules_is_the_same_month(
     assert await month.bench.value(later, october, UUID(int=round(october.timestamp() * 1000) << 80)) > 0
     for first_day in (0, 2):
         assert await faults(month, partial(played, month, first_day=first_day), monkeypatch) == []
+
+
+@pytest.mark.timeout(180)
+async def test_erased_people_make_no_difference(month: Month) -> None:
+    """What they sent is gone: their conversions are what they are on both sides, and are counted apart."""
+    people = [contact_target("ann"), *(Target("click", one) for one in month.clicks[::4])]
+    await erase(month.bench.conn, Order(people, SECRET, "t"))
+    erased = await month.bench.value("SELECT count(*) FROM conversions WHERE erased_at IS NOT NULL")
+    replayed = await played(month)
+    assert changed(replayed) == []
+    assert sum(one.before.erased for one in replayed.total) == erased > 20
+    stored = await month.bench.value("SELECT sum(payout) FROM conversions WHERE status = 'approved'")
+    assert sum(one.after.payout for one in replayed.total) == stored

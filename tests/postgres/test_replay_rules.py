@@ -13,9 +13,11 @@ import pytest
 from edge.cli.replay import as_data, as_rows
 from edge.drain.replay.figures import Figures
 from edge.drain.replay.run import Asked, Replay, replay
+from edge.erasing import Order, erase
 from edge.errors import UserError
+from edge.tracking.tombstones import Target
 from storage.postgres.replays import open_snapshot
-from tests.postgres.drains import CATALOG, Bench, now_ms, open_bench
+from tests.postgres.drains import CATALOG, SECRET, Bench, now_ms, open_bench
 from tests.wire.test_postback_commands import command
 
 SHOP = CATALOG.replace('revenue = "7.50"\n', 'revenue = "7.50"\nclick_window = "10d"\nminutes = 0\n', 1).replace("minutes = 0\n", "")
@@ -186,6 +188,19 @@ async def test_only_what_was_asked_for_is_shown_and_totals_are_its_sums(day: Day
     conn = await day.bench.connect()
     with pytest.raises(UserError, match="nothing lies between"):
         await replay(conn, Asked(day.today, day.today - timedelta(days=1)), "", "")
+
+
+async def test_how_many_are_erased_is_said(day: Day) -> None:
+    """In words, as CSV and as JSON: changed rules change nothing about them."""
+    clicks = [row[0].bytes for row in await day.bench.rows("SELECT click_id FROM clicks WHERE aff_id = 2")]
+    await erase(day.bench.conn, Order([Target("click", one) for one in clicks], SECRET, "t"))
+    replayed = await day.ask(offer(payout='"6.25"'))
+    [one] = [one for one in replayed.compared if one.place[:2] == (17, 2)]
+    assert (one.difference.has_any(), one.before.erased) == (False, 6)
+    assert as_data(replayed)["totals"][0]["before"]["erased_conversions"] == 6
+    assert (17, 2, "USD", "erased_conversions", "", "", 6, 6, 0) in list(as_rows(replayed))
+    days = ("--from", str(day.today - timedelta(days=1)), "--to", str(day.today), "--database", day.bench.url)
+    assert "6 conversions of erased people are left as they were" in await command("replay", *days)
 
 
 async def test_the_command_prints_the_difference(day: Day, tmp_path: Path) -> None:

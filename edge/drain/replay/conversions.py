@@ -19,6 +19,7 @@ from edge.drain.resolving import Resolver, Turn
 from edge.drain.rows import RowMaker, Touched, hour_of, moment
 from edge.drain.settle import Decided, Settled, Settler
 from edge.settings import Settings
+from edge.tracking.asking import keys_of
 from edge.tracking.click_id import ms_of
 from edge.tracking.payouts import ZERO
 from edge.tracking.status_codes import rejection_code
@@ -26,16 +27,17 @@ from storage.postgres.cap_usage import Usage
 from storage.postgres.connection import Connection
 from storage.postgres.copy import Uuid
 from storage.postgres.months import ClosedMonth
-from storage.postgres.replays import Window, changes_outside, revision_times, stream_decided, uuid_of
+from storage.postgres.replays import Window, changes_outside, find_held, revision_times, stream_decided, uuid_of
 from storage.postgres.sessions import find_sessions
 
 Row = Mapping[str, Any]
 BATCH = 1000
+_FOLLOWED = ("booked_hour", "conversions_delta", "status_before", "status_after", "payout_after", "revenue_after")
 BeforeMoment = Callable[[Connection, datetime], Awaitable[None]]
 
 
 class Batch(NamedTuple):
-    """What is decided together, in one hour; or one person's change. `came_at`: not after the first of it came."""
+    """What is decided together, in one hour; or one person's change, or one erased. `came_at`: not after the first of it came."""
 
     hour: datetime
     came_at: datetime
@@ -89,7 +91,9 @@ class ConversionReplay:
                 ahead = await anext(earlier, None)
             if before:
                 await before(conn, came_at)
-            if _is_by_person(rows[0]):
+            if _is_erased(rows[0]):
+                self._pass_over(rows[0])
+            elif _is_by_person(rows[0]):
                 await self._redo(conn, rows[0])
             else:
                 await self._decide(conn, hour, rows)
@@ -124,10 +128,13 @@ class ConversionReplay:
         await self._history.load(conn, revisions)
         credited = await self._crediting.credit(conn, pairs)
         await self._history.load(conn, revisions | {touch.session.revision for touch in credited if touch})
-        return [
+        tried = [
             None if _stays(row, touch) else self._settler.decide(one, touch)
             for row, (one, _), touch in zip(batch, pairs, credited, strict=True)
         ]
+        repeats = [_repeats(row, one) for row, one in zip(batch, tried, strict=True)]
+        held = await find_held(conn, filter(None, repeats))
+        return [None if key and key not in held else one for one, key in zip(tried, repeats, strict=True)]
 
     def _received(self, row: Row) -> Received:
         if row["change_kind"] == "decided":
@@ -158,8 +165,14 @@ class ConversionReplay:
         self.counts.add(*place, hour, (after.status == "approved") - (held.status == "approved"))
         self.caps.change(held, after)
 
+    def _pass_over(self, row: Row) -> None:
+        """An erased conversion: what it sent is gone, so it stays what it is, and what tiers and caps felt of it."""
+        if row["change_kind"] == "decided":
+            self._tally.count_erased(_Now(row))
+        self._follow({**row, **{name: row[f"change_{name}"] for name in _FOLLOWED}})
+
     def _follow(self, row: Row) -> None:
-        """A conversion of before the window, changed during it: tiers and caps felt it."""
+        """A change of a conversion that is not decided again: tiers and caps felt it."""
         place = row["offer_id"], row["aff_id"]
         self.counts.add(*place, row["booked_hour"], row["conversions_delta"])
         old, new = (int(row[f"status_{side}"] in ("approved", "pending")) for side in ("before", "after"))
@@ -201,17 +214,17 @@ class _Now:
 
 
 async def _batches(rows: AsyncIterator[Row], *, is_fine: bool) -> AsyncIterator[Batch]:
-    """Rows in a row that can be decided together: of one hour, or second; a person's change stands alone."""
+    """Rows in a row that can be decided together: of one hour, or second; what is not decided stands alone."""
     hour = came_at = datetime.min.replace(tzinfo=UTC)
     batch = list[Row]()
     async for row in rows:
-        is_by_person, next_hour = _is_by_person(row), _hour_of(row, hour)
+        is_alone, next_hour = _is_by_person(row) or _is_erased(row), _hour_of(row, hour)
         next_came_at = _second_of(row, came_at) if is_fine else next_hour
-        if batch and (is_by_person or (next_hour, next_came_at) != (hour, came_at) or len(batch) == BATCH):
+        if batch and (is_alone or (next_hour, next_came_at) != (hour, came_at) or len(batch) == BATCH):
             yield Batch(hour, came_at, batch)
             batch = []
         hour, came_at = next_hour, next_came_at
-        if is_by_person:
+        if is_alone:
             yield Batch(hour, came_at, [row])
         else:
             batch.append(row)
@@ -239,8 +252,22 @@ def _is_by_person(row: Row) -> bool:
     return row["change_kind"] != "decided" and row["change_cause_id"] is None
 
 
+def _is_erased(row: Row) -> bool:
+    return row["erased_at"] is not None
+
+
 def _cause_time(row: Row) -> datetime:
     return moment(ms_of(row["change_cause_id"].bytes))
+
+
+def _repeats(row: Row, one: Decided | None) -> str:
+    """The key that made it a duplicate, where the click is none. If nobody holds it now, an erased conversion does, as a hash."""
+    was_duplicate = one is not None and row["change_kind"] == "decided" and row["change_reason"] == "duplicate"
+    unique_id, event_id = row["conversion_unique_id"], row["extras"].get("adv_unique1", "")
+    if not was_duplicate or (row["click_id"] and not unique_id):
+        return ""
+    partner = f"{row['offer_id']}:{row['aff_id']}:{row['goal_id']}"
+    return next(iter(keys_of((), partner, "reject", unique_id, event_id)), "")
 
 
 def _closing(row: Row) -> list[ClosedMonth]:

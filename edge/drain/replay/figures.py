@@ -49,6 +49,8 @@ class Figures:
     amount: Decimal = ZERO
     payout: Decimal = ZERO
     revenue: Decimal = ZERO
+    erased: int = 0
+    """Of the conversions those of which too little is left to be decided: they are what they are on both sides."""
 
     def add(self, other: "Figures", sign: int = 1) -> None:
         """Add, or with -1 take away."""
@@ -58,6 +60,7 @@ class Figures:
         self.amount += sign * other.amount
         self.payout += sign * other.payout
         self.revenue += sign * other.revenue
+        self.erased += sign * other.erased
 
     def has_any(self) -> bool:
         """Whether anything in it is not zero."""
@@ -97,6 +100,12 @@ class Tally:
             _count(self._sides[1], before, -1)
         _count(self._sides[1], after, 1)
 
+    def count_erased(self, one: ConversionState) -> None:
+        """One that nothing can be said about but what it is."""
+        for side in self._sides:
+            _count(side, one, 1)
+            side[_place(one)].erased += 1
+
     def count_clicks(self, place: Place, kind: tuple[str, str], count: int, earned: Money, *, is_after: bool) -> None:
         """So many clicks of that outcome and reason, and what they earned."""
         figures = self._sides[is_after][place]
@@ -123,9 +132,13 @@ def total(compared: list[Compared]) -> list[Compared]:
 
 
 def _count(side: dict[Place, Figures], one: ConversionState, sign: int) -> None:
-    figures = side[Place(one.offer_id, one.aff_id, one.currency)]
+    figures = side[_place(one)]
     figures.conversions[one.status, one.reason] += sign
     if one.status == "approved":
         figures.amount += sign * one.amount
         figures.payout += sign * one.payout
         figures.revenue += sign * one.revenue
+
+
+def _place(one: ConversionState) -> Place:
+    return Place(one.offer_id, one.aff_id, one.currency)
