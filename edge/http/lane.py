@@ -222,7 +222,10 @@ class Lane(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
-        self._resume()
+        if not self._handover:
+            self._resume()
+        elif not self._queue:
+            self._hand_over()
 
     def release(self) -> None:
         """Write the answers that are due."""
@@ -335,6 +338,8 @@ class Lane(asyncio.Protocol):
             self._hand_over()
 
     def _hand_over(self) -> None:
+        if self._is_write_paused:  # aiohttp does not know it, and stumbles when it is over: `resume_writing` goes on
+            return
         data, self._handover = self._handover, b""
         self._is_last = True
         self.port.connections.discard(self)
