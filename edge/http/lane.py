@@ -296,7 +296,7 @@ class Lane(asyncio.Protocol):
         if (
             _SPACE in target
             or len(target) > MAX_TARGET_BYTES
-            or not (path in HOT_PATHS or tracker.state.catalog.alias(path[1:]) or is_pattern(path))
+            or not (path in HOT_PATHS or (path[:1] == "/" and (tracker.state.catalog.alias(path[1:]) or is_pattern(path))))
         ):
             return False
         client_ip, secure = self._client_ip, self._is_https
