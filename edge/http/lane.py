@@ -33,7 +33,7 @@ from edge.http.limits import (
     is_too_large,
 )
 from edge.http.places import Place, Places
-from edge.http.proxy_protocol import read_proxy_header
+from edge.http.proxy_protocol import came_over_tls, read_proxy_header
 from edge.http.routes import ConnectionFactory
 from edge.http.tracker import Tracker
 from edge.http.unanswered import Unanswered
@@ -344,9 +344,7 @@ class Lane(asyncio.Protocol):
         self._is_last = True
         self.port.connections.discard(self)
         cold = self.port.cold()
-        cold.place = self._place
-        if self.port.has_proxy:
-            cold.proxied_address = self._peer
+        cold.place, cold.peer, cold.is_https = self._place, self._peer, self._is_https
         self._break_cycles()
         self._transport.set_protocol(cold)
         cold.connection_made(self._transport)
@@ -389,6 +387,7 @@ class Lane(asyncio.Protocol):
         self._wants_proxy = False
         if address:
             self._peer = address
+            self._is_https = self._is_https or came_over_tls(data[:consumed])
             self._client_ip = client_address(address, None, ())
         if not self._place.name(self._peer):
             self._is_last = True
