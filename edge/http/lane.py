@@ -126,7 +126,7 @@ class Lane(asyncio.Protocol):
         is_full = not self._place.is_granted
         if is_full or not (self._wants_proxy or self._place.name(self._peer)):
             self._is_last = True
-            self.port.tracker.turn_away(transport, is_full=is_full)
+            self.port.tracker.turn_away(transport.abort, is_full=is_full)
         self.port.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -391,5 +391,5 @@ class Lane(asyncio.Protocol):
             self._client_ip = client_address(address, None, ())
         if not self._place.name(self._peer):
             self._is_last = True
-            self.port.tracker.turn_away(self._transport, is_full=False)
+            self.port.tracker.turn_away(self._transport.abort, is_full=False)
         return data[consumed:]
