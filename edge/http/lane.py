@@ -188,6 +188,11 @@ class Lane(asyncio.Protocol):
                 return
             start = end
 
+    def eof_received(self) -> bool:
+        """The client asks no more; it may still wait for what it asked. (TLS knows no half of an end.)"""
+        self._is_last = True
+        return bool(self._queue) and self._transport.get_extra_info("sslcontext") is None
+
     def retire(self) -> None:
         """Make the last answer that is still to be written the last of all; what is handed over says so by itself."""
         if self._queue and not (self._buffer or self._handover or self._queue[-1].answer):

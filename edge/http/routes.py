@@ -185,6 +185,14 @@ class _Connection(RequestHandler):
             self.place = None
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client says no more: it gets its answer if that was a whole request. (TLS knows no half of an end.)"""
+        try:
+            self._parser.feed_eof()  # type: ignore[union-attr]
+        except HttpProcessingError:
+            return False
+        return self.ssl_context is None
+
     def handle_error(
         self,
         request: web.BaseRequest,

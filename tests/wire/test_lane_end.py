@@ -98,6 +98,33 @@ async def test_what_comes_behind_the_last_request_is_not_kept(tmp_path: Path) ->
         writer.close()
 
 
+@pytest.mark.both_loops
+@pytest.mark.parametrize("is_lane_on", [True, False])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_who_says_that_he_asks_no_more_is_answered(tmp_path: Path, is_lane_on: bool, method: str) -> None:
+    """A postback that was recorded must not look like one that failed: it would be sent again. Half a body is no request."""
+    async with serving(tmp_path, is_lane_on=is_lane_on) as port:
+        fields = f"transaction_id={await port.click()}"
+        target, body = ("/aff_lsr", fields) if method == "POST" else (f"/aff_lsr?{fields}", "")
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        assert (await said_before_the_end(port, head + body)).endswith("success=true;")
+        if body:
+            assert await said_before_the_end(port, head + body[:-1]) == ""
+        assert len(port.events()) == 2
+
+
+async def said_before_the_end(port: Port, request: str) -> str:
+    """All that comes back to a client that ends its half of the connection right behind the request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
+    try:
+        writer.write(request.encode())
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            return (await reader.read()).decode()
+    finally:
+        writer.close()
+
+
 async def test_who_does_not_shake_hands_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds by default, as for a head: the deadlines of connections begin only after the handshake."""
     assert public_port.HANDSHAKE_S == 10
