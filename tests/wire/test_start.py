@@ -263,7 +263,6 @@ async def test_sigterm_while_starting_ends_everything(make_node: Callable[..., N
     assert "Traceback" not in node.log_path.read_text()
 
 
-@pytest.mark.reliability(number=16)
 @pytest.mark.faults
 async def test_what_cannot_be_printed_stops_no_node(make_node: Callable[..., Node], database: str) -> None:
     """Behind stdout is a full disk, or a pipe that nobody reads any more: only the welcome is lost."""
@@ -273,6 +272,7 @@ async def test_what_cannot_be_printed_stops_no_node(make_node: Callable[..., Nod
     assert await node.stop() == 0
 
 
+@pytest.mark.reliability(number=16)
 async def test_sigterm_while_the_database_is_away_ends_everything(make_node: Callable[..., Node]) -> None:
     """A first start waits for its database and says so; it can be stopped meanwhile."""
     node = mark(make_node(EDGE_DATABASE_URL=f"postgresql://u:hunter22@127.0.0.1:{free_port()}/x", **EXTERNAL))
