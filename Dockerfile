@@ -26,8 +26,13 @@ VOLUME /var/lib/clickedge
 EXPOSE 8080 8081
 # An orderly end may take a minute: docker stop -t 90. One that is cut short loses nothing.
 STOPSIGNAL SIGTERM
-# The public port, which redirects also while PostgreSQL is away; the certificate, if any, is for another name.
+# The public port, which redirects also while PostgreSQL is away; as a balancer asks that speaks for itself, where a PROXY
+# header must come first; the certificate, if any, is for another name.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", \
-    "import os, ssl, urllib.request as r; e = os.environ.get; r.urlopen(f\"{'https' if e('EDGE_TLS_CERT') else 'http'}://127.0.0.1:{e('EDGE_PORT') or 8080}/livez\", timeout=2, context=ssl._create_unverified_context())"]
+    "import http.client, os, ssl; e = os.environ.get; \
+    c = http.client.HTTPConnection('127.0.0.1', int(e('EDGE_PORT') or 8080), timeout=2); c.connect(); \
+    e('EDGE_PROXY_PROTOCOL', '').lower() in ('on', 'true', '1') and c.sock.sendall(b'\\r\\n\\r\\n\\0\\r\\nQUIT\\n\\x20\\0\\0\\0'); \
+    c.sock = ssl._create_unverified_context().wrap_socket(c.sock) if e('EDGE_TLS_CERT') else c.sock; \
+    c.request('GET', '/livez'); assert c.getresponse().status == 200"]
 ENTRYPOINT ["clickedge"]
 CMD ["serve"]

@@ -27,7 +27,7 @@ async def read_snapshot(path: Path, previous: Catalog) -> Catalog:
 
 
 class CatalogFollower:
-    """`catalog` is the last good one; a file that cannot be read changes nothing and is reported once."""
+    """`catalog` is the last good one; a file that is damaged, or cannot be read yet, changes nothing and is reported once."""
 
     def __init__(
         self, path: Path, on_change: Callable[[Catalog], None], on_refused: Callable[[Exception], None]
@@ -38,6 +38,8 @@ class CatalogFollower:
         self._on_change = on_change
         self._on_refused = on_refused
         self._seen: _Stamp | None = None
+        self._told = ""
+        """What kept us from reading the file when it was last tried."""
         self._is_loaded = False
 
     async def load(self) -> bool:
@@ -56,13 +58,18 @@ class CatalogFollower:
         stamp = self._stamp()
         if stamp is None or stamp == self._seen:
             return False
-        self._seen = stamp
         try:
             self.catalog = await read_snapshot(self._path, self.catalog)
-        except (OSError, SnapshotDamaged) as error:
+        except SnapshotDamaged as error:
+            self._seen = stamp
             self._on_refused(error)
             return False
-        self._is_loaded = True
+        except OSError as error:  # this moment's fault, not the file's: no descriptor, say
+            if str(error) != self._told:
+                self._told = str(error)
+                self._on_refused(error)
+            return False
+        self._seen, self._told, self._is_loaded = stamp, "", True
         return True
 
     def _stamp(self) -> _Stamp | None:

@@ -12,7 +12,7 @@ _Stamp = tuple[int, int, int]
 
 
 class StateFollower:
-    """Tells each new state. A file that cannot be read, or is gone, changes nothing and is reported once."""
+    """Tells each new state. A file that is damaged, or gone, or cannot be read yet, changes nothing and is reported once."""
 
     def __init__(
         self, path: Path, on_change: Callable[[PublishedState], None], on_refused: Callable[[Exception], None]
@@ -21,6 +21,8 @@ class StateFollower:
         self._on_change = on_change
         self._on_refused = on_refused
         self._seen: _Stamp | None = None
+        self._told = ""
+        """What kept us from reading the file when it was last tried."""
 
     async def run(self) -> None:
         """Follow the file for ever."""
@@ -30,6 +32,7 @@ class StateFollower:
 
     def take_new(self) -> None:
         """Take the file if it is another than the last. It is small: a few bytes for each capped offer."""
+        before = self._seen
         try:
             found = self._path.stat()
             stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
@@ -41,7 +44,13 @@ class StateFollower:
             if self._seen is not None:  # else none was ever written: a first start
                 self._seen = None
                 self._on_refused(error)
-        except (OSError, StateDamaged) as error:
+        except StateDamaged as error:
             self._on_refused(error)
+        except OSError as error:  # this moment's fault, not the file's: no descriptor, say
+            self._seen = before
+            if str(error) != self._told:
+                self._told = str(error)
+                self._on_refused(error)
         else:
+            self._told = ""
             self._on_change(state)

@@ -16,6 +16,7 @@ import structlog
 from edge.catalog_follower import SNAPSHOT, CatalogFollower
 from edge.counters import Counters, cell
 from edge.enrich import CHECK_INTERVAL_S, Enricher
+from edge.http.handshakes import Handshakes
 from edge.http.port import FRESH_S, PublicPort
 from edge.http.tls import load_tls
 from edge.metric_families import SYNC_BUCKETS_US
@@ -221,7 +222,7 @@ class Worker:
             client_connections=settings.client_connections,
         )
 
-    async def _finish(self, servers: list[asyncio.Server], tasks: list[asyncio.Task[None]]) -> None:
+    async def _finish(self, servers: list[asyncio.Server | Handshakes], tasks: list[asyncio.Task[None]]) -> None:
         if self._stop.is_handover:
             await self._port.retire(0)
         else:

@@ -44,6 +44,7 @@ class Node:
         self.origin = f"http://127.0.0.1:{self.port}"
         self.admin = f"http://127.0.0.1:{self.admin_port}"
         self.log_path = data_dir.with_name(data_dir.name + ".log")
+        self.stdout = self.log_path
         self._catalog = catalog
         self._env = env or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,13 +53,13 @@ class Node:
         """Start the supervisor; `wait_ready` says when it answers."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
         applying = ["--apply", str(self._catalog)] if self._catalog else []
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("ab") as log, self.stdout.open("ab") as printed:
             self._process = subprocess.Popen(
                 [
                     str(COMMAND), "serve", "--host", "127.0.0.1", "--port", str(self.port),
                     "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir), *applying, *flags,
                 ],
-                env={**environ, **self._env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**environ, **self._env}, stdin=subprocess.DEVNULL, stdout=printed, stderr=log,
             )  # fmt: skip
 
     async def start(self, *flags: str) -> "Node":

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -58,9 +59,16 @@ async def _serve(
     ready = asyncio.create_task(supervisor.is_ready.wait())
     await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
-        click.echo(await _welcome(supervisor, settings))
+        _print(await _welcome(supervisor, settings))
     ready.cancel()
     await running
+
+
+def _print(text: str) -> None:
+    """On stdout, as a log line is written: a full disk or a closed pipe behind it is no reason to stop serving."""
+    with suppress(OSError):
+        if sys.stdout:  # else descriptor 1 is another file's
+            os.write(sys.stdout.fileno(), f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 async def apply_and_write(conn: Connection, text: str, file: str) -> ApplyResult | None:

@@ -33,7 +33,7 @@ from edge.http.limits import (
     is_too_large,
 )
 from edge.http.places import Place, Places
-from edge.http.proxy_protocol import read_proxy_header
+from edge.http.proxy_protocol import came_over_tls, read_proxy_header
 from edge.http.routes import ConnectionFactory
 from edge.http.tracker import Tracker
 from edge.http.unanswered import Unanswered
@@ -126,7 +126,7 @@ class Lane(asyncio.Protocol):
         is_full = not self._place.is_granted
         if is_full or not (self._wants_proxy or self._place.name(self._peer)):
             self._is_last = True
-            self.port.tracker.turn_away(transport, is_full=is_full)
+            self.port.tracker.turn_away(transport.abort, is_full=is_full)
         self.port.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -188,6 +188,11 @@ class Lane(asyncio.Protocol):
                 return
             start = end
 
+    def eof_received(self) -> bool:
+        """The client asks no more; it may still wait for what it asked. (TLS knows no half of an end.)"""
+        self._is_last = True
+        return bool(self._queue) and self._transport.get_extra_info("sslcontext") is None
+
     def retire(self) -> None:
         """Make the last answer that is still to be written the last of all; what is handed over says so by itself."""
         if self._queue and not (self._buffer or self._handover or self._queue[-1].answer):
@@ -222,7 +227,10 @@ class Lane(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
-        self._resume()
+        if not self._handover:
+            self._resume()
+        elif not self._queue:
+            self._hand_over()
 
     def release(self) -> None:
         """Write the answers that are due."""
@@ -293,7 +301,7 @@ class Lane(asyncio.Protocol):
         if (
             _SPACE in target
             or len(target) > MAX_TARGET_BYTES
-            or not (path in HOT_PATHS or tracker.state.catalog.alias(path[1:]) or is_pattern(path))
+            or not (path in HOT_PATHS or (path[:1] == "/" and (tracker.state.catalog.alias(path[1:]) or is_pattern(path))))
         ):
             return False
         client_ip, secure = self._client_ip, self._is_https
@@ -335,13 +343,13 @@ class Lane(asyncio.Protocol):
             self._hand_over()
 
     def _hand_over(self) -> None:
+        if self._is_write_paused:  # aiohttp does not know it, and stumbles when it is over: `resume_writing` goes on
+            return
         data, self._handover = self._handover, b""
         self._is_last = True
         self.port.connections.discard(self)
         cold = self.port.cold()
-        cold.place = self._place
-        if self.port.has_proxy:
-            cold.proxied_address = self._peer
+        cold.place, cold.peer, cold.is_https = self._place, self._peer, self._is_https
         self._break_cycles()
         self._transport.set_protocol(cold)
         cold.connection_made(self._transport)
@@ -384,8 +392,9 @@ class Lane(asyncio.Protocol):
         self._wants_proxy = False
         if address:
             self._peer = address
+            self._is_https = self._is_https or came_over_tls(data[:consumed])
             self._client_ip = client_address(address, None, ())
         if not self._place.name(self._peer):
             self._is_last = True
-            self.port.tracker.turn_away(self._transport, is_full=False)
+            self.port.tracker.turn_away(self._transport.abort, is_full=False)
         return data[consumed:]

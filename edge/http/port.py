@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
 from edge.http.deadlines import HEAD_S, sweep
+from edge.http.handshakes import Handshakes
 from edge.http.known_blocks import KnownBlocks
 from edge.http.lane import Lane, LanePort
 from edge.http.places import Places
@@ -70,15 +71,26 @@ class PublicPort:
     def __call__(self) -> Lane:
         return Lane(self._lane)
 
-    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
-        """Take the connections of a socket; a handshake, which is no connection yet, has a deadline too."""
-        loop = asyncio.get_running_loop()
-        if tls and self._lane.has_proxy:
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server | Handshakes:
+        """Take the connections of a socket; a handshake has a deadline too."""
+        loop, places, turn_away = asyncio.get_running_loop(), self._lane.places, self._lane.tracker.turn_away
+        if not tls:
+            return await loop.create_server(self, sock=sock, backlog=BACKLOG)
+        if self._lane.has_proxy:
             return await loop.create_server(
-                lambda: ProxiedTls(self, tls, self._handshakes), sock=sock, backlog=BACKLOG
+                lambda: ProxiedTls(self, tls, self._handshakes, places=places, turn_away=turn_away),
+                sock=sock,
+                backlog=BACKLOG,
             )
-        return await loop.create_server(
-            self, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
+        sock.listen(BACKLOG)
+        return Handshakes(
+            sock,
+            self,
+            tls,
+            places=places,
+            turn_away=turn_away,
+            patience_s=HANDSHAKE_S,
+            tasks=self._handshakes,
         )
 
     @property

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Callable
 
 from edge.http.deadlines import HEAD_S
+from edge.http.handshakes import TurnAway
+from edge.http.places import Place, Places
 from edge.http.proxy_protocol import HEADER_BYTES, read_proxy_header
 
 
@@ -19,11 +21,19 @@ class ProxiedTls(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, make: Callable[[], asyncio.Protocol], tls: ssl.SSLContext, tasks: set[asyncio.Task[None]]
+        self,
+        make: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext,
+        tasks: set[asyncio.Task[None]],
+        *,
+        places: Places,
+        turn_away: TurnAway,
     ) -> None:
         self._make = make
         self._tls = tls
         self._tasks = tasks
+        self._places = places
+        self._turn_away = turn_away
         self._header = bytearray(HEADER_BYTES)
         self._size = 0
 
@@ -31,9 +41,18 @@ class ProxiedTls(asyncio.BufferedProtocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.call_later(HEAD_S, transport.abort)
+        self._place: Place | None = Place(self._places)  # among all: whose it is, is still to be said
+        if not self._place.is_granted:
+            self._turn_away(transport.abort, is_full=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._place:
+            self._place.leave()
+            self._place = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Room for what is missing of the header."""
@@ -65,6 +84,8 @@ class ProxiedTls(asyncio.BufferedProtocol):
             )
         except OSError:  # no handshake, none in time, or the client went away: it has been closed
             return
+        finally:
+            self._leave()
         if transport is None or early.is_lost:
             return
         protocol = self._make()

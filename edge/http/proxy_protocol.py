@@ -9,6 +9,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 HEADER_BYTES = 16
 MAX_BYTES = HEADER_BYTES + 2048
 _LOCAL, _PROXY = 0x20, 0x21
+_TLS, _IS_TLS = 0x20, 0x01  # what the balancer says of its client's TLS, and the bit for that there was any
 _ADDRESS_BYTES = {1: (socket.AF_INET, 4, 12), 2: (socket.AF_INET6, 16, 36)}
 
 
@@ -33,3 +34,13 @@ def read_proxy_header(data: bytes) -> tuple[str, int] | None:
     if end - HEADER_BYTES < block_bytes:
         raise ValueError("a PROXY protocol header without room for its addresses")
     return socket.inet_ntop(kind, data[HEADER_BYTES : HEADER_BYTES + address_bytes]), end
+
+
+def came_over_tls(header: bytes) -> bool:
+    """Whether that header, which `read_proxy_header` took, says that the client spoke TLS to the balancer."""
+    place = HEADER_BYTES + _ADDRESS_BYTES.get(header[13] >> 4, (0, 0, len(header)))[2]
+    while place + 3 < len(header):
+        if header[place] == _TLS:
+            return bool(header[place + 3] & _IS_TLS)
+        place += 3 + int.from_bytes(header[place + 1 : place + 3], "big")
+    return False

@@ -95,7 +95,8 @@ class Routes:
     async def _track(self, raw: web.BaseRequest, path: str, params: dict[str, str]) -> Answer:
         # All its lines: a proxy may append its own below the one that the client made up.
         forwarded = ",".join(raw.headers.getall("X-Forwarded-For", ())) if self._trusted else None
-        peer = getattr(raw.protocol, "proxied_address", "") or raw.remote or ""
+        connection: _Connection = raw.protocol  # type: ignore[assignment]  # `ConnectionFactory` makes no others
+        peer = connection.peer
         handled = self._tracker.handle(
             Request(
                 raw.method,
@@ -103,7 +104,7 @@ class Routes:
                 params,
                 read_headers(raw.headers.items()),
                 client_address(peer, forwarded, self._trusted),
-                is_https(raw.secure, peer, raw.headers.get("X-Forwarded-Proto"), self._trusted),
+                is_https(connection.is_https, peer, raw.headers.get("X-Forwarded-Proto"), self._trusted),
                 self._tracker.turn_ms or self._tracker.begin_turn(),
             )
         )
@@ -169,8 +170,10 @@ def add_fields(
 class _Connection(RequestHandler):
     """aiohttp's connection, but a malformed request gets a short answer: nothing echoed, no traceback logged."""
 
-    proxied_address = ""
-    """Whose connection it is, where a balancer passed it on."""
+    peer = ""
+    """Whose connection it is, as a balancer in front of it says."""
+    is_https = False
+    """Whether the client speaks TLS, to us or to that balancer."""
     refuse: Callable[[Answer], Answer]
     """Counts a refusal."""
     place: Place | None = None
@@ -181,6 +184,14 @@ class _Connection(RequestHandler):
             self.place.leave()
             self.place = None
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client says no more: it gets its answer if that was a whole request. (TLS knows no half of an end.)"""
+        try:
+            self._parser.feed_eof()  # type: ignore[union-attr]
+        except HttpProcessingError:
+            return False
+        return self.ssl_context is None
 
     def handle_error(
         self,

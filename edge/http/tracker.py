@@ -51,10 +51,10 @@ class Tracker:
         # By Kind: click, impression, postback, pixel, other.
         self._durability = (durable_clicks, durable_clicks, durable_conversions, durable_conversions, PROCESS)
 
-    def turn_away(self, transport: asyncio.Transport, *, is_full: bool) -> None:
+    def turn_away(self, close: Callable[[], None], *, is_full: bool) -> None:
         """Close a connection that there is no place for, or none for its client, and count it."""
         self.state.counters.cells[_FULL if is_full else _CLIENT] += 1
-        transport.abort()
+        close()
 
     def refuse(self, answer: Answer) -> Answer:
         """`answer`, counted as one to a malformed request."""

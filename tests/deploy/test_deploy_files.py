@@ -1,5 +1,8 @@
 """The files of deploy/ as those would read them who use them: linted, validated, their settings ours."""
 
+import asyncio
+import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +14,8 @@ import yaml
 
 from edge.settings import load_settings
 from storage.postgres.embedded import socket_parents
+from tests.wire.port import serving
+from tests.wire.test_tls import server
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -60,6 +65,24 @@ def test_the_image_is_made_of_nothing_that_the_repository_does_not_send() -> Non
     """Whatever `make setup` and the start need is let through by .dockerignore."""
     kept = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")}
     assert kept >= {"Makefile", "README.md", "pyproject.toml", "requirements", "edge", "storage", "examples"}
+
+
+@pytest.mark.parametrize("has_proxy", [False, True])
+@pytest.mark.parametrize("has_tls", [False, True])
+async def test_the_images_check_asks_as_the_port_is_asked(tmp_path: Path, has_proxy: bool, has_tls: bool) -> None:
+    """A node that answers is healthy behind a balancer's header and with TLS too; one that is gone is not."""
+    environ = {"PATH": os.environ["PATH"], "EDGE_PROXY_PROTOCOL": "On" if has_proxy else "", "EDGE_TLS_CERT": "x" * has_tls}
+    dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    _, *arguments = json.loads(dockerfile.partition("HEALTHCHECK")[2].partition(" CMD ")[2].partition("\n")[0])
+
+    async def is_healthy(port: int) -> bool:
+        environ["EDGE_PORT"] = str(port)
+        asking = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environ, stderr=subprocess.DEVNULL)
+        return await asking.wait() == 0
+
+    async with serving(tmp_path, has_proxy=has_proxy, tls=server() if has_tls else None) as port:
+        assert await is_healthy(port.number)
+    assert not await is_healthy(port.number)
 
 
 def test_compose_is_valid_and_its_settings_are_ours() -> None:

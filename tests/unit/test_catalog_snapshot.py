@@ -12,6 +12,7 @@ import pytest
 from edge.catalog_follower import CatalogFollower, read_snapshot
 from edge.tracking.catalog import Catalog, CatalogBuilder, Stored
 from storage.snapshot_file import SnapshotDamaged, open_snapshot, read_revision, write_snapshot
+from tests.unit.test_published_state import without_descriptors
 
 ITEMS = [("partners", str(number), b'{"id":%d,"name":"P"}' % number) for number in range(1, 601)]
 
@@ -103,6 +104,21 @@ async def test_a_damaged_file_changes_nothing_and_is_told_once(path: Path) -> No
     write_snapshot(path, 4, ITEMS)
     assert await follower.load()
     assert (follower.catalog.revision, taken) == (4, [])
+
+
+async def test_a_catalog_that_could_not_be_read_for_a_moment_is_taken_later(path: Path) -> None:
+    """Without a descriptor for it the former stays, which is told once; the file needs no change to be tried again."""
+    write_snapshot(path, 3, ITEMS)
+    refused: list[Exception] = []
+    follower = follow(path, [], refused)
+    await follower.load()
+    write_snapshot(path, 4, ITEMS[:1])
+    with without_descriptors():
+        assert await follower.load()
+        assert await follower.load()
+    assert (follower.catalog.revision, len(refused)) == (3, 1)
+    assert await follower.load()
+    assert (follower.catalog.revision, len(refused)) == (4, 1)
 
 
 async def test_a_deleted_file_changes_nothing(path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.http.proxy_protocol import SIGNATURE, read_proxy_header
+from edge.http.proxy_protocol import SIGNATURE, came_over_tls, read_proxy_header
+
+SSL = b"\x20\x00\x05\x01\x00\x00\x00\x00"
 
 
 def proxied(address: str, *, command: int = 0x21, extra: bytes = b"") -> bytes:
@@ -24,6 +26,24 @@ def test_a_balancers_header_says_whose_connection_it_is(address: str, extra: byt
     header = proxied(address, extra=extra)
     assert read_proxy_header(header + b"GET /") == (address, len(header))
     assert [read_proxy_header(header[:cut]) for cut in range(len(header))] == [None] * len(header)
+
+
+@pytest.mark.parametrize("address", ["203.0.113.9", "2001:db8::1"])
+@pytest.mark.parametrize(
+    ("extra", "is_tls"),
+    [
+        (b"", False),
+        (SSL, True),
+        (b"\x04\x00\x03abc" + SSL + b"\x03\x00\x04abcd", True),
+        (b"\x20\x00\x05\x00\x00\x00\x00\x00", False),
+        (b"\x20\x00\x00", False),
+        (b"\x04\x00\x08" + SSL, False),
+        (b"\x04\xff\xff\x20", False),
+    ],
+)
+def test_a_balancer_says_whether_its_client_spoke_tls(address: str, extra: bytes, is_tls: bool) -> None:
+    """Wherever among what else it says; where it says nothing, or what is cut off, there was none."""
+    assert came_over_tls(proxied(address, extra=extra)) == is_tls
 
 
 def test_a_balancers_own_connection_has_no_other_address() -> None:

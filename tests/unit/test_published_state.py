@@ -1,6 +1,9 @@
 """The published state: the file and who follows it. P1 and P2 are `storage.state_file`'s."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,17 @@ STATE = PublishedState([(17, 0, 1_800_000_000_000), (17, 2, 253_370_764_800_000)
 def path(tmp_path: Path) -> Path:
     """Where the state is."""
     return tmp_path / "published.state"
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Nothing can be opened meanwhile."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 class Followed:
@@ -88,3 +102,12 @@ def test_a_damaged_or_missing_file_changes_nothing_and_is_reported_once(path: Pa
     write_state(path, STATE)
     assert followed.look(3) == (2, 2)
     assert [type(one) for one in followed.refused] == [StateDamaged, FileNotFoundError]
+
+
+def test_a_state_that_could_not_be_read_for_a_moment_is_taken_later(path: Path) -> None:
+    """Without a descriptor for it the former stays, which is told once; the file needs no change to be tried again."""
+    followed = Followed(path)
+    write_state(path, STATE)
+    with without_descriptors():
+        assert followed.look(3) == (0, 1)
+    assert followed.look(3) == (1, 1)

@@ -129,6 +129,7 @@ LINES = [
     b"HEAD /aff_c?offer_id=17 HTTP/1.1",
     b"GETX /aff_c?offer_id=17 HTTP/1.1",
     b"GET aff_c?offer_id=17 HTTP/1.1",
+    *(b"GET %cSL2 HTTP/1.1" % code for code in b"/x*\x01?#%"),
     b"GET /aff_c?" + b"x" * 8200 + b" HTTP/1.1",
     b" GET /aff_c?offer_id=17 HTTP/1.1",
     # Behind the last parameter that is kept.

@@ -1,13 +1,15 @@
 """How connections of the public port end: at a worker's end, and before they have begun."""
 
 import asyncio
+import socket
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from edge.http import port as public_port
-from tests.wire.port import Port, serving
+from tests.node import eventually
+from tests.wire.port import Port, logged, serving
 from tests.wire.test_clicks import GatedDisk
 from tests.wire.test_tls import server
 
@@ -32,6 +34,49 @@ async def test_what_is_handed_over_is_answered_before_the_end(tmp_path: Path) ->
             await retiring
 
 
+@pytest.mark.both_loops
+async def test_what_is_handed_over_waits_until_its_peer_reads(tmp_path: Path) -> None:
+    """N3, N4: aiohttp is told of no pause that it knows nothing about; until then the lane's deadline holds."""
+    disk = GatedDisk()
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client, logged() as lines:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        async with serving(tmp_path, disk=disk) as port:
+            click_id = await port.click()
+            lanes = port.public._lane.connections
+            lanes.clear()
+            disk.gate.clear()
+            await loop.sock_connect(client, ("127.0.0.1", port.number))
+            await loop.sock_sendall(client, f"GET /aff_lsr?transaction_id={click_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+            async def is_asked() -> bool:
+                return any(one._queue for one in lanes)
+
+            await eventually(is_asked, 5)
+            [lane] = lanes
+            lane._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            long = f"GET /aff_c?offer_id=17&aff_id=2&aff_sub={'x' * 8000} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            await loop.sock_sendall(client, long * 20 + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+
+            async def is_handed_over() -> bool:
+                return bool(lane._handover)
+
+            await eventually(is_handed_over, 5)
+            disk.gate.set()
+
+            async def is_held_up() -> bool:
+                return lane._is_write_paused and not lane._queue
+
+            await eventually(is_held_up, 5)
+            assert lane in lanes
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
+            said = b""
+            while part := await loop.sock_recv(client, 65_536):
+                said += part
+    assert (said.count(b"HTTP/1.1 "), said.endswith(b"\r\nok\n"), lines) == (22, True, [])
+
+
 async def test_what_comes_behind_the_last_request_is_not_kept(tmp_path: Path) -> None:
     """While its answer waits for a slow disk, a client that goes on talking fills no memory."""
     disk = GatedDisk()
@@ -50,6 +95,33 @@ async def test_what_comes_behind_the_last_request_is_not_kept(tmp_path: Path) ->
             tracemalloc.stop()
             disk.gate.set()
         assert (await reader.readuntil(b"success=true;")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("is_lane_on", [True, False])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_who_says_that_he_asks_no_more_is_answered(tmp_path: Path, is_lane_on: bool, method: str) -> None:
+    """A postback that was recorded must not look like one that failed: it would be sent again. Half a body is no request."""
+    async with serving(tmp_path, is_lane_on=is_lane_on) as port:
+        fields = f"transaction_id={await port.click()}"
+        target, body = ("/aff_lsr", fields) if method == "POST" else (f"/aff_lsr?{fields}", "")
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        assert (await said_before_the_end(port, head + body)).endswith("success=true;")
+        if body:
+            assert await said_before_the_end(port, head + body[:-1]) == ""
+        assert len(port.events()) == 2
+
+
+async def said_before_the_end(port: Port, request: str) -> str:
+    """All that comes back to a client that ends its half of the connection right behind the request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
+    try:
+        writer.write(request.encode())
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            return (await reader.read()).decode()
+    finally:
         writer.close()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.journal.events import Click, Conversion
-from tests.unit.test_proxy_protocol import proxied
+from tests.unit.test_proxy_protocol import SSL, proxied
 from tests.wire.port import Port, logged, serving, session_of
 from tests.wire.test_tls import client, server
 
@@ -68,6 +68,17 @@ async def test_a_client_s_handshake_follows_the_balancers_header(tmp_path: Path,
         assert answer.startswith(b"HTTP/1.1 302 ")
         assert b"SameSite=None; Secure" in answer
         assert session_of(port.last(Click)).ip == address
+
+
+@pytest.mark.parametrize("is_lane_on", [True, False])
+@pytest.mark.parametrize("extra", [SSL, b""])
+async def test_a_click_over_tls_to_the_balancer_is_one_over_https(tmp_path: Path, extra: bytes, is_lane_on: bool) -> None:
+    """Its cookie is one that browsers send from advertisers' pages, too."""
+    async with serving(tmp_path, has_proxy=True, is_lane_on=is_lane_on) as port, port.wire() as wire:
+        wire.send(proxied("203.0.113.9", extra=extra))
+        wire.get("/aff_c?offer_id=17&aff_id=2")
+        assert (await wire.reply()).get("set-cookie").endswith("; SameSite=None; Secure") == bool(extra)
+        assert session_of(port.last(Click)).ip == "203.0.113.9"
 
 
 async def test_a_postback_over_tls_has_its_senders_address(tmp_path: Path) -> None:

@@ -221,3 +221,12 @@ async def test_another_postgresql_serves_as_well(make_node: Callable[..., Node],
     async with aiohttp.ClientSession() as session:
         await click(session, node)
     assert await node.stop() == 0
+
+
+@pytest.mark.faults
+async def test_what_cannot_be_printed_stops_no_node(make_node: Callable[..., Node], database: str) -> None:
+    """Behind stdout is a full disk, or a pipe that nobody reads any more: only the welcome is lost."""
+    node = make_node(EDGE_DATABASE_URL=database, **EXTERNAL)
+    node.stdout = Path("/dev/full")
+    await node.start()
+    assert await node.stop() == 0

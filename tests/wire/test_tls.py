@@ -15,6 +15,7 @@ from edge.processes import ChildOrders
 from edge.settings import Settings
 from edge.worker import Worker
 from storage.snapshot_file import write_snapshot
+from tests.node import eventually
 from tests.wire.port import Port, logged, serving
 
 FILES = Path(__file__).parent / "tls"  # a key of the tests' own, good for nothing else
@@ -44,6 +45,11 @@ async def clicked_over(port: Port, context: ssl.SSLContext) -> int:
         return (await wire.reply()).status
 
 
+async def are_left(port: Port, count: int) -> bool:
+    """Whether the port has so many connections."""
+    return port.public.connection_count == count
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_tls_1_2_and_1_3_are_spoken(tmp_path: Path, version: ssl.TLSVersion) -> None:
     """What every browser of the last ten years has."""
@@ -67,6 +73,37 @@ async def test_nothing_older_or_weaker_is(tmp_path: Path, version: ssl.TLSVersio
         with logged() as lines, pytest.raises((ssl.SSLError, ConnectionError)):
             await clicked_over(port, client(version, ciphers))
         assert (port.events(), lines) == ([], [])
+
+
+@pytest.mark.both_loops
+async def test_a_handshake_has_its_clients_place(tmp_path: Path) -> None:
+    """Who only connects takes no more connections than who asks for something; each is given back, and counted once."""
+    async with serving(tmp_path, tls=server(), client_connections=2) as port:
+        context = client(ssl.TLSVersion.TLSv1_3)
+        async with port.wire():
+            assert await clicked_over(port, context) == 302
+            await eventually(lambda: are_left(port, 1), 5)
+            async with port.wire(), port.wire() as refused:
+                assert await refused.is_closed()
+                assert port.count("edge_connections_refused_total", "client") == 1
+        await eventually(lambda: are_left(port, 0), 5)
+        async with port.wire(tls=context) as first, port.wire(tls=context) as second:
+            for wire in (first, second):
+                wire.get("/aff_c?offer_id=17&aff_id=2")
+                assert (await wire.reply()).status == 302
+            assert port.public.connection_count == 2
+        await eventually(lambda: are_left(port, 0), 5)
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("has_proxy", [False, True])
+async def test_handshakes_are_connections_of_the_port(tmp_path: Path, has_proxy: bool) -> None:
+    """All together have so many, so that the process keeps descriptors for its journal."""
+    async with serving(tmp_path, tls=server(), max_connections=2, has_proxy=has_proxy) as port:
+        async with port.wire(), port.wire(), port.wire() as refused:
+            assert await refused.is_closed()
+            assert port.count("edge_connections_refused_total", "full") == 1
+        await eventually(lambda: are_left(port, 0), 5)
 
 
 async def test_plain_http_on_the_port_of_tls_gets_nothing(tmp_path: Path) -> None:
