@@ -179,11 +179,14 @@ class Resolver:
         held, verdict = turn.ledger.find(one), one.verdict
         if held is None or verdict.ask is None or verdict.pricing is None:
             return False
-        ask, pricing = verdict.ask, verdict.pricing
+        ask = verdict.ask
+        pricing: Pricing | None = verdict.pricing
         hour = booking_hour(held, turn.ledger.closed, turn.now)
-        if not _is_same_place(one, held):
-            pricing = self._pricing_of(held, one, pricing)
-            if not _is_same_order(ask, held):  # the same unique id elsewhere: only the status may follow
+        is_same_money = held.currency == verdict.currency
+        if not _is_same_place(one, held) or not is_same_money:
+            pricing = self._pricing_of(held, one, verdict.pricing)
+            # The same unique id elsewhere, or the offer has another currency by now: only the status may follow.
+            if not is_same_money or not _is_same_order(ask, held):
                 ask = msgspec.structs.replace(ask, mode="")
         try:
             after = answer(state_of(held), ask, pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
@@ -206,11 +209,14 @@ class Resolver:
         turn.caps.change(held, changed)
         return True
 
-    def _pricing_of(self, held: Held, one: Decided, sent: Pricing) -> Pricing:
-        """What was sent at the terms of the conversion that it is about, which is another partner's, goal's or offer's."""
+    def _pricing_of(self, held: Held, one: Decided, sent: Pricing) -> Pricing | None:
+        """What was sent at the terms of the conversion that it is about, which is another partner's, goal's or offer's.
+
+        None: its offer is gone, or has another currency by now.
+        """
         offer = self._history.at(revision_of(one)).offer(held.offer_id)
-        if offer is None:
-            return Pricing(sent.terms)
+        if offer is None or offer.currency != held.currency:
+            return None
         terms = offer.terms(held.goal_id, held.aff_id)
         if offer.currency != one.verdict.currency:
             return Pricing(terms)

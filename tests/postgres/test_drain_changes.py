@@ -330,6 +330,27 @@ async def test_two_drains_add_up_without_a_deadlock(bench: Bench) -> None:
     assert len(await causes(bench)) == 200
 
 
+async def test_amounts_in_an_offers_new_currency_change_no_sale_in_its_old_one(bench: Bench) -> None:
+    """5,000 yen are not 5,000 dollars: the status follows, the money stays; a mere update is a duplicate."""
+    in_yen = OFFERS.replace(SHARES, SHARES.replace('payout = "1"', 'payout = "200"\ncurrency = "JPY"'))
+    scribe = bench.scribe(revision=await bench.apply(OFFERS))
+    updated, increased, lead = (scribe.click(offer_id=number) for number in (UPDATE, INCREMENT, NEW))
+    sales = [scribe.convert(click_id, amount="10") for click_id in (updated, increased)]
+    pending = scribe.convert(lead, amount="10", status="pending")
+    await bench.drain()
+    scribe.revision = await bench.apply(in_yen)
+    later = [scribe.convert(click_id, amount="5000") for click_id in (updated, increased)]
+    told = scribe.convert(lead, amount="5000", status="approved")
+    await bench.drain()
+    assert await shown(bench, *sales, pending, told) == [("approved", "", 10, 2, 2)] * 3 + [None]
+    assert await shown(bench, *later) == [("rejected", "duplicate", 5000, 0, 0)] * 2
+    assert await bench.rows("SELECT currency, sum(payout) FROM stats_hourly WHERE conversions > 0 GROUP BY 1") == [("USD", 6)]
+    for click_id in (updated, increased, lead):
+        scribe.convert(click_id, status="reversed")
+    await bench.drain()
+    assert {row[0] for row in await shown(bench, *sales, pending) if row} == {"reversed"}
+
+
 def test_what_is_written_back_stands_together() -> None:
     """`update_conversions` writes the columns from status to tier, in that order."""
     names = Held._fields
