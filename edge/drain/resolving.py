@@ -6,7 +6,7 @@ is kept here until all of it is written: a batch that is rolled back leaves noth
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,9 +18,10 @@ from edge.drain.caps import CapBench, CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import Why, book_change, booking_hour, state_of
 from edge.drain.claims import Keys
-from edge.drain.rows import hour_of
+from edge.drain.rows import hour_of, moment
 from edge.drain.settle import Decided, Settled, Settler, revision_of
 from edge.drain.tiers import TierCounts
+from edge.tracking.caps import EVER
 from edge.tracking.catalog import OfferView
 from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
@@ -34,6 +35,8 @@ from storage.postgres.months import ClosedMonth, closed_months
 from storage.postgres.stats import Deltas
 
 Place = tuple[UUID | None, int]
+CLOCKS_DIFFER = timedelta(seconds=1)
+"""Of two machines, at most: what one received may seem to be a little later than what another received after it."""
 
 
 class Ledger:
@@ -52,7 +55,7 @@ class Ledger:
         if not asking:
             return
         self._is_asked = True
-        searching = {sought for one in asking if one.verdict.ask and _is_search(one) for sought in _sought(one.verdict.ask)}
+        searching = {sought for one in asking if _is_search(one) for sought in _sought(one)}
         self._stored = await find_latest(conn, list(searching), LATER["rejected"]) if searching else {}
         wanted = {id_ for one in asking for id_ in self._wanted(one, keys)}
         # Those of this batch are not stored yet, or as what they no longer are.
@@ -79,19 +82,18 @@ class Ledger:
 
     def find(self, one: Decided) -> Held | None:
         """The conversion that `one` asks something of; None: there is none, or it is another advertiser's."""
-        ask = one.verdict.ask
-        if ask is None:
+        if one.verdict.ask is None:
             return None
         held = self.held.get(one.holder) if one.holder else None
         if one.holder is None and _is_search(one):
-            held = next(filter(None, map(self._latest, _sought(ask))), None)
-        return held if held and held.advertiser_id == one.advertiser_id else None
+            held = next(filter(None, map(self._latest, _sought(one))), None)
+        is_meant = held and held.advertiser_id == one.advertiser_id and held.received_at <= _received_by(one)
+        return held if is_meant else None
 
     def _wanted(self, one: Decided, keys: Keys) -> list[UUID]:
         if not _is_search(one):
             return [*keys.stored_holders(one)]
-        wanted = _sought(one.verdict.ask) if one.verdict.ask else ()
-        return [self._stored[sought] for sought in wanted if sought in self._stored]
+        return [self._stored[sought] for sought in _sought(one) if sought in self._stored]
 
     def _latest(self, sought: Sought) -> Held | None:
         """As `find_latest` has it, of the batch's own and of what is stored."""
@@ -276,13 +278,23 @@ def _is_search(one: Decided) -> bool:
 
 def _is_meant(found: Held, sought: Sought) -> bool:
     is_named = not sought.event_id or found.event_id == sought.event_id
-    return is_named and (found.status == "pending" or not sought.only_pending)
+    is_open = found.status == "pending" or not sought.only_pending
+    return is_named and is_open and found.received_at <= sought.received_by
 
 
-def _sought(ask: Ask) -> list[Sought]:
+def _sought(one: Decided) -> list[Sought]:
     """By the click that was named, else by the one that is credited."""
-    clicks = dict.fromkeys(one for one in (ask.named_id, ask.click_id) if one)
-    return [Sought(UUID(bytes=one), ask.goal_id, ask.event_id, ask.only_pending) for one in clicks]
+    ask = one.verdict.ask
+    if ask is None:
+        return []
+    clicks, received_by = dict.fromkeys(id_ for id_ in (ask.named_id, ask.click_id) if id_), _received_by(one)
+    return [Sought(UUID(bytes=id_), ask.goal_id, ask.event_id, ask.only_pending, received_by) for id_ in clicks]
+
+
+def _received_by(one: Decided) -> datetime:
+    """What came later is not taken back, though its journal was stored first: the advertiser did not know of it."""
+    takes_back = one.verdict.ask and one.verdict.ask.said in ("rejected", "reversed")
+    return moment(one.received.event.received_ms) + CLOCKS_DIFFER if takes_back else EVER
 
 
 def _place(ask: Ask) -> Place:

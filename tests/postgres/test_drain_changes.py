@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from storage.postgres.changes import Held
-from tests.postgres.drains import CATALOG, Bench, Scribe, Station
+from tests.postgres.drains import CATALOG, Bench, Scribe, Station, now_ms
 from tests.recount import differences
 
 SHARES = 'payout_type = "cpa_both"\npayout = "1"\npayout_percent = "10"\nrevenue_type = "cpa_percentage"\nrevenue_percent = "20"'
@@ -176,6 +176,31 @@ async def test_the_same_word_twice_changes_nothing_more(bench: Bench, scribe: Sc
         ("approved", "", 0, 5, 7.5),
     ]
     assert await bench.value("SELECT max(status_code) FROM conversions WHERE status = 'rejected'") == 212
+
+
+@BATCHES
+@pytest.mark.parametrize("offer_id", [NEW, UPDATE, EVENTS])
+async def test_a_word_of_yesterday_takes_back_no_sale_of_today(bench: Bench, batch_rows: int, offer_id: int) -> None:
+    """The journal with the sales was stored first: of two sales the word means the one that was there when it was sent."""
+    revision = await bench.apply(OFFERS)
+    scribe, other = bench.scribe(worker=0, revision=revision), bench.scribe(worker=1, revision=revision)
+    moments = [now_ms() - minutes * 60_000 for minutes in (50, 40, 30, 20)]
+    click_id, retried = (scribe.click(offer_id=offer_id, ms=moments[0]) for _ in range(2))
+    first = scribe.convert(click_id, ms=moments[1], adv_unique1="a")
+    later = scribe.convert(click_id, ms=moments[3], adv_unique1="b" if offer_id == EVENTS else "a")
+    good = scribe.convert(retried, ms=moments[3], amount="10")
+    back = other.convert(click_id, ms=moments[2], status="reversed")
+    failed = other.convert(retried, ms=moments[2], status="rejected")
+    await bench.drain(slot=0, drains=2, batch_rows=batch_rows)
+    await bench.drain(slot=1, drains=2, batch_rows=batch_rows)
+    statuses = [row[:2] if row else None for row in await shown(bench, first, later, back, good, failed)]
+    assert statuses == [
+        ("reversed", "advertiser"),
+        None if offer_id == UPDATE else ("approved", ""),
+        None,
+        ("approved", ""),
+        ("rejected", "advertiser"),
+    ]
 
 
 @BATCHES
