@@ -18,6 +18,7 @@ from edge.drain.caps import CapBench, CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import Why, book_change, booking_hour, state_of
 from edge.drain.claims import Keys
+from edge.drain.matching import FOR_EVER_MS
 from edge.drain.rows import hour_of, moment
 from edge.drain.settle import Decided, Settled, Settler, revision_of
 from edge.drain.tiers import TierCounts
@@ -115,6 +116,8 @@ class Turn(NamedTuple):
     caps: CapBench
     now: datetime
     settled: Settled
+    through_ms: int = FOR_EVER_MS
+    """Through which millisecond the other journals are stored: what is taken back may still be in one."""
 
 
 class Resolver:
@@ -135,13 +138,14 @@ class Resolver:
         touches: Deltas,
         now: datetime,
         settled: Settled,
+        through_ms: int = FOR_EVER_MS,
     ) -> list[Decided]:
         """Book every conversion, as one of its own or as a change; those of their own."""
         counts = TierCounts(self._zone)
         self._need(counts, tried, keys, ledger, now)
         await counts.lock(conn)
         caps = await self._caps.open(conn, tried, ledger.held.values(), touches, now)
-        turn = Turn(keys, ledger, counts, caps, now, settled)
+        turn = Turn(keys, ledger, counts, caps, now, settled, through_ms)
         booked = [made for one in tried if (made := self.settle_one(one, turn))]
         settled.postbacks.extend(outbox_of(self._history, booked))
         await counts.write(conn)
@@ -150,7 +154,7 @@ class Resolver:
         return booked
 
     def settle_one(self, tried: Decided, turn: "Turn") -> Decided | None:
-        """In its turn; None: it is a change of another and has no row."""
+        """In its turn; None: it is a change of another and has no row, or waits for what it changes."""
         one = turn.keys.judge(tried)
         if self._change(one, turn):
             turn.keys.take_signature(tried)
@@ -158,6 +162,9 @@ class Resolver:
                 return None
             # It has a row of its own already, which cannot earn as well.
             return self._book(one._replace(verdict=one.verdict.as_duplicate()), turn)
+        is_alone = takes_back(one) and turn.ledger.find(one) is None
+        if is_alone and self._settler.wait(one, turn.through_ms, turn.now, turn.settled):
+            return None
         booked = self._book(one, turn)
         turn.keys.take(tried, booked.verdict.status)
         if booked.verdict.reason == "duplicate":
@@ -293,8 +300,12 @@ def _sought(one: Decided) -> list[Sought]:
 
 def _received_by(one: Decided) -> datetime:
     """What came later is not taken back, though its journal was stored first: the advertiser did not know of it."""
-    takes_back = one.verdict.ask and one.verdict.ask.said in ("rejected", "reversed")
-    return moment(one.received.event.received_ms) + CLOCKS_DIFFER if takes_back else EVER
+    return moment(one.received.event.received_ms) + CLOCKS_DIFFER if takes_back(one) else EVER
+
+
+def takes_back(one: Decided) -> bool:
+    """Whether it is the advertiser's word that an earlier conversion is rejected or reversed."""
+    return one.verdict.ask is not None and one.verdict.ask.said in ("rejected", "reversed")
 
 
 def _place(ask: Ask) -> Place:
