@@ -25,6 +25,7 @@ from edge.drain.tiers import TierCounts
 from edge.tracking.caps import EVER
 from edge.tracking.catalog import OfferView
 from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
+from edge.tracking.click_id import ms_of
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
 from edge.tracking.status_codes import LATER
 from edge.tracking.tombstones import nameless_event
@@ -197,6 +198,9 @@ class Resolver:
             # The same unique id elsewhere, or the offer has another currency by now: only the status may follow.
             if not is_same_money or not _is_same_order(ask, held):
                 ask = msgspec.structs.replace(ask, mode="")
+        if ask.mode == "update" and _received_at(one) + CLOCKS_DIFFER < held.received_at:
+            # Its journal was stored later: what it would overwrite is the later word.
+            ask = msgspec.structs.replace(ask, mode="")
         try:
             after = answer(state_of(held), ask, pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
         except ChangeRefused:
@@ -300,7 +304,13 @@ def _sought(one: Decided) -> list[Sought]:
 
 def _received_by(one: Decided) -> datetime:
     """What came later is not taken back, though its journal was stored first: the advertiser did not know of it."""
-    return moment(one.received.event.received_ms) + CLOCKS_DIFFER if takes_back(one) else EVER
+    return _received_at(one) + CLOCKS_DIFFER if takes_back(one) else EVER
+
+
+def _received_at(one: Decided) -> datetime:
+    """By its id too, whose millisecond only grows: a clock that was set back does not put it before its worker's others."""
+    event = one.received.event
+    return moment(max(event.received_ms, ms_of(event.conversion_id)))
 
 
 def takes_back(one: Decided) -> bool:

@@ -207,6 +207,22 @@ async def test_a_word_of_yesterday_takes_back_no_sale_of_today(bench: Bench, bat
     ]
 
 
+@BATCHES
+async def test_a_sale_overwrites_no_later_update_of_itself(bench: Bench, batch_rows: int) -> None:
+    """The journal with the corrected amount was stored first; what comes after the correction still corrects it."""
+    revision = await bench.apply(OFFERS)
+    scribe, other = bench.scribe(worker=0, revision=revision), bench.scribe(worker=1, revision=revision)
+    click_id = scribe.click(offer_id=UPDATE, ms=now_ms() - 60_000)
+    corrected = scribe.convert(click_id, ms=now_ms() - 20_000, amount="30")
+    sale = other.convert(click_id, ms=now_ms() - 40_000, amount="10")
+    await bench.drain(slot=0, drains=2, batch_rows=batch_rows)
+    await bench.drain(slot=1, drains=2, batch_rows=batch_rows)
+    assert await shown(bench, corrected, sale) == [("approved", "", 30, 4, 6), ("rejected", "duplicate", 10, 0, 0)]
+    once_more = other.convert(click_id, amount="20")
+    await bench.drain(slot=1, drains=2, batch_rows=batch_rows)
+    assert await shown(bench, corrected, once_more) == [("approved", "", 20, 3, 4), None]
+
+
 class Overtaken:
     """A sale in worker 1's journal, which is behind, and a word on it in worker 0's; one drain for each."""
 
