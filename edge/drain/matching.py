@@ -23,11 +23,12 @@ from storage.postgres.connection import Connection
 from storage.postgres.conversions import Recalled, WaitingRow
 from storage.postgres.copy import Uuid
 from storage.postgres.external_ids import find_external_ids
-from storage.postgres.positions import all_vouched_through, vouched_through
+from storage.postgres.positions import all_vouched_through, others_vouched_through, vouched_through
 from storage.postgres.sessions import find_sessions
 
 ANY_WORKER = -1
 """Where others name the worker that minted an id, this waits for all of them."""
+FOR_EVER_MS = 1 << 62
 
 
 class SessionsAtHand(Protocol):
@@ -133,6 +134,30 @@ class Matcher:
             decided_at,
             event.transaction_id if event.is_external and not one.is_erased else None,
         )
+
+    def word_row(self, one: Received, touched: Touched | None) -> WaitingRow:
+        """What takes back a conversion that nobody has stored yet, kept until the other journals are stored that far."""
+        row, touch_id = self.waiting_row(one, None), touched.session.click_id if touched else b""
+        return row._replace(
+            click_id=row.click_id or (Uuid(touch_id) if touch_id else None),
+            node_id=ANY_WORKER,
+            worker_id=ANY_WORKER,
+            id_ms=one.event.received_ms,
+            external_id=None,
+        )
+
+    async def words_through(self, conn: Connection, words: Sequence[Received]) -> int:
+        """Through which millisecond all is stored that may have come before these words, but for what is in their journal."""
+        journals = {one.journal_id for one in words}
+        if not journals:
+            return FOR_EVER_MS
+        through_ms = await others_vouched_through(conn, journals.pop() if len(journals) == 1 else None)
+        return FOR_EVER_MS if through_ms is None else through_ms
+
+    def may_be_early(self, one: Received, through_ms: int, now: datetime) -> bool:
+        """Whether what it takes back may still be in a journal that is behind."""
+        received_ms = one.event.received_ms
+        return not one.was_decided and received_ms > through_ms and now < moment(received_ms) + self._wait
 
     async def _find_named(
         self, conn: Connection, events: Sequence[Conversion], at_hand: SessionsAtHand

@@ -92,6 +92,7 @@ async def rehearse(
 async def _settle(conn: Connection, settings: Settings, event: Conversion, asked: Rehearsed) -> Rehearsed:
     history = CatalogHistory()
     settlement = Settlement(RowMaker(Enricher.of(settings), settings), settings, history)
+    settlement.waits_for_others = False
     transaction = conn.transaction()
     await transaction.start()
     try:

@@ -6,7 +6,7 @@ is kept here until all of it is written: a batch that is rolled back leaves noth
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,11 +18,14 @@ from edge.drain.caps import CapBench, CapJudge
 from edge.drain.catalogs import CatalogHistory
 from edge.drain.changing import Why, book_change, booking_hour, state_of
 from edge.drain.claims import Keys
-from edge.drain.rows import hour_of
+from edge.drain.matching import FOR_EVER_MS
+from edge.drain.rows import hour_of, moment
 from edge.drain.settle import Decided, Settled, Settler, revision_of
 from edge.drain.tiers import TierCounts
+from edge.tracking.caps import EVER
 from edge.tracking.catalog import OfferView
 from edge.tracking.changes import ADVERTISER, ChangeRefused, answer
+from edge.tracking.click_id import ms_of
 from edge.tracking.payouts import MONEY_LIMIT, ZERO
 from edge.tracking.status_codes import LATER
 from edge.tracking.tombstones import nameless_event
@@ -34,6 +37,8 @@ from storage.postgres.months import ClosedMonth, closed_months
 from storage.postgres.stats import Deltas
 
 Place = tuple[UUID | None, int]
+CLOCKS_DIFFER = timedelta(seconds=1)
+"""Of two machines, at most: what one received may seem to be a little later than what another received after it."""
 
 
 class Ledger:
@@ -52,7 +57,7 @@ class Ledger:
         if not asking:
             return
         self._is_asked = True
-        searching = {sought for one in asking if one.verdict.ask and _is_search(one) for sought in _sought(one.verdict.ask)}
+        searching = {sought for one in asking if _is_search(one) for sought in _sought(one)}
         self._stored = await find_latest(conn, list(searching), LATER["rejected"]) if searching else {}
         wanted = {id_ for one in asking for id_ in self._wanted(one, keys)}
         # Those of this batch are not stored yet, or as what they no longer are.
@@ -79,19 +84,18 @@ class Ledger:
 
     def find(self, one: Decided) -> Held | None:
         """The conversion that `one` asks something of; None: there is none, or it is another advertiser's."""
-        ask = one.verdict.ask
-        if ask is None:
+        if one.verdict.ask is None:
             return None
         held = self.held.get(one.holder) if one.holder else None
         if one.holder is None and _is_search(one):
-            held = next(filter(None, map(self._latest, _sought(ask))), None)
-        return held if held and held.advertiser_id == one.advertiser_id else None
+            held = next(filter(None, map(self._latest, _sought(one))), None)
+        is_meant = held and held.advertiser_id == one.advertiser_id and held.received_at <= _received_by(one)
+        return held if is_meant else None
 
     def _wanted(self, one: Decided, keys: Keys) -> list[UUID]:
         if not _is_search(one):
             return [*keys.stored_holders(one)]
-        wanted = _sought(one.verdict.ask) if one.verdict.ask else ()
-        return [self._stored[sought] for sought in wanted if sought in self._stored]
+        return [self._stored[sought] for sought in _sought(one) if sought in self._stored]
 
     def _latest(self, sought: Sought) -> Held | None:
         """As `find_latest` has it, of the batch's own and of what is stored."""
@@ -113,6 +117,8 @@ class Turn(NamedTuple):
     caps: CapBench
     now: datetime
     settled: Settled
+    through_ms: int = FOR_EVER_MS
+    """Through which millisecond the other journals are stored: what is taken back may still be in one."""
 
 
 class Resolver:
@@ -133,13 +139,14 @@ class Resolver:
         touches: Deltas,
         now: datetime,
         settled: Settled,
+        through_ms: int = FOR_EVER_MS,
     ) -> list[Decided]:
         """Book every conversion, as one of its own or as a change; those of their own."""
         counts = TierCounts(self._zone)
         self._need(counts, tried, keys, ledger, now)
         await counts.lock(conn)
         caps = await self._caps.open(conn, tried, ledger.held.values(), touches, now)
-        turn = Turn(keys, ledger, counts, caps, now, settled)
+        turn = Turn(keys, ledger, counts, caps, now, settled, through_ms)
         booked = [made for one in tried if (made := self.settle_one(one, turn))]
         settled.postbacks.extend(outbox_of(self._history, booked))
         await counts.write(conn)
@@ -148,7 +155,7 @@ class Resolver:
         return booked
 
     def settle_one(self, tried: Decided, turn: "Turn") -> Decided | None:
-        """In its turn; None: it is a change of another and has no row."""
+        """In its turn; None: it is a change of another and has no row, or waits for what it changes."""
         one = turn.keys.judge(tried)
         if self._change(one, turn):
             turn.keys.take_signature(tried)
@@ -156,6 +163,9 @@ class Resolver:
                 return None
             # It has a row of its own already, which cannot earn as well.
             return self._book(one._replace(verdict=one.verdict.as_duplicate()), turn)
+        is_alone = takes_back(one) and turn.ledger.find(one) is None
+        if is_alone and self._settler.wait(one, turn.through_ms, turn.now, turn.settled):
+            return None
         booked = self._book(one, turn)
         turn.keys.take(tried, booked.verdict.status)
         if booked.verdict.reason == "duplicate":
@@ -179,12 +189,18 @@ class Resolver:
         held, verdict = turn.ledger.find(one), one.verdict
         if held is None or verdict.ask is None or verdict.pricing is None:
             return False
-        ask, pricing = verdict.ask, verdict.pricing
+        ask = verdict.ask
+        pricing: Pricing | None = verdict.pricing
         hour = booking_hour(held, turn.ledger.closed, turn.now)
-        if not _is_same_place(one, held):
-            pricing = self._pricing_of(held, one, pricing)
-            if not _is_same_order(ask, held):  # the same unique id elsewhere: only the status may follow
+        is_same_money = held.currency == verdict.currency
+        if not _is_same_place(one, held) or not is_same_money:
+            pricing = self._pricing_of(held, one, verdict.pricing)
+            # The same unique id elsewhere, or the offer has another currency by now: only the status may follow.
+            if not is_same_money or not _is_same_order(ask, held):
                 ask = msgspec.structs.replace(ask, mode="")
+        if ask.mode == "update" and _received_at(one) + CLOCKS_DIFFER < held.received_at:
+            # Its journal was stored later: what it would overwrite is the later word.
+            ask = msgspec.structs.replace(ask, mode="")
         try:
             after = answer(state_of(held), ask, pricing, turn.counts.rank(held.offer_id, held.aff_id, hour))
         except ChangeRefused:
@@ -206,11 +222,14 @@ class Resolver:
         turn.caps.change(held, changed)
         return True
 
-    def _pricing_of(self, held: Held, one: Decided, sent: Pricing) -> Pricing:
-        """What was sent at the terms of the conversion that it is about, which is another partner's, goal's or offer's."""
+    def _pricing_of(self, held: Held, one: Decided, sent: Pricing) -> Pricing | None:
+        """What was sent at the terms of the conversion that it is about, which is another partner's, goal's or offer's.
+
+        None: its offer is gone, or has another currency by now.
+        """
         offer = self._history.at(revision_of(one)).offer(held.offer_id)
-        if offer is None:
-            return Pricing(sent.terms)
+        if offer is None or offer.currency != held.currency:
+            return None
         terms = offer.terms(held.goal_id, held.aff_id)
         if offer.currency != one.verdict.currency:
             return Pricing(terms)
@@ -270,13 +289,33 @@ def _is_search(one: Decided) -> bool:
 
 def _is_meant(found: Held, sought: Sought) -> bool:
     is_named = not sought.event_id or found.event_id == sought.event_id
-    return is_named and (found.status == "pending" or not sought.only_pending)
+    is_open = found.status == "pending" or not sought.only_pending
+    return is_named and is_open and found.received_at <= sought.received_by
 
 
-def _sought(ask: Ask) -> list[Sought]:
+def _sought(one: Decided) -> list[Sought]:
     """By the click that was named, else by the one that is credited."""
-    clicks = dict.fromkeys(one for one in (ask.named_id, ask.click_id) if one)
-    return [Sought(UUID(bytes=one), ask.goal_id, ask.event_id, ask.only_pending) for one in clicks]
+    ask = one.verdict.ask
+    if ask is None:
+        return []
+    clicks, received_by = dict.fromkeys(id_ for id_ in (ask.named_id, ask.click_id) if id_), _received_by(one)
+    return [Sought(UUID(bytes=id_), ask.goal_id, ask.event_id, ask.only_pending, received_by) for id_ in clicks]
+
+
+def _received_by(one: Decided) -> datetime:
+    """What came later is not taken back, though its journal was stored first: the advertiser did not know of it."""
+    return _received_at(one) + CLOCKS_DIFFER if takes_back(one) else EVER
+
+
+def _received_at(one: Decided) -> datetime:
+    """By its id too, whose millisecond only grows: a clock that was set back does not put it before its worker's others."""
+    event = one.received.event
+    return moment(max(event.received_ms, ms_of(event.conversion_id)))
+
+
+def takes_back(one: Decided) -> bool:
+    """Whether it is the advertiser's word that an earlier conversion is rejected or reversed."""
+    return one.verdict.ask is not None and one.verdict.ask.said in ("rejected", "reversed")
 
 
 def _place(ask: Ask) -> Place:

@@ -102,6 +102,13 @@ class Settler:
         verdict = decide(facts, touch, click_offer, offer, partner, advertiser, forged=False)
         return Decided(one, touched, verdict, offer.advertiser_id if offer else 0)
 
+    def wait(self, decided: Decided, through_ms: int, now: datetime, settled: Settled) -> bool:
+        """Keep what takes back a conversion that may still be on its way; False: all that came before it is stored."""
+        if not self._matcher.may_be_early(decided.received, through_ms, now):
+            return False
+        settled.waiting.append(self._matcher.word_row(decided.received, decided.touched))
+        return True
+
     def book(self, decided: Decided, now: datetime, settled: Settled) -> ConversionRow:
         """Add the conversion's row, its change and its roll-up to `settled`; the row."""
         row = self._row(decided)

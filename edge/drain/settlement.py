@@ -9,7 +9,7 @@ from edge.drain.catalogs import CatalogHistory
 from edge.drain.claims import Keys, claim
 from edge.drain.erased import mask_claims
 from edge.drain.matching import Matcher, Received, SessionsAtHand
-from edge.drain.resolving import Ledger, Resolver
+from edge.drain.resolving import Ledger, Resolver, takes_back
 from edge.drain.rows import RowMaker
 from edge.drain.settle import Decided, Settled, Settler
 from edge.settings import Settings
@@ -28,6 +28,8 @@ class Settlement:
         self._secrets = settings.secrets
         self.may_be_masked = True
         """Whether anybody was ever erased."""
+        self.waits_for_others = True
+        """Whether a word on an earlier conversion waits until the other journals are stored, for that one may be in them."""
         self._matcher = Matcher(rows, settings, history)
         self._settler = Settler(history, rows, self._matcher)
         zone = ZoneInfo(settings.timezone)
@@ -56,9 +58,12 @@ class Settlement:
         tried = [self._settler.decide(one.received, one.touched) for one in ready]
         if self.may_be_masked:
             tried = await mask_claims(conn, tried, self._secrets)
+        # Asked before what they take back is looked for: what is committed between the two must not be taken for lost.
+        words = [one.received for one in tried if takes_back(one)] if may_wait and self.waits_for_others else []
+        through_ms = await self._matcher.words_through(conn, words)
         keys = await claim(conn, tried)
         if sift is not None:
             tried = await sift(conn, tried, keys)
         ledger = Ledger()
         await ledger.lock(conn, tried, keys)
-        return settled, await self._resolver.resolve(conn, tried, keys, ledger, touches, now, settled)
+        return settled, await self._resolver.resolve(conn, tried, keys, ledger, touches, now, settled, through_ms)

@@ -93,17 +93,20 @@ def change(state: State, wanted: Wanted, pricing: Pricing | None, rank: int) -> 
     return _checked(after)
 
 
-def answer(state: State, ask: Ask, pricing: Pricing, rank: int) -> State | None:
+def answer(state: State, ask: Ask, pricing: Pricing | None, rank: int) -> State | None:
     """What becomes of the earlier conversion that `ask` found; None: nothing, the later one stands for itself.
 
-    ChangeRefused if the new amounts are too large to store.
+    `pricing`: None where neither amounts nor terms are in its currency: its money stays. ChangeRefused if the new amounts
+    are too large to store, or there is no money and nothing to price it by.
     """
     status = _told_status(state, ask)
     if status in ("rejected", "reversed"):
         return _ended(state, status, ADVERTISER)
     if not status and (not ask.mode or state.status not in ("approved", "pending")):
         return None
-    after = _increased(state, pricing) if ask.mode == "increment" else _updated(state, pricing)
+    after = state
+    if pricing is not None:
+        after = _increased(state, pricing) if ask.mode == "increment" else _updated(state, pricing)
     return _checked(_approved(after, pricing, rank, is_priced=False) if status else after)
 
 

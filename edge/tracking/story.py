@@ -99,10 +99,18 @@ def tell(
                 yield from tell_postback(row)
     for waiting in story.waiting:
         yield ""
-        yield f"a conversion of {_when(waiting['received_at'])} waits for its click, until {_when(waiting['deadline'])}"
+        yield (
+            f"a conversion of {_when(waiting['received_at'])} waits for {awaited_by(waiting)},"
+            f" until {_when(waiting['deadline'])}"
+        )
     if not story.conversions and not story.waiting and not story.erased_at:
         yield ""
         yield "no conversion has been received for it"
+
+
+def awaited_by(waiting: Row) -> str:
+    """What a conversion waits for that is not decided yet."""
+    return "the one that it takes back" if waiting["is_word"] else "its click"
 
 
 def _introduce(transaction_id: str, click_id: bytes | None, story: Story) -> Iterator[str]:

@@ -8,7 +8,16 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from edge.tracking.postback_story import attempt_in_words, state_in_words
-from edge.tracking.story import CONVERSION_FACTS, TOUCH_FACTS, Fact, Story, change_in_words, facts_of, way_of
+from edge.tracking.story import (
+    CONVERSION_FACTS,
+    TOUCH_FACTS,
+    Fact,
+    Story,
+    awaited_by,
+    change_in_words,
+    facts_of,
+    way_of,
+)
 
 Row = Mapping[str, Any]
 Tone = Literal["", "good", "bad", "wait"]
@@ -70,7 +79,7 @@ def _entries(story: Story, refusing_caps: Sequence[str], sight: Sight) -> Iterat
     if story.erased_at:
         yield Entry(story.erased_at, "erased", "Erased", "erased", "", notes=["What named somebody is gone."])
     for waiting in story.waiting:
-        until = f"It waits for its click until {waiting['deadline']:%Y-%m-%d %H:%M} UTC at the latest."
+        until = f"It waits for {awaited_by(waiting)} until {waiting['deadline']:%Y-%m-%d %H:%M} UTC at the latest."
         conversion_id = waiting["conversion_id"].hex
         yield Entry(waiting["received_at"], "waiting", "Conversion", "waiting", "wait", notes=[until], id=conversion_id)
 

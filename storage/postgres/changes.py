@@ -54,6 +54,7 @@ class Sought(NamedTuple):
     goal_id: int
     event_id: str
     only_pending: bool
+    received_by: datetime
 
 
 _EVENT_ID = "coalesce(extras ->> 'adv_unique1', '')"
@@ -77,12 +78,14 @@ async def find_latest(conn: asyncpg.Connection, sought: Sequence[Sought], later_
     `later_code`: of a later rejection.
     """
     rows = await conn.fetch(
-        "SELECT wanted.place, found.conversion_id FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bool[])"
-        " AS wanted (place, click_id, goal_id, event_id, only_pending) CROSS JOIN LATERAL ("
+        "SELECT wanted.place, found.conversion_id"
+        " FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $5::bool[], $6::timestamptz[])"
+        " AS wanted (place, click_id, goal_id, event_id, only_pending, received_by) CROSS JOIN LATERAL ("
         "  SELECT conversion_id FROM conversions WHERE conversion_id IN ("
         "   SELECT conversion_id FROM conversions WHERE click_id = wanted.click_id UNION ALL"
         "   SELECT conversion_id FROM conversions WHERE named_click_id = wanted.click_id) AND goal_id = wanted.goal_id"
-        "  AND (status <> 'rejected' OR status_code = $6) AND (status = 'pending' OR NOT wanted.only_pending)"
+        "  AND (status <> 'rejected' OR status_code = $7) AND (status = 'pending' OR NOT wanted.only_pending)"
+        "  AND received_at <= wanted.received_by"
         f"  AND wanted.event_id IN ('', {_EVENT_ID}) ORDER BY coalesce(named_click_id, click_id) = wanted.click_id DESC,"
         "  received_at DESC, conversion_id DESC LIMIT 1"
         " ) AS found",

@@ -5,9 +5,8 @@ O2  A row in state `pending` is due at `next_attempt_at`. A sender that takes it
     attempt: a row whose sender died comes back by itself.
 O3  An attempt's line in `postback_log` and the row's new state are one transaction. A row that is `delivered` stays it.
 O4  A failure is believed only of the attempt counted last; a 2xx always.
-O5  What became of a conversion is told to a host in its order: a row is not taken while one of an earlier event waits to
-    be sent there, or is being sent. It is put off instead, at no attempt. `outbox_id`s of a conversion have that order,
-    as whoever queues holds the conversion's row.
+O5  Of one conversion a host hears in order: a row that is due while one of an earlier event is pending for that host is put
+    off until a second after that one is due. Rows are numbered in the order of their events.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,7 +100,8 @@ _QUEUE = (
     + ") ON CONFLICT DO NOTHING"
 )
 # Hosts first, by skipping through the index, so that one with a million rows due costs no more than one with ten, and
-# from each no more than it has room for: a host that hangs keeps nobody else's rows from being found.
+# from each no more than it has room for: a host that hangs keeps nobody else's rows from being found. (OFFSET 0: of
+# earlier events the few of the conversion are looked at, never the many of the host.)
 _TAKE = f"""
     WITH RECURSIVE hosts AS (
         (SELECT host FROM postback_outbox WHERE state = 'pending' ORDER BY host LIMIT 1)
@@ -112,29 +112,26 @@ _TAKE = f"""
         SELECT hosts.host, greatest(0, $1 - coalesce(busy.count, 0)) AS free
         FROM hosts LEFT JOIN unnest($2::text[], $3::int[]) AS busy (host, count) USING (host)
         WHERE hosts.host IS NOT NULL
-    ), taken AS (
-        SELECT picked.outbox_id FROM room CROSS JOIN LATERAL (
-            SELECT outbox_id, next_attempt_at FROM postback_outbox
+    ), picked AS (
+        SELECT picked.* FROM room CROSS JOIN LATERAL (
+            SELECT outbox_id, conversion_id, event, host, next_attempt_at FROM postback_outbox
             WHERE state = 'pending' AND host = room.host AND next_attempt_at <= now()
             ORDER BY next_attempt_at LIMIT room.free FOR UPDATE SKIP LOCKED
         ) AS picked ORDER BY picked.next_attempt_at LIMIT $4
-    ), early AS (
-        SELECT outbox_id, max(CASE WHEN earlier.leased_by IS NULL THEN earlier.next_attempt_at END) AS retried_at
-        FROM taken JOIN postback_outbox AS later USING (outbox_id) JOIN LATERAL (
-            SELECT leased_by, next_attempt_at FROM postback_outbox AS earlier
-            WHERE conversion_id = later.conversion_id AND host = later.host AND state = 'pending'
-              AND earlier.outbox_id < later.outbox_id AND (event, status) <> (later.event, later.status)
-        ) AS earlier ON true GROUP BY outbox_id
-    ), put_off AS (
-        UPDATE postback_outbox AS outbox
-        SET next_attempt_at = greatest(early.retried_at, now()) + interval '1 s'
-        FROM early WHERE outbox.outbox_id = early.outbox_id
+    ), taken AS (
+        SELECT picked.outbox_id, awaited.until FROM picked CROSS JOIN LATERAL (
+            SELECT max(CASE WHEN leased_by IS NULL THEN greatest(next_attempt_at, now()) ELSE now() END)
+                   + interval '1 second' AS until
+            FROM (SELECT * FROM postback_outbox WHERE conversion_id = picked.conversion_id OFFSET 0) AS earlier
+            WHERE earlier.host = picked.host AND earlier.state = 'pending' AND earlier.event <> picked.event
+              AND earlier.outbox_id < picked.outbox_id
+        ) AS awaited
     )
     UPDATE postback_outbox AS outbox
-    SET attempts = attempts + 1, leased_by = $5, next_attempt_at = now() + make_interval(secs => $6)
+    SET attempts = attempts + (taken.until IS NULL)::int, leased_by = CASE WHEN taken.until IS NULL THEN $5::int END,
+        next_attempt_at = coalesce(taken.until, now() + make_interval(secs => $6))
     FROM taken WHERE outbox.outbox_id = taken.outbox_id
-      AND NOT EXISTS (SELECT FROM early WHERE early.outbox_id = taken.outbox_id)
-    RETURNING {", ".join(f"outbox.{name}" for name in Due._fields)}
+    RETURNING {", ".join(f"outbox.{name}" for name in Due._fields)}, taken.until IS NULL
 """
 _LOG = """
     INSERT INTO postback_log (outbox_id, conversion_id, attempt, attempted_at, method, url, status_code, duration_ms,
@@ -157,8 +154,9 @@ async def queue(conn: asyncpg.Connection, rows: Sequence[OutboxRow]) -> int:
     """Queue `rows`, those aside that are queued already; how many were new. Within the conversion's transaction."""
     if not rows:
         return 0
-    # In key order: two transactions that queue the same rows do not wait for each other in a ring.
-    ordered = sorted(rows, key=lambda row: (row.conversion_id.bytes, row.event, row.status, row.target))
+    # In key order: two transactions that queue the same rows do not wait for each other in a ring. A batch has what became
+    # of conversions in turn, and how they began behind it (O5).
+    ordered = sorted(rows, key=lambda row: (row.conversion_id.bytes, row.event != "decided"))
     done: str = await conn.execute(_QUEUE, *zip(*ordered, strict=True))
     return int(done.rpartition(" ")[2])
 
@@ -168,7 +166,7 @@ async def take_due(
 ) -> list[Due]:
     """Take rows that are due, at most `limit`, and per host what is left of `per_host` beside the `busy` ones."""
     rows = await conn.fetch(_TAKE, per_host, list(busy), list(busy.values()), limit, node_id, lease_s)
-    return [Due(*row) for row in rows]
+    return [Due(*row) for *row, is_due in rows if is_due]
 
 
 async def finish(conn: asyncpg.Connection, attempts: Sequence[Attempt]) -> None:

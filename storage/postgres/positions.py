@@ -172,3 +172,16 @@ async def all_vouched_through(conn: asyncpg.Connection) -> int:
         "SELECT min(watermark_ms) FROM journal_positions WHERE finished_at IS NULL"
     )
     return -1 if through_ms is None else through_ms
+
+
+async def others_vouched_through(conn: asyncpg.Connection, journal_id: UUID | None) -> int | None:
+    """As `all_vouched_through`, of the journals beside that one; None: there is no other.
+
+    One that comes through a stream is stored in as many parts as that has partitions: it counts as well.
+    """
+    through_ms: int | None = await conn.fetchval(
+        "SELECT min(watermark_ms) FROM journal_positions WHERE finished_at IS NULL"
+        " AND (partitions > 0 OR journal_id IS DISTINCT FROM $1)",
+        journal_id,
+    )
+    return through_ms

@@ -53,7 +53,7 @@ async def find_story(conn: Connection, transaction_id: str, click_id: bytes | No
     postbacks = await find_postbacks(conn, [row["conversion_id"] for row in conversions])
     waiting = await _fetch(
         conn,
-        "SELECT conversion_id, received_at, deadline FROM conversions_waiting"
+        "SELECT conversion_id, received_at, deadline, node_id = -1 AND external_id IS NULL AS is_word FROM conversions_waiting"
         " WHERE (click_id = $1 OR external_id = $2) AND decided_at IS NULL ORDER BY conversion_id",
         uuid,
         transaction_id,

@@ -280,6 +280,22 @@ async def test_a_partners_last_word_is_the_last_that_happened(bench: Bench) -> N
     assert [one["attempt"] for one in await log_of(bench) if "/back" in one["url"]] == [1, 1]
 
 
+async def test_a_host_hears_of_a_conversion_in_the_order_of_its_events(bench: Bench) -> None:
+    """A sale and its refund were stored at once, and the sale could not be told at first: the refund is told last."""
+    async with PartnerServer().listening() as partner:
+        partner.reply = in_turn(say(500), say(500), say(200))
+        text = f'[[partners.postbacks]]\nurl = "{partner.origin}/pb?s={{status}}"\nstatuses = ["approved", "reversed"]\n'
+        scribe = bench.scribe(revision=await bench.apply(partners_toml(text)))
+        click = scribe.click()
+        for status in ("approved", "reversed", "approved", "reversed"):
+            scribe.convert(click, status=status)
+        await bench.drain()
+        async with sending(bench, retries_at_once=True):
+            await until(lambda: has(bench, delivered=4))
+    told = [one.query["s"] for one in partner.heard]
+    assert told == ["approved"] * 3 + ["reversed", "approved", "reversed"]
+
+
 async def test_a_host_that_hangs_delays_nobody_else(bench: Bench) -> None:
     """Fifty rows for one that never answers, and first in the queue: fifty for another are delivered meanwhile."""
     async with PartnerServer().listening() as hanging, PartnerServer("127.0.0.2").listening() as quick:
