@@ -1,6 +1,7 @@
 """A real node: `clickedge serve` with all its processes, on free ports, in a directory of its own."""
 
 import asyncio
+import itertools
 import os
 import random
 import shutil
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,25 @@ READY_S = 60.0
 GONE_S = 60.0
 
 
+def _own_ports() -> Iterator[int]:
+    """Again and again this test process's share of the ports, so that no other one takes what this one is about to use."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    share = range(15_000 + worker * 2_200, 15_000 + (worker + 1) * 2_200)
+    return itertools.islice(itertools.cycle(share), random.randrange(len(share)), None)
+
+
+_ports = _own_ports()
+
+
 def free_port() -> int:
-    """A port nobody listens on at this moment. Below those that the kernel gives clients: a client of a port that is
-    closed for a while would now and then get that very port, and be connected to itself.
+    """A port nobody listens on at this moment, and none of those given out lately. Below those that the kernel gives
+    clients: a client of a port that is closed for a while would now and then get that very port, and be connected to itself.
     """
-    while True:
-        port = random.randrange(15_000, 32_768)
+    for port in _ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("ports never end")
 
 
 class Node:

@@ -9,7 +9,7 @@ from edge.drain.settle import Settled
 from edge.drain.storing import Store
 from storage.postgres.connection import Connection
 from storage.postgres.stats import Deltas
-from tests.postgres.drains import Bench, now_ms
+from tests.postgres.drains import Bench, now_ms, until
 from tests.recount import differences
 
 
@@ -68,7 +68,7 @@ async def test_a_click_stored_in_the_moment_of_the_deadline_still_counts(
     async def write_slowly(self: Store, conn: Connection, settled: Settled, deltas: Deltas) -> None:
         if conn is late_conn:  # it has looked and found no click: the other drain stores it now, and waits for the row
             storing.append(asyncio.create_task(early.turn(early_conn)))
-            await asyncio.wait(storing, timeout=1)
+            await until(lambda: bench.value("SELECT true FROM pg_locks WHERE NOT granted LIMIT 1"))
         await write(self, conn, settled, deltas)
 
     monkeypatch.setattr(Store, "_write", write_slowly)
