@@ -53,7 +53,7 @@ class ClickFile:
         delimiter = max(_DELIMITERS, key=first_line.count)
         self.header: list[str] = next(csv.reader([first_line], delimiter=delimiter), [])
         if not any(self.header):
-            raise UserError(f"{path} is empty: a header and a line a click are needed")
+            raise UserError(f"{path} is empty: a header and a line for each row are needed")
         self._reader = csv.reader(text, delimiter=delimiter)
 
     @property
