@@ -72,8 +72,10 @@ class Backup:
         self._path = path
         try:
             self._tar = tarfile.open(path, "r:")  # noqa: SIM115 - closed by `close`
-        except (OSError, tarfile.TarError) as error:
-            raise BackupUnusable(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        except tarfile.TarError as error:
+            raise BackupUnusable(f"{path}: is no backup by clickedge") from error
+        except OSError as error:
+            raise BackupUnusable(f"{path}: {error.strerror or error}") from error
         try:
             self.contents = self._read_contents()
             self._check_dump()

@@ -54,7 +54,10 @@ def journal() -> None:
 @click.option("--records", "with_records", is_flag=True, help="Print every event as one line of JSON.")
 def inspect(directory: Path, *, with_records: bool) -> None:
     """Print what each journal holds."""
-    for found in _find_journals(directory):
+    journals = _find_journals(directory)
+    if not journals:
+        click.echo(f"no journal in {directory}", err=with_records)
+    for found in journals:
         findings = _examine(found, with_records=with_records)
         click.echo("\n".join(_describe_findings(found, findings)), err=with_records)
 

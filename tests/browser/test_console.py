@@ -141,6 +141,22 @@ async def test_the_overview_follows_what_comes_in(site: Site, browser: Browser) 
         await expect(page.locator("#live tr.fresh")).to_have_count(1)
 
 
+async def test_the_overview_has_room_for_what_became_of_a_click_and_for_its_legend(site: Site, browser: Browser) -> None:
+    """Long names leave the outcome on the screen of a desk; on a phone the chart's legend ends above what follows it."""
+    async with person(site, browser, REPORTS_KEY) as page:
+        table = await page.get_by_role("region", name="Latest clicks, table").bounding_box()
+        outcome = await page.locator("#live section").first.locator("tbody .tag").first.bounding_box()
+        assert table is not None
+        assert outcome is not None
+        assert outcome["x"] + outcome["width"] <= table["x"] + table["width"]
+    async with person(site, browser, REPORTS_KEY, phone=True) as page:
+        await expect(page.locator("#chart canvas")).to_be_visible()
+        legend, following = await page.locator(".u-legend").bounding_box(), await page.locator(".numbers").bounding_box()
+        assert legend is not None
+        assert following is not None
+        assert legend["y"] + legend["height"] <= following["y"]
+
+
 async def test_the_link_that_was_built_works(site: Site, browser: Browser) -> None:
     """Fields become a link while one types; followed, it is a click of that offer and partner with those parameters."""
     async with person(site, browser, admin_key(site)) as page:

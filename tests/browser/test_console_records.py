@@ -290,6 +290,9 @@ async def test_cohorts_are_shaded_drawn_and_downloaded(shown: Desk, browser: Bro
         text = (await (await caught.value).path()).read_text()
         assert text.startswith("cohort,contacts,currency,days,is_complete,converting,conversions,revenue,revenue_per_contact\n")
         assert ",1,USD,7,true,1,1,7.500000,7.500000\n" in text
+        await page.goto("/cohorts?windows=3660")  # nobody came so long ago: there is nothing to draw
+        await expect(page.locator("table.heat td.open").first).to_contain_text("so far")
+        await expect(page.locator("#lines")).to_be_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -305,7 +305,7 @@ def test_a_file_that_is_no_whole_backup_is_refused(tmp_path: Path) -> None:
     turned = bytearray(whole)
     turned[5000] ^= 1
     for data, said in (
-        (b"no tar", "b: "),
+        (b"no tar", "no backup by clickedge"),
         (whole[:60_000], "b: "),
         (whole[: 100_003 + 1024], "only a part of one: no backup.json"),
         (bytes(turned), "its checksum is wrong"),

@@ -190,3 +190,20 @@ async def test_health_names_what_is_down(filled: Filled, data_dir: Path) -> None
         page = await read(client, "/health")
         assert "2 down" in page
         assert "worker 0, drain 0" in page
+
+
+async def test_what_the_catalog_does_not_know_is_no_link(filled: Filled, data_dir: Path) -> None:
+    """A click with a mistyped offer and partner: their ids are shown, and lead to no page that is not there."""
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    await add_hour(filled.url, hour, offer_id=9999, aff_id=777, advertiser_id=0, gross_clicks=500)
+    for table in ("clicks", "conversions"):
+        query = f"WITH moved AS (UPDATE {table} SET offer_id = 9999, aff_id = 777 WHERE aff_id = 3 RETURNING 1) SELECT 1 FROM moved"
+        assert await value_of(filled.url, query)
+    async with open_console(filled.url, data_dir) as client:
+        await log_in(client, "admin")
+        for path in ("/", f"/clicks/{filled.ids[3].hex}", f"/conversions/{filled.conversions[3].hex}"):
+            page = await read(client, path)
+            assert "offer 9999" in page, path
+            assert "partner 777" in page, path
+            assert 'href="/offers/9999"' not in page, path
+            assert 'href="/partners/777"' not in page, path

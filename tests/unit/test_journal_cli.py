@@ -141,6 +141,7 @@ def test_a_data_dir_without_journals_is_clean(tmp_path: Path) -> None:
     """Nothing there is nothing wrong."""
     result = run("verify", tmp_path)
     assert (result.exit_code, result.output) == (0, "0 journals, 0 with damage\n")
+    assert run("inspect", tmp_path).output == f"no journal in {tmp_path}\n"
 
 
 def test_a_directory_that_is_not_there_is_the_users_fault(tmp_path: Path) -> None:

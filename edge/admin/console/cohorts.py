@@ -86,7 +86,7 @@ async def chart(visit: Visit) -> web.Response:
     currencies = sorted({one.currency for one in found if one.currency})
     body = {
         "days": [0, *days],
-        "currencies": [{"currency": one, "lines": _lines(found, one, query.bucket)} for one in currencies],
+        "currencies": [{"currency": one, "lines": lines} for one in currencies if (lines := _lines(found, one, query.bucket))],
     }
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
@@ -99,7 +99,7 @@ def _days_between(asked: Sequence[int]) -> list[int]:
 
 
 def _lines(found: Sequence[Cohort], currency: str, bucket: str) -> list[dict[str, Any]]:
-    """All that are old enough together, then the newest ones by themselves."""
+    """All that are old enough together, then the newest ones by themselves; none that has no window behind it."""
     sizes = {one.starts_on: one.contacts for one in found}
     mine = {one.starts_on: one.windows for one in found if one.currency == currency}
     blank = next(iter(mine.values()))
@@ -118,7 +118,8 @@ def _lines(found: Sequence[Cohort], currency: str, bucket: str) -> list[dict[str
         )
     for day in sorted(mine, reverse=True)[:LINES]:
         values = [float(one.revenue_per_contact) if one.is_complete else None for one in mine[day]]
-        lines.append({"label": label_of(day, bucket), "values": [0.0, *values]})
+        if any(value is not None for value in values):
+            lines.append({"label": label_of(day, bucket), "values": [0.0, *values]})
     return lines
 
 

@@ -9,6 +9,14 @@ class Names:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
+    def has_offer(self, offer_id: int) -> bool:
+        """Whether there is a page about it."""
+        return self._catalog.offer(offer_id) is not None
+
+    def has_partner(self, aff_id: int) -> bool:
+        """Whether there is a page about it."""
+        return self._catalog.partner(aff_id) is not None
+
     def offer(self, offer_id: int) -> str:
         """The offer's name."""
         offer = self._catalog.offer(offer_id)

@@ -25,7 +25,7 @@
       axes: [
         { ...axis, grid: { show: false }, space: 58, values: (u, splits) => splits.map((i) => data.labels[i] ?? "") },
         { ...axis, values: whole, size: 52 },
-        { ...axis, scale: "conv", side: 1, grid: { show: false }, values: whole, size: 40 },
+        { ...axis, scale: "conv", side: 1, grid: { show: false }, values: whole, size: 48 },
       ],
       series: [
         { value: (u, i) => data.labels[i] ?? "–", label: data.step === "hour" ? "Hour" : "Day" },

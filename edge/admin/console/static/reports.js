@@ -42,7 +42,7 @@
     const axis = { stroke: muted, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "12px system-ui" };
     const { columns, series } = lines(metric);
     plot = new uPlot({
-      width: place.clientWidth, height: 210, padding: [8, 12, 0, 4],
+      width: place.clientWidth, height: 210, padding: [8, 24, 0, 4],
       scales: { x: { time: false, range: (u, from, to) => [from - 0.3, to + 0.3] }, y: { range: (u, from, to) => [Math.min(0, from ?? 0), Math.max((to ?? 0) * 1.08, 0.01)] } },
       cursor: { y: false, drag: { x: false, y: false } },
       axes: [
