@@ -14,6 +14,56 @@ from tests.wire.test_clicks import GatedDisk
 from tests.wire.test_tls import server
 
 
+async def test_open_requests_are_answered_before_the_end(tmp_path: Path) -> None:
+    """A shutdown waits for them; idle connections are closed at once."""
+    disk = GatedDisk()
+    port: Port
+    async with serving(tmp_path, disk=disk) as port:
+        click_id = await port.click()
+        disk.gate.clear()
+        async with port.wire() as idle, port.wire() as wire:
+            wire.get(f"/aff_lsr?transaction_id={click_id}")
+            assert await wire.is_silent(0.1)
+            ending = asyncio.create_task(port.public.shutdown(10))
+            assert await idle.is_closed()
+            disk.gate.set()
+            assert (await wire.reply()).status == 200
+            assert await wire.is_closed()
+            await ending
+
+
+async def test_before_the_end_each_connection_hears_that_its_next_answer_is_the_last(tmp_path: Path) -> None:
+    """N7: a kept connection is closed after an answer that says so; new ones are taken meanwhile, for one request each."""
+    port: Port
+    async with serving(tmp_path) as port, port.wire() as kept, port.wire() as fresh:
+        kept.get("/aff_c?offer_id=17&aff_id=2")
+        assert "connection" not in dict((await kept.reply()).headers)
+        retiring = asyncio.create_task(port.public.retire(0))
+        await asyncio.sleep(0)
+        for wire in (kept, fresh):
+            wire.get("/aff_c?offer_id=17&aff_id=2")
+            reply = await wire.reply()
+            assert (reply.status, dict(reply.headers)["connection"]) == (302, "close")
+            assert await wire.is_closed()
+        async with port.wire() as new:
+            new.get("/aff_c?offer_id=17&aff_id=2")
+            assert dict((await new.reply()).headers)["connection"] == "close"
+        await retiring
+
+
+async def test_a_pipeline_is_answered_whole_before_the_end(tmp_path: Path) -> None:
+    """N7: only the last of the requests that have come says that it is the last."""
+    port: Port
+    async with serving(tmp_path) as port, port.wire() as wire:
+        retiring = asyncio.create_task(port.public.retire(0))
+        await asyncio.sleep(0)
+        wire.send(b"GET /aff_c?offer_id=17&aff_id=2 HTTP/1.1\r\nHost: edge.example\r\n\r\n" * 3)
+        said = [dict((await wire.reply()).headers).get("connection", "") for _ in range(3)]
+        assert said == ["", "", "close"]
+        assert await wire.is_closed()
+        await retiring
+
+
 async def test_what_is_handed_over_is_answered_before_the_end(tmp_path: Path) -> None:
     """N7: an answer does not say that it is the last while a request behind it waits for aiohttp."""
     disk = GatedDisk()
