@@ -50,15 +50,17 @@ class Crew:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_asked.set)
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT. UserError: the metrics' port is taken."""
+        """Until SIGTERM or SIGINT. UserError: the metrics' port is taken. StorageError: the database is of no use."""
         own = Counters.of_fd(self._blocks["supervisor", 0])
         own.cells[_UP] = own.cells[_STARTS] = 1
         jobs = [asyncio.create_task(job) for job in (Vitals(own).watch(), self._reload_when_told())]
         runner = await self._listen()
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait((asyncio.create_task(self._prepare()), stopping), return_when=asyncio.FIRST_COMPLETED)
+            preparing = asyncio.create_task(self._prepare())
+            await asyncio.wait((preparing, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not self._stop.is_set():
+                await preparing
                 for child in self._children:
                     child.start()
                 log.info("crew_started", role=self._role, size=len(self._children))
@@ -79,8 +81,7 @@ class Crew:
             except Exception as error:
                 if not is_retryable(error):
                     log.error("database_unusable", error=str(error))
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
+                    raise
                 log.warning("database_away", error=str(error))
                 await asyncio.sleep(RETRY_S)
 

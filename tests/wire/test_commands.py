@@ -322,3 +322,14 @@ def test_the_operations_page_names_every_setting_metric_and_log_event() -> None:
     assert {"worker_ready", "drain_interrupted", "database_starting", "catalog_applied"} <= events
     wanted = [metric.name for metric in METRICS] + [f"EDGE_{name.upper()}" for name in _SETTINGS] + sorted(events)
     assert [name for name in wanted if name not in page] == []
+
+
+def test_a_drain_whose_database_is_of_no_use_ends_with_code_2(
+    database: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service manager does not start it again and again: somebody must mend the URL."""
+    monkeypatch.setenv("EDGE_SECRET", "a-secret-of-sixteen")
+    nowhere = database.replace("/test_", "/no_such_")
+    assert nowhere != database
+    said = run("drain", "--database", nowhere, "--stream", "nats://127.0.0.1:1", "--data-dir", data_dir, "--admin-port", "0", code=2)
+    assert 'clickedge: cannot use the database: database "' in said
