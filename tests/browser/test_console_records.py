@@ -302,7 +302,7 @@ async def test_lists_and_their_pages_are_accessible_and_fit_a_phone(shown: Desk,
     faults: list[str] = []
     async with person(shown, browser, "boss", phone=True) as page:
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        for path in ("/conversions?from=x&status=rejected", "/conversions?from=2000-01-02", f"/conversions/{conversion}", "/contacts?from=x", "/contacts/p99", "/cohorts?cohort=day"):
+        for path in ("/conversions?from=x&status=rejected", "/conversions?from=2000-01-02", f"/conversions/{conversion}", "/contacts?from=x", "/contacts/p99", "/contacts/p100", "/cohorts?cohort=day"):
             await page.goto(path)
             faults += await faults_of(page, path)
         await page.goto("/conversions?from=2000-01-02")
@@ -316,9 +316,11 @@ async def test_lists_and_their_pages_are_accessible_and_fit_a_phone(shown: Desk,
 
 
 async def faults_of(page: Page, path: str) -> list[str]:
-    """What axe says, a line a place; and whether the page is wider than the screen."""
+    """What axe says, a line a place; whether the page is wider than the screen, and a figure than its card."""
     found = await Axe().run(page)
     faults = [f"{path}: {one['id']}: {place['html'][:160]} {place['failureSummary'][:200]}" for one in found.response["violations"] for place in one["nodes"]]
+    if await page.evaluate("[...document.querySelectorAll('.figure .before')].some(one => one.scrollWidth > one.clientWidth)"):
+        faults.append(f"{path}: a figure is cut off")
     if not await page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
         faults.append(f"{path} is wider than the screen")
     return faults
