@@ -159,7 +159,7 @@ METRICS = (
         "Entries that left the memory of visits before their time: it was full.",
     ),
     Metric("edge_drain_errors_total", "counter", "Drain transactions that failed and were tried again."),
-    Metric("edge_conversions_waiting", "gauge", "Conversions waiting for their click.", {}, (), 1.0, "max"),
+    Metric("edge_conversions_waiting", "gauge", "Conversions waiting for their click, or for the one that they take back.", {}, (), 1.0, "max"),
     Metric("edge_capped_pairs", "gauge", "Offers, and partners in offers, that have reached a cap."),
     Metric(
         "edge_state_published_seconds",
