@@ -1,5 +1,6 @@
 """Conversions approved, rejected, reversed or adjusted, one or many: shown with the money first, then done, each by itself."""
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, NamedTuple, get_args
@@ -25,6 +26,8 @@ ACTIONS: dict[str, tuple[str, str]] = {
 """The status that each leads to, and its verb."""
 MAX_CHANGED = 200
 MONEY = ("amount", "payout", "revenue")
+_TWO_AMOUNTS = re.compile(r"-?\d{1,3},\d{3}")
+"""1,234 is 1234 to some and 1.234 to others."""
 _LIST = "/conversions"
 
 
@@ -136,9 +139,12 @@ def _decide(asked: Asked) -> tuple[Decision | None, dict[str, str]]:
     money: dict[str, Decimal] = {}
     if asked.action in ("approve", "adjust"):
         for name in MONEY:
-            if text := asked.texts[name].replace(",", "."):
+            text = asked.texts[name]
+            if _TWO_AMOUNTS.fullmatch(text):
+                faults[name] = "this could be two amounts: write it like 1234.00"
+            elif text:
                 try:
-                    money[name] = Decimal(text)
+                    money[name] = Decimal(text.replace(",", "."))
                 except InvalidOperation:
                     faults[name] = "this is no amount: write it like 12.50"
     reason = asked.texts["reason"]
