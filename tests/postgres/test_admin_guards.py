@@ -46,9 +46,11 @@ async def open_admin(url: str, data_dir: Path, **settings: object) -> AsyncItera
     app = web.Application()
     app.add_subapp("/api/", make_api(backend, OPERATIONS))
     app.add_routes(Console(backend, PAGES).routes())
-    async with TestClient(TestServer(app)) as client:
-        yield client, backend
-    await backend.close()
+    try:
+        async with TestClient(TestServer(app)) as client:
+            yield client, backend
+    finally:
+        await backend.close()
 
 
 async def test_who_logs_out_leaves_nothing_that_opens_the_console(filled: Filled, data_dir: Path) -> None:

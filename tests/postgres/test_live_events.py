@@ -86,9 +86,11 @@ async def studio(database: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch)
         backend = Backend(Settings(data_dir=str(data_dir)), lambda: database)
         app = web.Application()
         app.add_subapp("/api/", make_api(backend, OPERATIONS))
-        async with TestClient(TestServer(app)) as client:
-            yield Studio(bench, client, backend)
-        await backend.close()
+        try:
+            async with TestClient(TestServer(app)) as client:
+                yield Studio(bench, client, backend)
+        finally:
+            await backend.close()
 
 
 async def test_each_hears_what_is_its_own_once_and_without_what_it_must_not_see(studio: Studio) -> None:

@@ -32,9 +32,11 @@ async def studio(database: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch)
         app = web.Application()
         app.add_subapp("/api/", make_api(backend, OPERATIONS))
         app.add_routes(Console(backend, PAGES).routes())
-        async with TestClient(TestServer(app)) as client:
-            yield Studio(bench, client, backend)
-        await backend.close()
+        try:
+            async with TestClient(TestServer(app)) as client:
+                yield Studio(bench, client, backend)
+        finally:
+            await backend.close()
 
 
 async def move(studio: Studio) -> None:
