@@ -18,7 +18,8 @@ pytestmark = pytest.mark.both_loops
 # As a worker does: it says that it stands by, waits for the slot's lock, says that it answers; SIGHUP ends it.
 HANDS_OVER = f"""
 import re
-progress = int(re.search(rb"progress_fd\\xcc?(.)", orders, re.S)[1][0])
+number = re.search(rb"progress_fd(?:\\xcd(..)|\\xcc?(.))", orders, re.S)  # above 255 in a process with many files open
+progress = int.from_bytes(number[1] or number[2], "big")
 def end(number, frame):
     say("handed over" if number == signal.SIGHUP else "told")
     sys.exit(0)
