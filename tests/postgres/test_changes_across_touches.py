@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
+from tests.postgres.changing import BATCHES, offer
 from tests.postgres.drains import CATALOG, Bench, Scribe, now_ms
-from tests.postgres.test_drain_changes import BATCHES, offer
 from tests.recount import differences
 
 DAY_MS = 86_400_000
